@@ -1,0 +1,50 @@
+"""Errors a user can act on. Each message says what is wrong and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Error(Exception):
+    """Base of all errors torchclas raises on purpose; the CLI prints its one line and exits 2."""
+
+
+class UnknownNameError(Error, KeyError):
+    """A model, series, recipe, option … that does not exist; the message suggests the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        lowered = {candidate.lower(): candidate for candidate in known}
+        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+        hint = f"did you mean {', '.join(near)}?" if near else "`torchclas list` prints all names"
+        super().__init__(f"unknown {kind} {name!r}: {hint}")
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0])
+
+
+class CheckpointError(Error):
+    """A weights file that cannot be read, or does not belong to the model."""
+
+
+class DownloadError(Error):
+    """Weights that could not be fetched."""
+
+
+class ImageError(Error):
+    """An image that cannot be decoded, or must not be (too large)."""
+
+
+class DataError(Error):
+    """A data set, list file or set of sources that cannot be used."""
+
+
+class OutputError(Error):
+    """A result that could not be written."""
+
+
+class MissingDependencyError(Error, ImportError):
+    """A feature whose extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is needed for this: pip install 'torchclas[{extra}]'")

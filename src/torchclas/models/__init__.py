@@ -1,0 +1,51 @@
+"""Architectures: one file per forward graph, merged into one table."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from torchclas.errors import UnknownNameError
+from torchclas.layers.network import Network, Renames
+from torchclas.models import efficientnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, pplcnet, resnet
+
+FAMILIES: tuple[ModuleType, ...] = (resnet, pplcnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, efficientnet)
+
+
+def _merge() -> dict[str, ModuleType]:
+    owner: dict[str, ModuleType] = {}
+    for family in FAMILIES:
+        for arch in family.VARIANTS:
+            if arch in owner:
+                raise RuntimeError(f"{arch} is defined by both {owner[arch].__name__} and {family.__name__}")
+            owner[arch] = family
+    return owner
+
+
+_OWNER = _merge()
+
+
+def architectures() -> list[str]:
+    """Names that `build` takes."""
+    return list(_OWNER)
+
+
+def build(arch: str, *, num_classes: int = 1000, in_channels: int = 3) -> Network:
+    """The architecture with fresh weights; raises `UnknownNameError`."""
+    cls, fields = _family(arch).VARIANTS[arch]
+    fields = {"num_classes": num_classes, **fields} if num_classes != 1000 else fields
+    network: Network = cls(**{**fields, "in_channels": in_channels})
+    network.arch = arch
+    return network
+
+
+def renames(arch: str) -> Renames:
+    """Published layout → how its names follow from ours."""
+    return _family(arch).RENAMES
+
+
+def _family(arch: str) -> Any:
+    try:
+        return _OWNER[arch]
+    except KeyError:
+        raise UnknownNameError("architecture", arch, _OWNER) from None

@@ -1,0 +1,148 @@
+"""EfficientNet: Tan and Le, "Rethinking Model Scaling for Convolutional Neural Networks", arXiv 1905.11946.
+
+Departures of the published graphs from the paper: TensorFlow's "SAME" padding is fixed at each model's own input
+size; `EfficientNetB0_small` drops squeeze-and-excitation and pads both sides alike. `EfficientNet_lite0` is
+TensorFlow's mobile variant: no squeeze-and-excitation, ReLU6 for swish, stem and ends of unscaled width.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from torch import nn
+
+from torchclas.layers.conv import Activation, ConvNormAct, relu6, round_channels, same_padding, swish
+from torchclas.layers.inverted_residual import InvertedResidual
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.squeeze_excite import SqueezeExcite
+
+# Table 1: kernel, expansion, output channels, blocks, stride of the first one.
+STAGES = (
+    (3, 1, 16, 1, 1),
+    (3, 6, 24, 2, 2),
+    (5, 6, 40, 2, 2),
+    (3, 6, 80, 3, 2),
+    (5, 6, 112, 3, 1),
+    (5, 6, 192, 4, 2),
+    (3, 6, 320, 1, 1),
+)
+DROP_PATH = 0.2
+EPS, MOMENTUM = 1e-3, 0.01
+
+
+class EfficientNet(Network):
+    """Inverted residuals with squeeze-and-excitation, scaled together in width, depth and input `size`.
+
+    `same=False` pads half the kernel on both sides instead of TensorFlow's "SAME" for `size`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        depth: float = 1.0,
+        size: int = 224,
+        dropout: float = 0.2,
+        se: bool = True,
+        same: bool = True,
+        act: Activation = swish,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+
+        def padding(size: int, kernel_size: int, stride: int) -> tuple[int, int] | None:
+            return same_padding(size, kernel_size, stride) if same else None
+
+        channels = round_channels(32 * width)
+        self.stem = ConvNormAct(
+            in_channels, channels, 3, 2, padding=padding(size, 3, 2), act=act, eps=EPS, momentum=MOMENTUM
+        )
+        size, scale = ceil(size / 2), 2
+        depths = [ceil(row[3] * depth) for row in STAGES]
+        stages: list[Stage] = []
+        scales: dict[int, FeatureInfo] = {}
+        done = 0
+        for i, (kernel_size, expansion, out, _, first_stride) in enumerate(STAGES):
+            blocks: list[nn.Module] = []
+            out_channels = round_channels(out * width)
+            for j in range(depths[i]):
+                stride = first_stride if j == 0 else 1
+                hidden = channels * expansion
+                blocks.append(
+                    InvertedResidual(
+                        channels,
+                        hidden,
+                        out_channels,
+                        kernel_size,
+                        stride,
+                        act=act,
+                        se=SqueezeExcite(hidden, max(1, channels // 4), act=swish) if se else None,
+                        expand=expansion > 1,
+                        padding=padding(size, kernel_size, stride),
+                        drop_path=DROP_PATH * done / sum(depths),
+                        eps=EPS,
+                        momentum=MOMENTUM,
+                    )
+                )
+                size, channels, done = ceil(size / stride), out_channels, done + 1
+            stages.append(Stage(*blocks))
+            scale *= first_stride
+            scales[scale] = FeatureInfo(i, scale, channels)
+        self.stages = nn.Sequential(*stages)
+        self.num_features = round_channels(1280 * width)
+        self.neck = ConvNormAct(channels, self.num_features, 1, act=act, eps=EPS, momentum=MOMENTUM)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
+        self.feature_info = tuple(scales.values())
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {
+    "EfficientNetB0_small": (EfficientNet, dict(se=False, same=False)),
+    "EfficientNetB0": (EfficientNet, dict()),
+    "EfficientNetB1": (EfficientNet, dict(depth=1.1, size=240)),
+    "EfficientNetB2": (EfficientNet, dict(width=1.1, depth=1.2, size=260, dropout=0.3)),
+    "EfficientNetB3": (EfficientNet, dict(width=1.2, depth=1.4, size=300, dropout=0.3)),
+    "EfficientNetB4": (EfficientNet, dict(width=1.4, depth=1.8, size=380, dropout=0.4)),
+    "EfficientNetB5": (EfficientNet, dict(width=1.6, depth=2.2, size=456, dropout=0.4)),
+    "EfficientNetB6": (EfficientNet, dict(width=1.8, depth=2.6, size=528, dropout=0.5)),
+    "EfficientNetB7": (EfficientNet, dict(width=2.0, depth=3.1, size=600, dropout=0.5)),
+    "EfficientNet_lite0": (EfficientNet, dict(se=False, act=relu6)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("expand.conv", "_ecn._conv._conv._conv"),
+        ("expand.bn", "_ecn._conv._bn"),
+        ("depthwise.conv", "_dcn._conv._conv._conv"),
+        ("depthwise.bn", "_dcn._conv._bn"),
+        ("project.conv", "_pcn._conv._conv._conv"),
+        ("project.bn", "_pcn._conv._bn"),
+        ("se.reduce", "_se._conv1._conv"),
+        ("se.expand", "_se._conv2._conv"),
+        ("stages.{s}.0", "_ef._blocks.{n}."),
+        ("stages.{s}.{b}", "_ef.block.{n}."),
+        ("stem.conv", "_ef._conv_stem._conv._conv._conv"),
+        ("stem.bn", "_ef._conv_stem._conv._bn"),
+        ("neck.conv", "_conv._conv._conv"),
+        ("neck.bn", "_conv._bn"),
+        ("classifier", "_fc"),
+    ),
+    # The first batch norm of a block that does not expand is its second in the others' count.
+    "lukemelas": (
+        ("expand.conv", "_expand_conv"),
+        ("expand.bn", "_bn0"),
+        ("depthwise.conv", "_depthwise_conv"),
+        ("depthwise.bn", "_bn1"),
+        ("project.conv", "_project_conv"),
+        ("project.bn", "_bn2"),
+        ("stages.{s}.{b}", "_blocks.{n}"),
+        ("stem.conv", "_conv_stem"),
+        ("stem.bn", "_bn0"),
+        ("neck.conv", "_conv_head"),
+        ("neck.bn", "_bn1"),
+        ("classifier", "_fc"),
+    ),
+}

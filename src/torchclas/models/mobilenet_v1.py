@@ -1,0 +1,79 @@
+"""MobileNetV1: Howard et al., "MobileNets: Efficient Convolutional Neural Networks", arXiv 1704.04861."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+# Table 1: output channels of the blocks that work at one resolution; every stage but the first halves it.
+STAGES = ((64,), (128, 128), (256, 256), (512, 512, 512, 512, 512, 512), (1024, 1024))
+
+
+class DepthwiseSeparable(nn.Sequential):
+    """Depthwise 3×3 convolution, then 1×1."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels)
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1)
+
+
+class MobileNetV1(Network):
+    """A stack of depthwise separable convolutions; `width` scales all channels."""
+
+    def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        channels = int(32 * width)
+        self.stem = ConvNormAct(in_channels, channels, 3, 2)
+        stages: list[Stage] = []
+        info: list[FeatureInfo] = []
+        for i, outs in enumerate(STAGES):
+            blocks: list[nn.Module] = []
+            for j, out in enumerate(outs):
+                out_channels = int(out * width)
+                blocks.append(DepthwiseSeparable(channels, out_channels, 2 if i > 0 and j == 0 else 1))
+                channels = out_channels
+            stages.append(Stage(*blocks))
+            info.append(FeatureInfo(i, 2 << i, channels))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity()
+        self.head = global_pool()
+        self.feature_info = tuple(info)
+        self.num_features = channels
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {
+    "MobileNetV1_x0_25": (MobileNetV1, dict(width=0.25)),
+    "MobileNetV1_x0_5": (MobileNetV1, dict(width=0.5)),
+    "MobileNetV1_x0_75": (MobileNetV1, dict(width=0.75)),
+    "MobileNetV1": (MobileNetV1, dict()),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("stem", "conv"),
+        ("stages.{s}.{b}", "blocks.{n}"),
+        ("depthwise", "depthwise_conv"),
+        ("pointwise", "pointwise_conv"),
+        ("classifier", "fc"),
+    ),
+    # Numbered by the channels a block takes in, not by the resolution it works at.
+    "original": (
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("depthwise", "_depthwise_conv"),
+        ("pointwise", "_pointwise_conv"),
+        ("stem", "conv1"),
+        ("stages.0.0", "conv2_1"),
+        ("stages.4.0", "conv5_6"),
+        ("stages.4.1", "conv6"),
+        ("stages.{s}.0", "conv{s+1}_2"),
+        ("stages.{s}.{b}", "conv{s+2}_{b}"),
+        ("classifier", "out"),
+    ),
+}

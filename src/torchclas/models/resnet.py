@@ -1,0 +1,185 @@
+"""ResNet and the networks that share its graph.
+
+- ResNet: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385.
+- ResNet_vc, ResNet_vd: He et al., "Bag of Tricks for Image Classification", arXiv 1812.01187, §4.1.
+- ResNeXt: Xie et al., "Aggregated Residual Transformations", arXiv 1611.05431.
+- SE_ResNet, SE_ResNeXt, SENet154: Hu et al., "Squeeze-and-Excitation Networks", arXiv 1709.01507.
+- ResNeXt101_*_wsl: Mahajan et al., "Limits of Weakly Supervised Pretraining", arXiv 1805.00932.
+
+Departures of the published graphs from the papers: the stride sits in the 3×3 convolution of a bottleneck
+("ResNet v1.5"); the first block of every stage projects its shortcut, also where the shapes agree; `_vc` and
+`_vd` replace the 7×7 stem by three 3×3 convolutions; `SENet154_vd` is a plain SE_ResNeXt_vd 64×4d of SENet-154's
+depth, without that network's halved bottlenecks.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.residual import Residual, projection
+from torchclas.layers.squeeze_excite import SqueezeExcite
+
+# Blocks per stage: ResNet table 1; 200 layers: arXiv 1603.05027; SENet-154: SENet table 9.
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    154: (3, 8, 36, 3),
+    200: (3, 12, 48, 3),
+}
+SE_REDUCTION = 16
+
+
+def basic(in_channels: int, width: int, out_channels: int, stride: int, groups: int) -> list[nn.Module]:
+    """Two 3×3 convolutions: the branch of the 18- and 34-layer networks."""
+    return [
+        ConvNormAct(in_channels, width, 3, stride, groups=groups),
+        ConvNormAct(width, out_channels, 3, act=None),
+    ]
+
+
+def bottleneck(in_channels: int, width: int, out_channels: int, stride: int, groups: int) -> list[nn.Module]:
+    """1×1, 3×3 (grouped in ResNeXt), 1×1 convolution: the branch of the deeper networks."""
+    return [
+        ConvNormAct(in_channels, width, 1),
+        ConvNormAct(width, width, 3, stride, groups=groups),
+        ConvNormAct(width, out_channels, 1, act=None),
+    ]
+
+
+class ResNet(Network):
+    """Stem, four stages of residual blocks, mean pooling.
+
+    `stem` lists the widths of the stem's 3×3 convolutions, or is empty for the 7×7 one. `groups` × `width` is the
+    3×3 convolution's width in the first stage; it doubles with every stage.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        stem: tuple[int, ...] = (),
+        vd: bool = False,
+        se: bool = False,
+        groups: int = 1,
+        width: int = 64,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        if stem:
+            widths = (in_channels, *stem)
+            stem_convs = [ConvNormAct(widths[i], widths[i + 1], 3, 2 if i == 0 else 1) for i in range(len(stem))]
+        else:
+            stem_convs = [ConvNormAct(in_channels, 64, 7, 2)]
+        self.stem = nn.Sequential(*stem_convs, nn.MaxPool2d(3, 2, padding=1))
+
+        convs, expansion = (basic, 1) if layers < 50 else (bottleneck, 4)
+        channels = stem[-1] if stem else 64
+        stages: list[Stage] = []
+        for i, depth in enumerate(DEPTHS[layers]):
+            blocks: list[Residual] = []
+            out_channels = 64 * expansion << i
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                branch = convs(channels, groups * width << i, out_channels, stride, groups)
+                if se:
+                    branch.append(SqueezeExcite(out_channels, out_channels // SE_REDUCTION))
+                shortcut = projection(channels, out_channels, stride, pooled=vd) if j == 0 else None
+                blocks.append(Residual(nn.Sequential(*branch), shortcut))
+                channels = out_channels
+            stages.append(Stage(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity()
+        self.head = global_pool()
+        self.feature_info = tuple(FeatureInfo(i, 4 << i, 64 * expansion << i) for i in range(4))
+        self.num_features = channels
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VC = {"stem": (32, 32, 64)}
+VD = {"stem": (32, 32, 64), "vd": True}
+SE_VD_WIDE = {"stem": (64, 64, 128), "vd": True, "se": True}
+
+VARIANTS: Variants = {
+    "ResNet18": (ResNet, dict(layers=18)),
+    "ResNet34": (ResNet, dict(layers=34)),
+    "ResNet50": (ResNet, dict(layers=50)),
+    "ResNet101": (ResNet, dict(layers=101)),
+    "ResNet152": (ResNet, dict(layers=152)),
+    "ResNet50_vc": (ResNet, dict(layers=50, **VC)),
+    "ResNet18_vd": (ResNet, dict(layers=18, **VD)),
+    "ResNet34_vd": (ResNet, dict(layers=34, **VD)),
+    "ResNet50_vd": (ResNet, dict(layers=50, **VD)),
+    "ResNet101_vd": (ResNet, dict(layers=101, **VD)),
+    "ResNet152_vd": (ResNet, dict(layers=152, **VD)),
+    "ResNet200_vd": (ResNet, dict(layers=200, **VD)),
+    "ResNeXt50_32x4d": (ResNet, dict(layers=50, groups=32, width=4)),
+    "ResNeXt50_64x4d": (ResNet, dict(layers=50, groups=64, width=4)),
+    "ResNeXt101_32x4d": (ResNet, dict(layers=101, groups=32, width=4)),
+    "ResNeXt101_64x4d": (ResNet, dict(layers=101, groups=64, width=4)),
+    "ResNeXt152_32x4d": (ResNet, dict(layers=152, groups=32, width=4)),
+    "ResNeXt152_64x4d": (ResNet, dict(layers=152, groups=64, width=4)),
+    "ResNeXt50_vd_32x4d": (ResNet, dict(layers=50, groups=32, width=4, **VD)),
+    "ResNeXt50_vd_64x4d": (ResNet, dict(layers=50, groups=64, width=4, **VD)),
+    "ResNeXt101_vd_32x4d": (ResNet, dict(layers=101, groups=32, width=4, **VD)),
+    "ResNeXt101_vd_64x4d": (ResNet, dict(layers=101, groups=64, width=4, **VD)),
+    "ResNeXt152_vd_32x4d": (ResNet, dict(layers=152, groups=32, width=4, **VD)),
+    "ResNeXt152_vd_64x4d": (ResNet, dict(layers=152, groups=64, width=4, **VD)),
+    "ResNeXt101_32x8d_wsl": (ResNet, dict(layers=101, groups=32, width=8)),
+    "ResNeXt101_32x16d_wsl": (ResNet, dict(layers=101, groups=32, width=16)),
+    "ResNeXt101_32x32d_wsl": (ResNet, dict(layers=101, groups=32, width=32)),
+    "ResNeXt101_32x48d_wsl": (ResNet, dict(layers=101, groups=32, width=48)),
+    "SE_ResNet18_vd": (ResNet, dict(layers=18, se=True, **VD)),
+    "SE_ResNet34_vd": (ResNet, dict(layers=34, se=True, **VD)),
+    "SE_ResNet50_vd": (ResNet, dict(layers=50, se=True, **VD)),
+    "SE_ResNeXt50_32x4d": (ResNet, dict(layers=50, groups=32, width=4, se=True)),
+    "SE_ResNeXt101_32x4d": (ResNet, dict(layers=101, groups=32, width=4, se=True)),
+    "SE_ResNeXt50_vd_32x4d": (ResNet, dict(layers=50, groups=32, width=4, **SE_VD_WIDE)),
+    "SENet154_vd": (ResNet, dict(layers=154, groups=64, width=4, **SE_VD_WIDE)),
+}
+
+_OLD_PARTS = (
+    ("branch.{i}.reduce", "scale.squeeze", "linear"),
+    ("branch.{i}.expand", "scale.excitation", "linear"),
+    ("branch.{i}", "conv{i}"),
+    ("shortcut.1", "short"),
+    ("conv", "_conv"),
+    ("bn", "_batch_norm"),
+    ("classifier", "out"),
+)
+RENAMES: Renames = {
+    "current": (
+        ("branch.{i}", "conv{i}"),
+        ("shortcut.1", "short"),
+        ("stages.{s}.{b}", "blocks.{n}"),
+        ("classifier", "fc"),
+    ),
+    # How ResNet was written before its rewrite; most of its relatives kept these names.
+    "original": (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "res{s+2}{b:letter}")),
+    "original-deep": (
+        *_OLD_PARTS,
+        ("stem.0", "conv"),
+        ("stages.2.0", "res4a"),
+        ("stages.2.{b}", "res4b{b}"),
+        ("stages.{s}.{b}", "res{s+2}{b:letter}"),
+    ),
+    "original-grid": (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "bb_{s}_{b}")),
+    "original-grid-vd": (*_OLD_PARTS, ("stem.{i}", "conv1_{i+1}"), ("stages.{s}.{b}", "bb_{s}_{b}")),
+    "original-wsl": (
+        ("branch.{i}.conv", "_conv{i}._conv"),
+        ("branch.{i}.bn", "_conv{i}._bn"),
+        ("shortcut.1.conv", "_short._conv._conv"),
+        ("shortcut.1.bn", "_short._conv._bn"),
+        ("stages.{s}.{b}", "_conv{s+1}_{b}"),
+        ("stem.0.conv", "_conv_stem._conv"),
+        ("stem.0.bn", "_conv_stem._bn"),
+        ("classifier", "_out"),
+    ),
+}

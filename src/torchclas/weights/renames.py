@@ -1,0 +1,76 @@
+"""From our parameter names to the published ones.
+
+A layout is a short ordered tuple of rules `(ours, published)`, given by the family. Every rule replaces the whole
+dotted segments it matches, one after the other, so the same table loads a published file and writes one back.
+
+- `{x}` on our side stands for a number; on the published side `{x}`, `{x+2}` and `{x:letter}` (0 → a) print it.
+- `{n}` on the published side is the running number of the block over all stages.
+- A third element `"linear"` says that the published layer is a fully connected one where ours is a 1×1 convolution.
+
+What holds for every PaddlePaddle file (batch-norm statistics' names, [in, out] order of linear weights) is added here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+_BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.")
+_PLACEHOLDER = re.compile(r"\{(\w+)(?:([+-]\d+)|:letter)?\}")
+_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+
+
+@dataclass(frozen=True)
+class PublishedName:
+    """What a parameter is called in a published file, and whether its layer is a linear one there."""
+
+    name: str
+    linear: bool = False
+
+
+def published_names(
+    ours: Iterable[str], rules: Sequence[tuple[str, ...]], *, paddle: bool = True
+) -> dict[str, PublishedName]:
+    """Our name → published name, for every name in `ours`; `paddle=False` keeps torch's names of statistics."""
+    names = list(ours)
+    running = _running_numbers(names)
+    statistics = _STATISTICS if paddle else {}
+    return {name: _rename(name, rules, running, statistics) for name in names}
+
+
+def _rename(
+    name: str, rules: Sequence[tuple[str, ...]], running: dict[tuple[str, str], int], statistics: dict[str, str]
+) -> PublishedName:
+    block = _BLOCK.match(name)
+    number = running[block.group(1), block.group(2)] if block else None
+    linear = False
+    for ours, published, *flags in rules:
+        name, count = _pattern(ours).subn(lambda match: _expand(published, match, number), name)  # noqa: B023
+        linear |= count > 0 and "linear" in flags
+    head, dot, leaf = name.rpartition(".")
+    return PublishedName(f"{head}{dot}{statistics.get(leaf, leaf)}", linear)
+
+
+def _running_numbers(names: Iterable[str]) -> dict[tuple[str, str], int]:
+    blocks = dict.fromkeys(match.groups() for match in map(_BLOCK.match, names) if match)
+    return {(stage, index): n for n, (stage, index) in enumerate(blocks)}
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    body = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(template))
+    return re.compile(rf"(?<![^.]){body}(?![^.])")
+
+
+def _expand(template: str, match: re.Match[str], number: int | None) -> str:
+    values = {key: int(value) for key, value in match.groupdict().items()}
+    if number is not None:
+        values["n"] = number
+
+    def value(placeholder: re.Match[str]) -> str:
+        result = values[placeholder.group(1)] + int(placeholder.group(2) or 0)
+        return chr(ord("a") + result) if placeholder.group(0).endswith(":letter}") else str(result)
+
+    return _PLACEHOLDER.sub(value, template)

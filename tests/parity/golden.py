@@ -1,0 +1,125 @@
+"""Reference checkpoints and logits for every architecture.
+
+`golden/<layout>.zip` lists the tensors of each published checkpoint (name, shape, dtype, in file order);
+`golden/<layout>_logits.npz` holds what PaddlePaddle 2.6.2 computes from them on a CPU, in float64. The values of a
+tensor follow from its name, so a checkpoint of any size is rebuilt here with NumPy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from torchclas.weights.pdparams import write_pdparams
+
+DATA = Path(__file__).parent / "golden"
+LAYOUTS = ("current", "original")
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One architecture in one published layout."""
+
+    arch: str
+    layout: str
+    tensors: tuple[tuple[str, tuple[int, ...], str], ...] = field(repr=False)
+    bn_scale: dict[str, float] = field(repr=False)
+    input_shape: tuple[int, int, int, int]
+    num_classes: int
+    trainable_params: int
+    names: tuple[str, ...]
+    logits_dtype: str
+    float32_error: float
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The checkpoint's tensors. Integer tables are left out: a reader takes files with and without them."""
+        return {
+            name: tensor_value(name, shape, self.bn_scale.get(name.rpartition(".")[0], 1.0))
+            for name, shape, dtype in self.tensors
+            if "int" not in dtype
+        }
+
+    def write(self, path: Path) -> None:
+        """The checkpoint as a `.pdparams` file."""
+        write_pdparams(path, self.state())
+
+    def images(self) -> np.ndarray:
+        """float32 [2, 3, H, W]: noise over a coarse random mosaic, so that position matters."""
+        _, channels, height, width = shape = self.input_shape
+        rng = np.random.default_rng([SEED, zlib.crc32(b"input")])
+        noise = rng.standard_normal(shape, dtype=np.float32)
+        tiles = rng.standard_normal((shape[0], channels, 6, 6), dtype=np.float32) * 1.5
+        mosaic = np.kron(tiles, np.ones((1, 1, -(-height // 6), -(-width // 6)), np.float32))
+        return (0.3 * noise + mosaic[:, :, :height, :width]).astype(np.float32)
+
+    def logits(self) -> np.ndarray:
+        """Reference logits [2, num_classes] for `images()`."""
+        with np.load(DATA / f"{self.layout}_logits.npz") as archive:
+            return archive[self.arch]
+
+    def tolerance(self, dtype: str) -> float:
+        """Largest error that counts as equal, relative to the largest logit.
+
+        float64 leaves no room for a wrong epsilon, padding or rounding of widths; where the reference itself runs in
+        float32 it leaves room for that. float32 gets five times what the reference loses there.
+        """
+        if dtype == "float64":
+            return 1e-5 if self.logits_dtype == "float32" else 5e-6
+        return max(1e-4, 5 * self.float32_error)
+
+
+def tensor_value(name: str, shape: tuple[int, ...], bn_scale: float) -> np.ndarray:
+    """The float32 value of one tensor; `bn_scale` is that of the batch norm it belongs to."""
+    x = np.random.default_rng([SEED, zlib.crc32(name.encode())]).standard_normal(shape, dtype=np.float32)
+    leaf = name.rpartition(".")[2]
+    if leaf == "_mean":
+        return np.float32(0.2 * bn_scale) * x
+    if leaf == "_variance":
+        return np.float32(bn_scale * bn_scale) * (1 + np.float32(0.2) * np.tanh(x))
+    if len(shape) <= 1:
+        return 1 + np.float32(0.2) * x if leaf == "weight" else np.float32(0.1) * x
+    if len(shape) == 3:
+        return np.float32(0.5) * x
+    fan_in = shape[0] if len(shape) == 2 else int(np.prod(shape[1:]))
+    gain = 1.0 if len(shape) == 2 else 2.0
+    return np.float32((gain / fan_in) ** 0.5) * x
+
+
+@cache
+def golden(arch: str, layout: str = "current") -> Golden:
+    """One case."""
+    with zipfile.ZipFile(DATA / f"{layout}.zip") as archive:
+        values = json.loads(archive.read(f"{arch}.json"))
+    return Golden(
+        arch=arch,
+        layout=layout,
+        tensors=tuple((name, tuple(shape), dtype) for name, shape, dtype in values["tensors"]),
+        bn_scale=values["bn_scale"],
+        input_shape=tuple(values["input"]),
+        num_classes=values["num_classes"],
+        trainable_params=values["trainable_params"],
+        names=tuple(values["names"]),
+        logits_dtype=values["logits_dtype"],
+        float32_error=values["float32_error"],
+    )
+
+
+def cases() -> list[tuple[str, str]]:
+    """(arch, layout) of every case."""
+    found: list[tuple[str, str]] = []
+    for layout in LAYOUTS:
+        with zipfile.ZipFile(DATA / f"{layout}.zip") as archive:
+            found += [(name.removesuffix(".json"), layout) for name in archive.namelist()]
+    return found
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    """Largest absolute difference over the largest absolute logit."""
+    return float(np.abs(got.astype(np.float64) - want).max() / np.abs(want).max())
