@@ -44,7 +44,7 @@ class OutputError(Error):
 
 
 class MissingDependencyError(Error, ImportError):
-    """A feature whose extra is not installed."""
+    """A package that a feature needs is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is needed for this: pip install 'torchclas[{extra}]'")
+    def __init__(self, package: str, install: str) -> None:
+        super().__init__(f"{package} is needed for this: run `pip install {install}`")

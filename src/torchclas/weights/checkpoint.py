@@ -58,9 +58,14 @@ class Metadata:
 
 def save_checkpoint(model: Network, path: str | Path, metadata: Metadata) -> None:
     """Write weights and metadata as one file, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: metadata.to_json(), "format": "pt"})
+        write_checkpoint(model, temporary, metadata)
+
+
+def write_checkpoint(model: Network, path: Path, metadata: Metadata) -> None:
+    """`save_checkpoint` to a path that is temporary already."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={_KEY: metadata.to_json(), "format": "pt"})
 
 
 def read_metadata(path: str | Path) -> Metadata:

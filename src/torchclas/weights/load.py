@@ -210,10 +210,16 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _assign(model: Network, tensors: Mapping[str, Tensor]) -> None:
-    """Into a network on the meta device tensors are put as they are, so no second copy of the weights ever exists."""
-    if any(parameter.is_meta for parameter in model.parameters()):
-        state = model.state_dict()
-        ready = {name: t.to(state[name].dtype).contiguous() for name, t in tensors.items()}
-        model.load_state_dict(ready, strict=False, assign=True)
-    else:
+    state = model.state_dict()
+    if not any(tensor.is_meta for tensor in state.values()):
         model.load_state_dict(dict(tensors), strict=False)
+        return
+    # Into a network on the meta device tensors are put as they are, so no second copy of the weights ever exists.
+    counts = {name: torch.zeros((), dtype=torch.long) for name in state if name.endswith("num_batches_tracked")}
+    ready = {name: tensor.to(state[name].dtype).contiguous() for name, tensor in tensors.items()}
+    model.load_state_dict(counts | ready, strict=False, assign=True)
+    for module in model.modules():
+        if hasattr(module, "derive_buffers"):
+            module.derive_buffers()
+    if any(parameter.is_meta for parameter in model.parameters()):  # the head that the file had for other classes
+        model.reset_classifier(model.num_classes)

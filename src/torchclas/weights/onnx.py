@@ -36,7 +36,7 @@ def read_onnx(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise MissingDependencyError("onnx", "onnx") from None
+        raise MissingDependencyError("onnx", "'torchclas[onnx]'") from None
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf's errors have no common base
@@ -51,11 +51,11 @@ def read_onnx(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
             added, constant = node.input
             if added in weight_of and constant in values:
                 name = weight_of[added].replace(".w_0", ".b_0")
-                tensors[name] = numpy_helper.to_array(values[constant]).reshape(-1)
+                tensors[name] = numpy_helper.to_array(values[constant]).flatten()
     for name, item in values.items():
         plain = _COPY.sub("", name)
         if _PARAMETER.match(plain):
-            tensors[plain] = numpy_helper.to_array(item)
+            tensors[plain] = numpy_helper.to_array(item).copy()  # its memory is the file's, and read-only
     if not tensors:
         raise CheckpointError(
             f"{path}: no parameter carries a name of Paddle's; only files exported from it can be read"

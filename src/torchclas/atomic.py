@@ -1,0 +1,81 @@
+"""Files that appear under their name complete or not at all, and are made by one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from torchclas.errors import Error, OutputError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
+    """Yield a temporary path beside `path` (same suffix) to write to; it takes the place of `path` on success.
+
+    Missing folders are made. On any error the temporary file is removed and `path` stays as it was.
+
+    Raises:
+        OutputError: the disk is full, or `path` cannot be written.
+    """
+    path = Path(path)
+    # Not tempfile: its files are readable by their owner alone, and stay so after the rename.
+    temporary = path.with_name(f".{path.stem[:64]}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    _make_folder(path.parent)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except Error:
+        raise
+    except Exception as error:
+        if disk_is_full(error, path.parent):
+            raise OutputError(f"{path}: the disk is full: free some space or choose another place") from error
+        if isinstance(error, OSError) and error.filename in (str(temporary), str(path)):
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None, None, None]:
+    """Keep other processes that ask for the same out while `path` is being made; they wait.
+
+    Raises:
+        OutputError: the folder of `path` cannot be written.
+    """
+    _make_folder(path.parent)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise OutputError(f"{path.parent}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def disk_is_full(error: Exception, folder: Path) -> bool:
+    """Say whether `error`, met while writing into `folder`, came from a full disk (or quota)."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_SPACE
+    # Writers such as safetensors' and torch's wrap the system's error beyond recognition: ask the disk itself.
+    return shutil.disk_usage(folder).free < 2**20
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error

@@ -1,0 +1,470 @@
+"""The catalog of published weights: a typed, validated view of `catalog.toml` that needs no torch."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, TypeVar, cast, get_args, overload
+
+from torchclas.errors import Error, UnknownNameError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+Backend = Literal["opencv", "pillow"]
+Layout = Literal["current", "original", "lukemelas", "paddle-onnx"]
+Labels = Literal["imagenet1k", "imagenet22k", "orientation"]
+Kind = Literal["server", "mobile", "transformer", "other"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+_REQUIRED = object()
+
+
+class CatalogError(Error, ValueError):
+    """A catalog or preset that breaks the rules; the message names the row and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How an image is prepared for evaluation: resize the short side, crop the centre, normalize.
+
+    Lengths are in pixels; `mean` and `std` are RGB, of pixels scaled to 0..1. OpenCV's bilinear does not antialias,
+    Pillow's filters do.
+    """
+
+    resize_short: int
+    crop_size: int
+    interpolation: Interpolation
+    backend: Backend
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values that JSON and TOML can hold."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Preset:
+        """Inverse of `to_dict`; raises `CatalogError` for unknown, missing or wrong values."""
+        return _read_preset(_Table("preset", values))
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A publication."""
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A chapter of upstream's model list; `kind` is the chart it is drawn in."""
+
+    id: str
+    kind: Kind
+    title: str
+    title_zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a published latency was measured on; `columns` says what each of its numbers stands for."""
+
+    id: str
+    title: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Networks of one design."""
+
+    id: str
+    title: str
+    title_zh: str
+    group: Group
+    papers: tuple[Paper, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One published file: at `url`, or at `path` inside the pinned Python `package` (`name==version`)."""
+
+    layout: Layout
+    url: str | None = None
+    package: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One published model: an architecture with weights, their preprocessing and what was published about them.
+
+    `top1` and `top5` are ImageNet-1k validation accuracies in percent, `gflops` 10⁹ multiply-adds at the preset's crop
+    size, `params_m` millions of parameters; None where nothing was published. `latency` maps a device's id to
+    milliseconds, one per column of that device. `weights` is None where no file was published; `alternates` are the
+    same weights in other layouts.
+    """
+
+    name: str
+    arch: str
+    series: Series
+    preset: Preset
+    num_classes: int
+    labels: Labels
+    weights: WeightsFile | None
+    alternates: tuple[WeightsFile, ...]
+    top1: float | None
+    top5: float | None
+    gflops: float | None
+    params_m: float | None
+    latency: Mapping[str, tuple[float, ...]] = field(hash=False)
+    recipe: str | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything `catalog.toml` says, in its order."""
+
+    devices: Mapping[str, Device]
+    presets: Mapping[str, Preset]
+    series: tuple[Series, ...]
+    entries: tuple[Entry, ...]
+    index: Mapping[str, Entry]
+    """Lower-case name → entry: published names first, then architectures that have no row of their own name."""
+
+
+def entries() -> tuple[Entry, ...]:
+    """Every published model, in catalog order."""
+    return catalog().entries
+
+
+def all_series() -> tuple[Series, ...]:
+    """Every series, in catalog order."""
+    return catalog().series
+
+
+def find(name: str) -> Entry:
+    """The entry of a published name or an architecture, in any case; raises `UnknownNameError`.
+
+    An architecture without a row of its own name stands for its first row: `RepVGG_B1` finds `RepVGG_B1s`.
+    """
+    try:
+        return catalog().index[name.lower()]
+    except KeyError:
+        known = [entry.name for entry in entries()] + [entry.arch for entry in entries()]
+        raise UnknownNameError("model", name, dict.fromkeys(known)) from None
+
+
+def names(pattern: str | None = None, *, series: str | None = None) -> list[str]:
+    """Published names in catalog order, those that match a glob such as `*_ssld` (in any case) and are of a series.
+
+    `series` is an id or a title, in any case; raises `UnknownNameError` for any other.
+    """
+    chosen = entries()
+    if series is not None:
+        wanted = _find_series(series)
+        chosen = tuple(entry for entry in chosen if entry.series is wanted)
+    glob = "*" if pattern is None else pattern.lower()
+    return [entry.name for entry in chosen if fnmatchcase(entry.name.lower(), glob)]
+
+
+def _find_series(name: str) -> Series:
+    for series in all_series():
+        if name.lower() in (series.id.lower(), series.title.lower()):
+            return series
+    raise UnknownNameError("series", name, [series.id for series in all_series()])
+
+
+@cache
+def catalog() -> Catalog:
+    """The shipped catalog, read once."""
+    return parse(resources.files("torchclas").joinpath("catalog.toml").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Catalog:
+    """Read and validate a catalog in the format `catalog.toml` describes; raises `CatalogError`."""
+    try:
+        top = _Table("catalog", tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogError(f"catalog: not valid TOML: {error}") from error
+    base_url = top.take("base_url", _text)
+    devices = {table.name: _read_device(table) for table in top.tables("device")}
+    presets = {table.name: _read_preset(table) for table in top.tables("preset")}
+    groups = {table.name: _read_group(table) for table in top.tables("group")}
+    papers = {table.name: _read_paper(table) for table in top.tables("paper")}
+    all_series: list[Series] = []
+    all_entries: list[Entry] = []
+    for table in top.tables("series"):
+        defaults = table.take("defaults", _mapping, dict[str, object]())
+        rows = list(table.tables("models"))
+        series = _read_series(table, groups, papers)
+        all_series.append(series)
+        for row in rows:
+            row.fill(defaults)
+            all_entries.append(_read_entry(row, series, base_url, presets, devices))
+    top.close()
+    return Catalog(devices, presets, tuple(all_series), tuple(all_entries), _index(all_entries))
+
+
+def _index(rows: list[Entry]) -> dict[str, Entry]:
+    index: dict[str, Entry] = {}
+    for row in rows:
+        if index.setdefault(row.name.lower(), row) is not row:
+            raise CatalogError(f"{row.name}: the name is used twice")
+    for row in rows:
+        index.setdefault(row.arch.lower(), row)
+    return index
+
+
+def _read_preset(table: _Table) -> Preset:
+    preset = Preset(
+        resize_short=table.take("resize_short", _positive_integer),
+        crop_size=table.take("crop_size", _positive_integer),
+        interpolation=table.take("interpolation", _one_of(Interpolation)),
+        backend=table.take("backend", _one_of(Backend)),
+        mean=table.take("mean", _rgb),
+        std=table.take("std", _rgb),
+    )
+    table.close()
+    if preset.crop_size > preset.resize_short:
+        raise table.error("crop_size", f"{preset.crop_size} is larger than resize_short = {preset.resize_short}")
+    if min(preset.std) == 0:
+        raise table.error("std", "must not be zero")
+    return preset
+
+
+def _read_device(table: _Table) -> Device:
+    device = Device(table.name, table.take("title", _text), table.take("columns", _texts))
+    table.close()
+    return device
+
+
+def _read_group(table: _Table) -> Group:
+    group = Group(
+        id=table.name,
+        kind=table.take("kind", _one_of(Kind)),
+        title=table.take("title", _text),
+        title_zh=table.take("title_zh", _text),
+    )
+    table.close()
+    return group
+
+
+def _read_paper(table: _Table) -> Paper:
+    paper = Paper(
+        title=table.take("title", _text),
+        authors=table.take("authors", _text),
+        venue=table.take("venue", _text),
+        year=table.take("year", _positive_integer),
+        url=table.take("url", _text),
+    )
+    table.close()
+    return paper
+
+
+def _read_series(table: _Table, groups: Mapping[str, Group], papers: Mapping[str, Paper]) -> Series:
+    title = table.take("title", _text)
+    series = Series(
+        id=table.name,
+        title=title,
+        title_zh=table.take("title_zh", _text, title),
+        group=table.defined("group", table.take("group", _text), groups),
+        papers=tuple(table.defined("papers", paper, papers) for paper in table.take("papers", _texts)),
+        note=table.take("note", _text, ""),
+    )
+    table.close()
+    return series
+
+
+def _read_entry(
+    row: _Table, series: Series, base_url: str, presets: Mapping[str, Preset], devices: Mapping[str, Device]
+) -> Entry:
+    arch = row.take("arch", _text, row.name)
+    weights, alternates = _read_weights(row, base_url)
+    entry = Entry(
+        name=row.name,
+        arch=arch,
+        series=series,
+        preset=row.defined("preset", row.take("preset", _text, "imagenet_224"), presets),
+        num_classes=row.take("num_classes", _positive_integer, 1000),
+        labels=row.take("labels", _one_of(Labels), "imagenet1k"),
+        weights=weights,
+        alternates=alternates,
+        top1=row.take("top1", _percent, None),
+        top5=row.take("top5", _percent, None),
+        gflops=row.take("gflops", _positive, None),
+        params_m=row.take("params_m", _positive, None),
+        latency=dict(_read_latency(row, devices)),
+        recipe=row.take("recipe", _text, arch) or None,
+        note=row.take("note", _text, ""),
+    )
+    row.close()
+    return entry
+
+
+def _read_weights(row: _Table, base_url: str) -> tuple[WeightsFile | None, tuple[WeightsFile, ...]]:
+    layout: Layout = row.take("layout", _one_of(Layout), "current")
+    package = row.take("package", _text, None)
+    folder = row.take("folder", _text, "")
+    file = row.take("file", _text, f"{row.name}_pretrained.pdparams")
+    has_twin = row.take("twin", _truth, False)
+    if not file:
+        return None, ()
+    if package is not None:
+        return WeightsFile(layout, package=package, path=file), ()
+    weights = WeightsFile(layout, url="/".join(part for part in (base_url, folder, file) if part))
+    twin = WeightsFile("current", url=f"{base_url}/legendary_models/{file}")
+    return weights, (twin,) if has_twin else ()
+
+
+def _read_latency(row: _Table, devices: Mapping[str, Device]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    for device in devices.values():
+        key = f"{device.id}_ms"
+        milliseconds = row.take(key, _numbers, None)
+        if milliseconds is None:
+            continue
+        if not 1 <= len(milliseconds) <= len(device.columns):
+            raise row.error(key, f"{len(milliseconds)} numbers for the columns {', '.join(device.columns)}")
+        yield device.id, milliseconds
+
+
+class _Table:
+    """A TOML table that is being read: every key is taken once, with its type; `close` rejects the rest."""
+
+    def __init__(self, name: str, values: Mapping[str, object]) -> None:
+        self.name = name
+        self._values = dict(values)
+        self._known: list[str] = []
+
+    def error(self, key: str, problem: str) -> CatalogError:
+        return CatalogError(f"{self.name}: {key}: {problem}")
+
+    def fill(self, defaults: Mapping[str, object]) -> None:
+        self._values = {**defaults, **self._values}
+
+    @overload
+    def take(self, key: str, read: Callable[[object], T]) -> T: ...
+    @overload
+    def take(self, key: str, read: Callable[[object], T], default: D) -> T | D: ...
+    def take(self, key: str, read: Callable[[object], Any], default: object = _REQUIRED) -> Any:
+        self._known.append(key)
+        if key not in self._values:
+            if default is _REQUIRED:
+                raise self.error(key, "is missing")
+            return default
+        value = self._values.pop(key)
+        try:
+            return read(value)
+        except ValueError as error:
+            raise self.error(key, f"must be {error}, not {value!r}") from None
+
+    def tables(self, key: str) -> Iterator[_Table]:
+        for name, value in self.take(key, _mapping).items():
+            if not isinstance(value, Mapping):
+                raise self.error(f"{key}.{name}", f"must be a table, not {value!r}")
+            yield _Table(name, cast(Mapping[str, object], value))
+
+    def defined(self, key: str, name: str, known: Mapping[str, T]) -> T:
+        if name not in known:
+            raise self.error(key, f"{name!r} is not defined{_nearest(name, known)}")
+        return known[name]
+
+    def close(self) -> None:
+        for key in self._values:
+            raise self.error(key, f"unknown key{_nearest(key, self._known)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {match[0]}?" if match else ""
+
+
+# Readers of values: they return the value with its type, or raise ValueError with what it must be.
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _positive_integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError("a positive integer")
+    return value
+
+
+def _positive(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ValueError("a positive number")
+    return float(value)
+
+
+def _percent(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1 < value < 100:
+        raise ValueError("a percentage (76.5, not 0.765)")
+    return float(value)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a table")
+    return cast(Mapping[str, object], value)
+
+
+def _list(value: object) -> Sequence[object]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("a list")
+    return cast(Sequence[object], value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    return tuple(_positive(item) for item in _list(value))
+
+
+def _rgb(value: object) -> tuple[float, float, float]:
+    match value:
+        case [int() | float() as red, int() | float() as green, int() | float() as blue] if (
+            min(red, green, blue) >= 0 and max(red, green, blue) <= 1
+        ):
+            return float(red), float(green), float(blue)
+        case _:
+            raise ValueError("three numbers in 0..1")
+
+
+def _one_of(choices: object) -> Callable[[object], Any]:
+    allowed = get_args(choices)
+
+    def read(value: object) -> Any:
+        if value not in allowed:
+            raise ValueError("one of " + ", ".join(allowed))
+        return value
+
+    return read

@@ -1,0 +1,151 @@
+"""Decode images exactly as the published evaluations did.
+
+That is OpenCV's `imdecode(..., IMREAD_COLOR)`: EXIF orientation applied, alpha dropped, gray expanded, 16 bits reduced
+to 8. Formats that OpenCV's wheels decode only sometimes (GIF, AVIF), or not at all, go through Pillow with the same
+rules, so that a result does not depend on the installed OpenCV.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from torchclas.data.sources import read
+from torchclas.errors import ImageError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]  # [H, W, 3], RGB
+ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[Any]"
+
+MAX_PIXELS = 178_956_970  # where Pillow too takes an image for a decompression bomb
+
+OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # tried in this order
+
+# A bad image is reported as an ImageError; OpenCV's own lines on stderr would only repeat it without its name.
+set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4 or 5
+set_log_level(0)
+
+
+def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return an image (path, URL, file content, Pillow image or array) as uint8 RGB of shape [H, W, 3].
+
+    Arrays are uint8 in RGB order: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. The result may share their memory, or be
+    read-only. A Pillow image is turned as its EXIF orientation says, as the file would be.
+    `max_pixels` is compared with the size in the header, before anything is decoded.
+
+    A truncated file is an error, not a half-gray image: a JPEG without its end marker, or any file that ends before
+    its pixels do. (Damage inside a JPEG that has its end marker is not detectable; it decodes as in OpenCV.)
+
+    Raises ImageError: cannot be read, is not an image, is truncated, is too large.
+    """
+    if isinstance(image, (str, Path)):
+        try:
+            return _decode_bytes(read(image), max_pixels)
+        except ImageError as error:
+            raise ImageError(f"{image}: {error}") from error.__cause__
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Image.Image):
+        return _from_pillow(image, max_pixels)
+    if isinstance(image, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return _decode_bytes(bytes(image), max_pixels)
+    raise ImageError(
+        f"cannot read an image from {type(image).__name__}: give a path, URL, bytes, Pillow image or NumPy array"
+    )
+
+
+def _decode_bytes(data: bytes, max_pixels: int) -> Pixels:
+    header = _open(data)
+    _check_size(header, max_pixels)
+    if header.format in OPENCV_FORMATS and _reaches_its_end(data):
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # beyond OpenCV's own limits on sides and pixels
+            pixels = None
+        # Without an array the file is broken, or of a variety only Pillow knows (CMYK TIFF): Pillow tells which.
+        if pixels is not None:
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
+    return _from_pillow(header, max_pixels)
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header. `Image.open` would do, but for its own pixel limit, which is a setting of the whole process."""
+    if not data:
+        raise ImageError("the file is empty")
+    Image.init()
+    for name in FORMATS:
+        factory, accepts = Image.OPEN.get(name, (None, None))  # Pillow may be built without AVIF
+        if factory and accepts and accepts(data[:16]) is True:
+            try:
+                return factory(io.BytesIO(data), "")
+            except Exception as error:  # whatever a damaged header makes of the parser
+                raise ImageError(f"is a truncated or damaged {name} file: {error}") from error
+    if data[4:8] == b"ftyp":
+        brand = data[8:12].decode("ascii", "replace")
+        raise ImageError(f"is of the kind {brand!r} (HEIC, video …), which is not supported: convert it to JPEG")
+    start = data[:24].decode("ascii", "replace")
+    raise ImageError(f"is not an image (known are {', '.join(FORMATS)}): it starts with {start!r}")
+
+
+def _reaches_its_end(data: bytes) -> bool:
+    """Whether a JPEG or PNG file is complete by its own structure; OpenCV must not see one that is not.
+
+    Older releases fill up a JPEG with gray. From a PNG chunk that claims 4 GB, OpenCV reserves and clears them first.
+    """
+    if data.startswith(b"\xff\xd8"):
+        end, scan = b"\xff\xd9", b"\xff\xda"  # neither occurs in coded pixels; a preview before them has both
+        return data.endswith(end) or data.rfind(end) > data.rfind(scan)
+    if data.startswith(b"\x89PNG"):
+        position, kind = 8, b""
+        while kind != b"IEND" and position + 12 <= len(data):
+            length, kind = struct.unpack_from(">I4s", data, position)
+            position += 12 + length
+        return kind == b"IEND" and position <= len(data)
+    return True  # in the other formats OpenCV finds out by itself
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height == 0:
+        raise ImageError(f"measures {image.width} × {image.height}: it holds no pixels")
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"has {image.width:,} × {image.height:,} pixels, more than the limit of {max_pixels:,}: "
+            "make it smaller, or raise max_pixels if you trust it"
+        )
+
+
+def _from_pillow(image: Image.Image, max_pixels: int) -> Pixels:
+    _check_size(image, max_pixels)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # Pillow would clip to 255; OpenCV keeps the high byte
+            high = (np.asarray(image) >> 8).astype(np.uint8)
+            return cv2.cvtColor(high, cv2.COLOR_GRAY2RGB)  # pyright: ignore[reportReturnType]
+        if image.mode not in ("I", "F"):
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # whatever damaged data makes of the decoder
+        raise ImageError(f"is truncated or damaged: {error}") from error
+    raise ImageError(f"Pillow images of mode {image.mode} have no fixed range: scale to 0..255 and convert to RGB")
+
+
+def _from_array(array: npt.NDArray[Any]) -> Pixels:
+    if array.dtype != np.uint8:
+        scale = "(array * 255).round()" if np.issubdtype(array.dtype, np.floating) else "array scaled to 0..255"
+        raise ImageError(f"the array is {array.dtype}, images are uint8 (0..255): pass {scale}.astype(np.uint8)")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        hint = "; transpose(1, 2, 0) brings channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"the array has shape {array.shape}, images are [H, W] or [H, W, 1, 3 or 4]{hint}")
+    if array.size == 0:
+        raise ImageError(f"the array has shape {array.shape}: it holds no pixels")
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    return np.ascontiguousarray(array[:, :, :3])

@@ -1,0 +1,162 @@
+"""What the user names (files, folders, globs, URLs, a list on standard input) as a stream of single images."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from torchclas.errors import ImageError
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".heic", ".heif"}  # not decodable, but an error row says so where a silent gap would not
+)
+
+CONNECT_SECONDS, READ_SECONDS, DOWNLOAD_SECONDS = 5.0, 15.0, 60.0
+MAX_DOWNLOAD_BYTES = 128 * 2**20
+
+
+def expand(arguments: Iterable[str | Path], *, stdin: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield one path or URL per image that the arguments name, lazily and in order.
+
+    - A folder stands for the images below it, in sorted order; names that begin with a dot are skipped.
+    - A glob stands for its sorted matches.
+    - `-` stands for the lines of `stdin` (by default the process's standard input), each a file, folder, glob or URL.
+    - Anything else stands for itself. So do a path that does not exist, a glob without a match, and a folder that
+      is empty or unreadable: `read` then tells what is wrong, and the caller gets a row for it instead of a gap.
+
+    Duplicates are kept.
+    """
+    for argument in map(str, arguments):
+        if argument == "-":
+            for line in _stdin_lines() if stdin is None else stdin:
+                if name := line.rstrip("\r\n"):
+                    yield from _expand_one(name)
+        else:
+            yield from _expand_one(argument)
+
+
+def read(source: str | Path, *, max_download_bytes: int = MAX_DOWNLOAD_BYTES) -> bytes:
+    """Return the bytes behind a path or an http(s) URL.
+
+    A URL is fetched from wherever it points to, this machine and its network included: a server must not pass on
+    URLs from its clients. Raises ImageError with the reason alone, without the source.
+    """
+    if isinstance(source, str) and "://" in source:
+        return _download(source, max_download_bytes)
+    return _read_file(Path(source))
+
+
+def _stdin_lines() -> Iterator[str]:
+    return map(os.fsdecode, sys.stdin.buffer)  # file names need not be text in the locale's encoding
+
+
+def _expand_one(argument: str) -> Iterator[str]:
+    if _is_url(argument):
+        yield argument
+    elif os.path.isdir(argument):  # noqa: PTH112 - plain strings: Path would rewrite ./names and cost 100,000 objects
+        images = _walk(argument, ancestors=())
+        first = next(images, None)
+        yield argument if first is None else first
+        yield from images
+    elif any(character in argument for character in "*?[") and not os.path.lexists(argument):
+        matches = sorted(glob.iglob(argument, recursive=True))  # noqa: PTH207
+        for match in matches or [argument]:
+            if match == argument:
+                yield argument
+            else:
+                yield from _expand_one(match)
+    else:
+        yield argument
+
+
+def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Yield the images below a folder, sorted by name; a link back to an ancestor is not followed."""
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+        identity = (status.st_dev, status.st_ino)
+        if identity in ancestors:
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(
+                (entry.name, is_folder)
+                for entry in entries
+                if not entry.name.startswith(".")
+                and ((is_folder := entry.is_dir()) or os.path.splitext(entry.name)[1].lower() in SUFFIXES)  # noqa: PTH122
+            )
+    except OSError:
+        yield folder  # becomes an error row
+        return
+    for name, is_folder in names:
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if is_folder:
+            yield from _walk(path, (*ancestors, identity))
+        else:
+            yield path
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(f"is a folder, not an image; it holds {_describe_folder(path)}")
+        if not stat.S_ISREG(mode):  # a pipe would block, a device may never end
+            raise ImageError("is not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except PermissionError:
+        raise ImageError("permission denied: make it readable for this user") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _describe_folder(path: Path) -> str:
+    with os.scandir(path) as entries:
+        kinds = Counter(
+            "folders" if entry.is_dir() else Path(entry.name).suffix.lower() or "without suffix" for entry in entries
+        )
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(5)) or "nothing"
+
+
+def _is_url(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _download(url: str, max_bytes: int) -> bytes:
+    if not _is_url(url):
+        raise ImageError(f"{url.split('://')[0]}:// is not supported: give a file or an http(s) URL")
+    import requests  # 0.1 s that runs without URLs need not pay
+
+    too_large = ImageError(f"is larger than the download limit of {max_bytes:,} bytes")
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    data = bytearray()
+    try:
+        with requests.get(
+            url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"User-Agent": "torchclas"}
+        ) as response:
+            if not response.ok:
+                raise ImageError(f"the server answered {response.status_code} {response.reason}")
+            if int(response.headers.get("Content-Length", 0)) > max_bytes:
+                raise too_large
+            for chunk in response.iter_content(64 * 1024):
+                data += chunk
+                if len(data) > max_bytes:
+                    raise too_large
+                if time.monotonic() > deadline:
+                    raise ImageError(f"the download took longer than {DOWNLOAD_SECONDS:.0f} s")
+    except requests.Timeout:
+        raise ImageError(f"{urlsplit(url).netloc} did not answer in time") from None
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+        raise ImageError(f"no connection to {urlsplit(url).netloc}, or it broke off") from None
+    except (requests.RequestException, ValueError) as error:
+        raise ImageError(f"cannot be downloaded: {error}") from None
+    return bytes(data)

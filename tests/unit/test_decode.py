@@ -1,0 +1,216 @@
+"""Decoding: equal results for every kind of input, and a clear reason for every bad one."""
+
+import io
+import os
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, features
+
+from torchclas.data.decode import decode
+from torchclas.errors import ImageError
+
+IMAGES = Path(__file__).parents[1] / "data" / "preprocess" / "images"
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def encoded(pixels, kind, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(width, height):
+    """A PNG of some 60 bytes that claims any size."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("path", sorted(IMAGES.iterdir()), ids=lambda path: path.name)
+def test_equals_opencv(path):
+    expected = cv2.imread(str(path), cv2.IMREAD_COLOR)[:, :, ::-1]
+    np.testing.assert_array_equal(decode(path), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats(kind):
+    np.testing.assert_array_equal(decode(encoded(PIXELS, kind)), PIXELS)
+
+
+def test_gif_is_its_first_frame():
+    frames = [Image.fromarray(np.full((8, 9, 3), color, np.uint8)) for color in ((255, 0, 0), (0, 0, 255))]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(file.getvalue()), np.full((8, 9, 3), (255, 0, 0)))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif():
+    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    np.testing.assert_allclose(decode(encoded(flat, "AVIF", quality=95)), flat, atol=4)
+
+
+def test_cmyk_tiff_which_opencv_cannot_read():
+    file = io.BytesIO()
+    Image.new("CMYK", (5, 4), (0, 255, 255, 0)).save(file, "TIFF")
+    np.testing.assert_allclose(decode(file.getvalue()), np.full((4, 5, 3), (255, 0, 0)), atol=1)
+
+
+def test_transparency_is_dropped_not_blended():
+    rgba = np.dstack([PIXELS, np.zeros((20, 30), np.uint8)])
+    np.testing.assert_array_equal(decode(encoded(rgba, "PNG")), PIXELS)
+    np.testing.assert_array_equal(decode(Image.fromarray(rgba)), PIXELS)
+    np.testing.assert_array_equal(decode(rgba), PIXELS)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1)])
+def test_gray_arrays_are_expanded(shape):
+    gray = np.ascontiguousarray(PIXELS[:, :, 0]).reshape(shape)
+    np.testing.assert_array_equal(decode(gray), PIXELS[:, :, [0, 0, 0]])
+
+
+def test_views_are_read_as_they_look():
+    np.testing.assert_array_equal(decode(PIXELS[::-1, ::2, ::-1]), PIXELS[::-1, ::2, ::-1])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_pillow_modes(mode):
+    image = Image.new("L", (6, 5), 255).convert(mode) if mode != "I;16" else Image.new("I;16", (6, 5), 65535)
+    np.testing.assert_array_equal(decode(image), np.full((5, 6, 3), 255))
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"This is a text file.\n", "is not an image .* starts with 'This is a text file"),
+        (b"<!DOCTYPE html><html>", "is not an image .* starts with '<!DOCTYPE html>"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "kind 'heic' .* is not supported: convert it to JPEG"),
+        (b"\xff\xd8\xff\xe0", "truncated or damaged JPEG"),
+        (png_header(30_000, 30_000), "30,000 × 30,000 pixels, more than the limit of 178,956,970"),
+        (png_header(30, 30), "truncated or damaged"),
+        (np.zeros((4, 4, 3), np.float32), r"float32, .* pass \(array \* 255\)\.round\(\)\.astype\(np\.uint8\)"),
+        (np.zeros((4, 4, 3), np.int64), "int64, images are uint8"),
+        (np.zeros((3, 8, 8), np.uint8), r"transpose\(1, 2, 0\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"shape \(2, 4, 4, 3\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\)"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (Image.new("F", (2, 2)), "mode F have no fixed range"),
+        (Image.new("RGB", (0, 3)), "no pixels"),
+        (42, "cannot read an image from int"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else type(value).__name__,
+)
+def test_bad_input(image, reason):
+    with pytest.raises(ImageError, match=reason):
+        decode(image)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_truncated_file(kind, share, capfd):
+    data = encoded(RNG.integers(0, 256, (64, 64, 3), np.uint8), kind)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode(data[: int(len(data) * share)])
+    assert "imgcodecs" not in capfd.readouterr().err  # OpenCV's own lines would drown the report
+
+
+def test_truncated_progressive_jpeg():
+    data = (IMAGES / "coffee_progressive.jpg").read_bytes()
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode(data[:-1000])
+
+
+def test_truncated_jpeg_with_complete_preview():
+    """The end marker of an EXIF thumbnail must not pass for the image's."""
+    thumbnail = encoded(PIXELS, "JPEG")
+    data = encoded(np.tile(PIXELS, (8, 8, 1)), "JPEG")
+    comment = b"\xff\xfe" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    data = data[:2] + comment + data[2:]
+    assert decode(data).shape == (160, 240, 3)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode(data[:-500])
+
+
+def test_jpeg_with_bytes_after_its_end_is_whole():
+    data = (IMAGES / "cat.jpg").read_bytes()
+    np.testing.assert_array_equal(decode(data + b"\0" * 100), decode(data))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged TIFF files
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000"]),
+    damage=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_damaged_file_is_an_image_or_an_image_error(kind, damage):
+    data = bytearray(encoded(PIXELS, kind))
+    for position, value in damage:
+        data[position % len(data)] = value
+    with suppress(ImageError):
+        pixels = decode(bytes(data), max_pixels=10**6)
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == 3
+        assert pixels.size > 0
+
+
+def test_png_chunk_that_claims_gigabytes_does_not_reach_opencv(monkeypatch):
+    data = bytearray(encoded(PIXELS, "PNG"))
+    data[data.index(b"IDAT") - 4] = 0xF0
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV would reserve 4 GB"))
+    np.testing.assert_array_equal(decode(bytes(data)), PIXELS)  # all pixels are there, only the chunk's length is wrong
+
+
+def test_pixel_limit_is_the_callers_choice():
+    data = encoded(PIXELS, "PNG")
+    assert decode(data, max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(ImageError, match="limit of 599"):
+        decode(data, max_pixels=599)
+    with pytest.raises(ImageError, match="limit of 599"):
+        decode(Image.fromarray(PIXELS), max_pixels=599)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ImageError) as caught:
+        decode(tmp_path / "none.jpg")
+    assert str(caught.value) == f"{tmp_path}/none.jpg: no such file"
+
+
+def test_folder(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ImageError, match=r"is a folder, not an image; it holds 1 × \.txt"):
+        decode(tmp_path)
+
+
+def test_unreadable_file(tmp_path):
+    path = tmp_path / "secret.png"
+    path.write_bytes(encoded(PIXELS, "PNG"))
+    path.chmod(0)
+    root = os.geteuid() == 0  # to whom no permission is denied
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ImageError, match="permission denied"):
+            decode(path)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_pipe_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a regular file"):
+        decode(tmp_path / "pipe.jpg")
