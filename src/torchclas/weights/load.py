@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -171,9 +171,9 @@ def _best_layout(
     return best, candidates[best]
 
 
-def _owners(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for prefix, module in model.named_modules():
-        for name in (*module._parameters, *module._buffers):  # pyright: ignore[reportPrivateUsage]
+        for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             yield f"{prefix}.{name}" if prefix else name, module
 
 
@@ -219,7 +219,7 @@ def _assign(model: Network, tensors: Mapping[str, Tensor]) -> None:
     ready = {name: tensor.to(state[name].dtype).contiguous() for name, tensor in tensors.items()}
     model.load_state_dict(counts | ready, strict=False, assign=True)
     for module in model.modules():
-        if hasattr(module, "derive_buffers"):
-            module.derive_buffers()
+        if callable(derive := getattr(module, "derive_buffers", None)):
+            derive()
     if any(parameter.is_meta for parameter in model.parameters()):  # the head that the file had for other classes
         model.reset_classifier(model.num_classes)

@@ -20,7 +20,7 @@ from torchclas.weights.renames import PublishedName
 
 _COPY = re.compile(r"_deepcopy_\d+$")
 _PARAMETER = re.compile(r"^(conv2d|batch_norm2d|linear)_\d+\.[wb]_\d$")
-_KINDS = {
+_KINDS: dict[type[nn.Module], tuple[str, dict[str, str]]] = {
     nn.Conv2d: ("conv2d", {"weight": "w_0", "bias": "b_0"}),
     nn.BatchNorm2d: (
         "batch_norm2d",

@@ -377,7 +377,7 @@ class _Interpreter:
             case "dict", ():
                 return {}
             case role, _:
-                raise _Damaged(f"the pickle makes a {role} of something unexpected: the file is damaged")
+                raise _Damaged(f"the pickle makes {role!r} of something unexpected: the file is damaged")
 
     def dtype(self, code: str) -> np.dtype[Any]:
         if code not in _DTYPES:
@@ -488,7 +488,7 @@ def _joined(name: str, table: dict[str, object], tensors: Tensors) -> npt.NDArra
         or len(sizes) < len(shape)
         or sum(part.size for part in parts) != math.prod(sizes)
     ):
-        raise _Damaged(f"the slices of {name} do not add up to the tensor: the file is damaged")
+        raise _Damaged(f"the slices of {_listed([name])} do not add up to the tensor: the file is damaged")
     whole = np.empty(math.prod(sizes), parts[0].dtype)
     filled = 0
     while parts:  # each slice is freed once it is copied
@@ -499,8 +499,9 @@ def _joined(name: str, table: dict[str, object], tensors: Tensors) -> npt.NDArra
 
 
 def _listed(names: list[str]) -> str:
-    """Name a few: whoever reads a message does not want a thousand."""
-    shown = [name if len(name) <= 60 else f"{name[:60]}…" for name in names[:5]]
+    """Name a few; the names come from strangers, and may be long or hold what a terminal obeys."""
+    shown = [f"{name:.60}{'…' if len(name) > 60 else ''}" for name in names[:5]]
+    shown = [name if name.isprintable() else ascii(name) for name in shown]
     return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 

