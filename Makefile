@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Idle OpenMP threads that spin make a shared machine several times slower.
 export GOMP_SPINCOUNT := 0
 
-.PHONY: setup demo test check parity docs clean
+.PHONY: setup demo test check parity sweep clean
 
 setup: $(READY)
 
@@ -35,6 +35,9 @@ check: setup
 
 parity: setup
 	$(BIN)/python -m tests.parity.sweep
+
+sweep: parity
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 tests/sweep
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,40 @@
+"""Logits equal to the reference's, for one small architecture of every family; `make parity` checks them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.parity.check import check
+from tests.parity.golden import cases
+from torchclas import models
+
+# The cheapest member of each family, and both layouts where a family has two.
+FAST = [
+    ("ResNet18_vd", "current"),
+    ("ResNet18", "original"),
+    ("SE_ResNet18_vd", "current"),
+    ("ResNeXt50_32x4d", "current"),
+    ("PPLCNet_x0_25", "current"),
+    ("MobileNetV1_x0_25", "current"),
+    ("MobileNetV1_x0_25", "original"),
+    ("MobileNetV2_x0_25", "current"),
+    ("MobileNetV3_small_x0_35", "current"),
+    ("MobileNetV3_small_x0_35", "original"),
+    ("EfficientNetB0", "current"),
+    ("EfficientNetB0_small", "current"),
+]
+
+
+@pytest.mark.parametrize(("arch", "layout"), FAST)
+def test_logits_equal_the_reference(arch: str, layout: str) -> None:
+    outcome = check(arch, layout)
+    assert outcome.equal, outcome
+
+
+def test_the_fast_choice_has_every_family() -> None:
+    chosen = {models.family(arch) for arch, _ in FAST}
+    assert chosen == {models.family(arch) for arch in models.architectures()}
+
+
+def test_every_reference_is_built() -> None:
+    assert {arch for arch, _ in cases()} <= set(models.architectures())
