@@ -187,6 +187,10 @@ VALID = (DATA / "float32_protocol4.pdparams").read_bytes()
         (pickle.dumps({"a": np.array(["text"])}, 4), "type 'U4'"),
         (pickle.dumps({"a": np.zeros(2, ">f4")}, 4), "not little-endian"),
         (pickle.dumps({"a": collections.Counter()}, 4), "'collections.Counter'"),
+        (
+            pickle.dumps({"\x1b[2J" + "a" * 100: 1, **dict.fromkeys("bcdefgh")}, 4),
+            r"holds '\\x1b\[2Ja{56}\\u2026', b, c, d, e and 3 more",
+        ),
         (pickle.dumps({1: np.zeros(2)}, 4), "a name should be"),
         (pickle.dumps({"a": {1, 2}}, 4), "opcode"),
     ],

@@ -186,6 +186,8 @@ def _oriented(
 ) -> Tensor:
     """A Paddle linear weight is [in, out]; ours is [out, in], or [out, in, 1, 1] where the layer is a convolution."""
     result = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
+    if published.conv and result.ndim == 4:
+        return result[:, :, 0, 0]
     if file_format.startswith("paddle") and result.ndim == 2:
         if isinstance(owner, nn.Linear):
             return result.T

@@ -4,8 +4,9 @@ A layout is a short ordered tuple of rules `(ours, published)`, given by the fam
 dotted segments it matches, one after the other, so the same table loads a published file and writes one back.
 
 - `{x}` on our side stands for a number; on the published side `{x}`, `{x+2}` and `{x:letter}` (0 → a) print it.
-- `{n}` on the published side is the running number of the block over all stages.
-- A third element `"linear"` says that the published layer is a fully connected one where ours is a 1×1 convolution.
+- `{n}` on the published side is the running number of the block over all stages; after the stages, their length.
+- A third element `"linear"` says that the published layer is a fully connected one where ours is a 1×1 convolution,
+  `"conv"` that it is the other way round.
 
 What holds for every PaddlePaddle file (batch-norm statistics' names, [in, out] order of linear weights) is added here.
 """
@@ -24,10 +25,11 @@ _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 @dataclass(frozen=True)
 class PublishedName:
-    """What a parameter is called in a published file, and whether its layer is a linear one there."""
+    """What a parameter is called in a published file, and whether only there its layer is linear, or a convolution."""
 
     name: str
     linear: bool = False
+    conv: bool = False
 
 
 def published_names(
@@ -35,27 +37,32 @@ def published_names(
 ) -> dict[str, PublishedName]:
     """Our name → published name, for every name in `ours`; `paddle=False` keeps torch's names of statistics."""
     names = list(ours)
-    running = _running_numbers(names)
+    depths = _depths(names)
     statistics = _STATISTICS if paddle else {}
-    return {name: _rename(name, rules, running, statistics) for name in names}
+    return {name: _rename(name, rules, depths, statistics) for name in names}
 
 
 def _rename(
-    name: str, rules: Sequence[tuple[str, ...]], running: dict[tuple[str, str], int], statistics: dict[str, str]
+    name: str, rules: Sequence[tuple[str, ...]], depths: dict[int, int], statistics: dict[str, str]
 ) -> PublishedName:
-    block = _BLOCK.match(name)
-    number = running[block.group(1), block.group(2)] if block else None
-    linear = False
+    match = _BLOCK.match(name)
+    stage, block = (int(match[1]), int(match[2])) if match else (len(depths), 0)
+    number = block + sum(depth for earlier, depth in depths.items() if earlier < stage)
+    found: set[str] = set()
     for ours, published, *flags in rules:
         name, count = _pattern(ours).subn(lambda match: _expand(published, match, number), name)  # noqa: B023
-        linear |= count > 0 and "linear" in flags
+        found.update(flags if count else ())
     head, dot, leaf = name.rpartition(".")
-    return PublishedName(f"{head}{dot}{statistics.get(leaf, leaf)}", linear)
+    return PublishedName(f"{head}{dot}{statistics.get(leaf, leaf)}", "linear" in found, "conv" in found)
 
 
-def _running_numbers(names: Iterable[str]) -> dict[tuple[str, str], int]:
-    blocks = dict.fromkeys(match.groups() for match in map(_BLOCK.match, names) if match)
-    return {(stage, index): n for n, (stage, index) in enumerate(blocks)}
+def _depths(names: Iterable[str]) -> dict[int, int]:
+    """Stage → how many blocks it has. Those without parameters count: published lists number them too."""
+    depths: dict[int, int] = {}
+    for match in filter(None, map(_BLOCK.match, names)):
+        stage, block = int(match[1]), int(match[2])
+        depths[stage] = max(depths.get(stage, 0), block + 1)
+    return depths
 
 
 @cache
@@ -64,10 +71,8 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^.]){body}(?![^.])")
 
 
-def _expand(template: str, match: re.Match[str], number: int | None) -> str:
-    values = {key: int(value) for key, value in match.groupdict().items()}
-    if number is not None:
-        values["n"] = number
+def _expand(template: str, match: re.Match[str], number: int) -> str:
+    values = {"n": number} | {key: int(value) for key, value in match.groupdict().items()}
 
     def value(placeholder: re.Match[str]) -> str:
         result = values[placeholder.group(1)] + int(placeholder.group(2) or 0)
