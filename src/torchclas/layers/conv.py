@@ -61,6 +61,7 @@ class ConvNormAct(nn.Module):
         padding: int | tuple[int, int] | None = None,
         dilation: int = 1,
         groups: int = 1,
+        bias: bool = False,
         act: Activation | None = relu,
         eps: float = 1e-5,
         momentum: float = 0.1,
@@ -85,7 +86,7 @@ class ConvNormAct(nn.Module):
             padding=symmetric,
             dilation=dilation,
             groups=groups,
-            bias=False,
+            bias=bias,
         )
         self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
         self.act = act() if act is not None else None

@@ -7,9 +7,41 @@ from typing import Any
 
 from torchclas.errors import UnknownNameError
 from torchclas.layers.network import Network, Renames
-from torchclas.models import efficientnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, pplcnet, resnet
+from torchclas.models import (
+    alexnet,
+    darknet,
+    efficientnet,
+    ghostnet,
+    levit,
+    mixnet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    pplcnet,
+    resnet,
+    rexnet,
+    shufflenet_v2,
+    squeezenet,
+    vgg,
+)
 
-FAMILIES: tuple[ModuleType, ...] = (resnet, pplcnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, efficientnet)
+FAMILIES: tuple[ModuleType, ...] = (
+    resnet,
+    pplcnet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    efficientnet,
+    levit,
+    vgg,
+    alexnet,
+    squeezenet,
+    shufflenet_v2,
+    ghostnet,
+    darknet,
+    mixnet,
+    rexnet,
+)
 
 
 def _merge() -> dict[str, ModuleType]:
@@ -42,6 +74,11 @@ def build(arch: str, *, num_classes: int = 1000, in_channels: int = 3) -> Networ
 def renames(arch: str) -> Renames:
     """Published layout → how its names follow from ours."""
     return _family(arch).RENAMES
+
+
+def family(arch: str) -> str:
+    """The name of the file that defines `arch`."""
+    return _family(arch).__name__.rpartition(".")[2]
 
 
 def _family(arch: str) -> Any:

@@ -71,23 +71,27 @@ def fetch(
     return destination
 
 
-def verify(path: Path) -> Record:
-    """Compare a fetched file with what it was when it arrived.
+def verify(path: Path) -> Record | None:
+    """Compare a fetched file with what it was when it arrived; None for one that was put there by hand.
 
     Raises:
-        CheckpointError: it has changed since, or nothing was recorded.
+        CheckpointError: it has changed since.
     """
     record = _record(path)
-    if record is None or not path.is_file():
-        raise CheckpointError(
-            f"{path}: not a fetched file, or its record {_record_path(path).name} is gone: fetch it again"
-        )
+    if record is None:
+        return None
     size = path.stat().st_size
     if size != record.size or _digest(path) != record.sha256:
         raise CheckpointError(
             f"{path}: damaged since it was fetched ({size:,} bytes, were {record.size:,}): delete it, fetch it again"
         )
     return record
+
+
+def remove(path: Path) -> None:
+    """Delete a fetched file and its record."""
+    path.unlink(missing_ok=True)
+    _record_path(path).unlink(missing_ok=True)
 
 
 def offline() -> bool:

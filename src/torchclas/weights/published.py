@@ -13,7 +13,7 @@ from torchclas.catalog import Entry, WeightsFile
 from torchclas.errors import CheckpointError, MissingDependencyError
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import Metadata, write_checkpoint
-from torchclas.weights.download import verify
+from torchclas.weights.download import remove, verify
 from torchclas.weights.load import load_weights
 
 
@@ -50,8 +50,7 @@ def _convert(entry: Entry, destination: Path) -> None:
     weights = _weights(entry)
     source = _packaged(weights) if weights.package else cache.cached_path(weights.url or "")
     origin: dict[str, object] = {"source": weights.url or f"{weights.package}/{weights.path}"}
-    if weights.url:
-        record = verify(source)
+    if weights.url and (record := verify(source)):
         origin |= {"sha256": record.sha256, "size": record.size}
     with torch.device("meta"):
         network = models.build(entry.arch, num_classes=entry.num_classes)
@@ -66,7 +65,7 @@ def _convert(entry: Entry, destination: Path) -> None:
     )
     write_checkpoint(network, destination, metadata)
     if weights.url:
-        source.unlink()  # the record beside it stays: a file fetched again must be the same
+        remove(source)  # its sha256 goes on in the checkpoint's metadata
 
 
 def _packaged(weights: WeightsFile) -> Path:
