@@ -148,7 +148,8 @@ def test_resumes_where_the_connection_broke(server: Server, path: Path) -> None:
     assert second.headers["If-Range"].startswith('"')
     assert len(CONTENT) <= first.sent + second.sent < len(CONTENT) + 2**16, "what had arrived was sent again"
     assert naps == [1.0]
-    assert (record := verify(path)) and record.sha256 == SHA256
+    assert (record := verify(path))
+    assert record.sha256 == SHA256
 
 
 def test_resumes_by_date_where_the_etag_is_weak(server: Server, path: Path) -> None:
@@ -290,7 +291,8 @@ def test_mirror(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TORCHCLAS_MIRROR", server.url.removesuffix("/zoo/ResNet50.pdparams") + "/paddle")
     fetch("https://published.invalid/models/a.pdparams?x=1", path)
     assert server.requests[0].path == "/paddle/models/a.pdparams?x=1"
-    assert (record := verify(path)) and record.url == "https://published.invalid/models/a.pdparams?x=1"
+    assert (record := verify(path))
+    assert record.url == "https://published.invalid/models/a.pdparams?x=1"
     monkeypatch.setenv("TORCHCLAS_MIRROR", "paddle.example")
     with pytest.raises(DownloadError, match=r"TORCHCLAS_MIRROR=paddle\.example is not a URL"):
         fetch(server.url, path.with_name("b"))

@@ -99,6 +99,24 @@ class ConvNormAct(nn.Module):
         return x if self.act is None else self.act(x)
 
 
+class NormActConv(nn.Module):
+    """Batch norm, ReLU, convolution: the order of pre-activation networks."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, *, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(in_channels)
+        self.act = relu()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, out, H / stride, W / stride]."""
+        return self.conv(self.act(self.bn(x)))
+
+
 def global_pool() -> nn.Sequential:
     """Mean over height and width: [N, C, H, W] → [N, C]."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

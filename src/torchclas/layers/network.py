@@ -120,7 +120,7 @@ class Network(nn.Module):
             raise ValueError(f"{self.arch or type(self).__name__} needs images of at least {least} px, not {size}")
 
     def fuse(self) -> Self:
-        """Fold what only training needs into plain layers, in place; outputs stay. Most networks have nothing to fold."""
+        """Fold what only training needs into plain layers, in place; outputs stay. Most have nothing to fold."""
         return self
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:

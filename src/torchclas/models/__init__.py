@@ -10,6 +10,8 @@ from torchclas.layers.network import Network, Renames
 from torchclas.models import (
     alexnet,
     darknet,
+    densenet,
+    dpn,
     efficientnet,
     ghostnet,
     levit,
@@ -18,6 +20,7 @@ from torchclas.models import (
     mobilenet_v2,
     mobilenet_v3,
     pplcnet,
+    res2net,
     resnet,
     rexnet,
     shufflenet_v2,
@@ -41,6 +44,9 @@ FAMILIES: tuple[ModuleType, ...] = (
     darknet,
     mixnet,
     rexnet,
+    res2net,
+    densenet,
+    dpn,
 )
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from torchclas.data.decode import ImageLike
@@ -68,9 +70,8 @@ class Classifier:
 
     def predict(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Prediction]:
         """One prediction per source, in order; an image that cannot be read is one with `status="error"`."""
-        if isinstance(sources, (str, Path, bytes)) or not isinstance(sources, Iterable) or hasattr(sources, "__array__"):
-            sources = [sources]  # pyright: ignore[reportAssignmentType]
-        for batch in self.batches(sources):  # pyright: ignore[reportArgumentType]
+        one = isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray))
+        for batch in self.batches([sources] if one else sources):
             yield from self.rows(batch)
 
     def batches(self, sources: Iterable[ImageLike]) -> Iterator[Batch]:

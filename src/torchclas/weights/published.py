@@ -42,7 +42,7 @@ def published_file(entry: Entry) -> Path:
 
 def _weights(entry: Entry) -> WeightsFile:
     if entry.weights is None:
-        raise CheckpointError(f"{entry.name}: its weights were never published; `torchclas info {entry.name}` says more")
+        raise CheckpointError(f"{entry.name}: never published; `torchclas info {entry.name}` says what is known")
     return entry.weights
 
 
