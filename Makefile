@@ -34,7 +34,7 @@ check: setup
 	$(BIN)/lint-imports
 
 parity: setup
-	$(BIN)/python -m tests.parity.sweep
+	$(BIN)/python -m tests.parity.sweep --write docs/parity.md
 
 sweep: parity
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 tests/sweep

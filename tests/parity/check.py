@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from tests.parity.golden import golden, relative_error
@@ -17,36 +18,45 @@ from torchclas.weights.load import LoadReport, load_weights
 
 @dataclass(frozen=True)
 class Outcome:
-    """Relative error of the logits per precision, and what counts as equal."""
+    """Relative errors of the logits by precision, for the usual and the other images, and what counts as equal."""
 
     arch: str
     layout: str
+    size: int
     errors: dict[str, float]
+    other_size: int
+    other_errors: dict[str, float]
     tolerances: dict[str, float]
-    params: int
 
     @property
     def equal(self) -> bool:
-        return all(self.errors[dtype] <= self.tolerances[dtype] for dtype in self.errors)
+        everything = (*self.errors.items(), *self.other_errors.items())
+        return all(error <= self.tolerances[dtype] for dtype, error in everything)
 
 
 def check(arch: str, layout: str) -> Outcome:
     """float64 first, which separates a wrong graph from rounding, then float32."""
     case = golden(arch, layout)
-    images, want = torch.from_numpy(case.images()), case.logits()
+    usual, other = case.images(), case.other_images()
     errors: dict[str, float] = {}
+    other_errors: dict[str, float] = {}
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{arch}_pretrained.pdparams"
         case.write(path)
-        for dtype in (torch.float64, torch.float32):
-            network, _ = loaded(arch, path, dtype)
-            with torch.inference_mode():
-                got = network(images.to(dtype)).numpy()
-            errors[str(dtype).removeprefix("torch.")] = relative_error(got, want)
-            params = sum(parameter.numel() for parameter in network.parameters())
-            del network, got
+        for dtype in ("float64", "float32"):
+            network, _ = loaded(arch, path, getattr(torch, dtype))
+            errors[dtype] = relative_error(logits(network, usual, dtype), case.logits())
+            if layout == "current":  # the other layout's values differ, so they have logits of their own
+                other_errors[dtype] = relative_error(logits(network, other, dtype), case.other_logits())
+            del network
             gc.collect()  # the largest network holds 7 GB in float64
-    return Outcome(arch, layout, errors, {dtype: case.tolerance(dtype) for dtype in errors}, params)
+    tolerances = {dtype: case.tolerance(dtype) for dtype in errors}
+    return Outcome(arch, layout, usual.shape[-1], errors, other.shape[-1], other_errors, tolerances)
+
+
+@torch.inference_mode()
+def logits(network: Network, images: np.ndarray, dtype: str) -> np.ndarray:
+    return network(torch.from_numpy(images.astype(dtype))).numpy()
 
 
 def loaded(arch: str, path: Path, dtype: torch.dtype = torch.float32) -> tuple[Network, LoadReport]:

@@ -1,8 +1,9 @@
 """Reference checkpoints and logits for every architecture.
 
 `golden/<layout>.zip` lists the tensors of each published checkpoint (name, shape, dtype, in file order);
-`golden/<layout>_logits.npz` holds what PaddlePaddle 2.6.2 computes from them on a CPU, in float64. The values of a
-tensor follow from its name, so a checkpoint of any size is rebuilt here with NumPy alone.
+`golden/<layout>_logits.npz` holds what PaddlePaddle 2.6.2 computes from them on a CPU, in float64 (RepVGG: float32).
+`golden/other_inputs.npz` holds the same for three images instead of two, at another size where the original takes one,
+stored in float32. The values of a tensor follow from its name, so a checkpoint is rebuilt here with NumPy alone.
 """
 
 from __future__ import annotations
@@ -51,17 +52,22 @@ class Golden:
         write_pdparams(path, self.state())
 
     def images(self) -> np.ndarray:
-        """float32 [2, 3, H, W]: noise over a coarse random mosaic, so that position matters."""
-        _, channels, height, width = shape = self.input_shape
-        rng = np.random.default_rng([SEED, zlib.crc32(b"input")])
-        noise = rng.standard_normal(shape, dtype=np.float32)
-        tiles = rng.standard_normal((shape[0], channels, 6, 6), dtype=np.float32) * 1.5
-        mosaic = np.kron(tiles, np.ones((1, 1, -(-height // 6), -(-width // 6)), np.float32))
-        return (0.3 * noise + mosaic[:, :, :height, :width]).astype(np.float32)
+        """float32 [2, 3, H, W]."""
+        return mosaic(self.input_shape, SEED)
 
     def logits(self) -> np.ndarray:
         """Reference logits [2, num_classes] for `images()`."""
         with np.load(DATA / f"{self.layout}_logits.npz") as archive:
+            return archive[self.arch]
+
+    def other_images(self) -> np.ndarray:
+        """float32 [3, 3, S, S]: another batch size, and another image size where the original takes one."""
+        size = other_sizes()[self.arch]
+        return mosaic((3, 3, size, size), SEED + 1)
+
+    def other_logits(self) -> np.ndarray:
+        """Reference logits [3, num_classes] for `other_images()`."""
+        with np.load(DATA / "other_inputs.npz") as archive:
             return archive[self.arch]
 
     def tolerance(self, dtype: str) -> float:
@@ -90,6 +96,22 @@ def tensor_value(name: str, shape: tuple[int, ...], bn_scale: float) -> np.ndarr
     fan_in = shape[0] if len(shape) == 2 else int(np.prod(shape[1:]))
     gain = 1.0 if len(shape) == 2 else 2.0
     return np.float32((gain / fan_in) ** 0.5) * x
+
+
+def mosaic(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Images of noise over coarse random tiles, so that position matters."""
+    count, channels, height, width = shape
+    rng = np.random.default_rng([seed, zlib.crc32(b"input")])
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    tiles = rng.standard_normal((count, channels, 6, 6), dtype=np.float32) * 1.5
+    tiles = np.kron(tiles, np.ones((1, 1, -(-height // 6), -(-width // 6)), np.float32))
+    return (0.3 * noise + tiles[:, :, :height, :width]).astype(np.float32)
+
+
+@cache
+def other_sizes() -> dict[str, int]:
+    """Architecture → the size of its `other_images`."""
+    return json.loads((DATA / "other_inputs.json").read_text())
 
 
 @cache

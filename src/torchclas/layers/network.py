@@ -68,12 +68,14 @@ class Network(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last map, before pooling."""
+        self.check_image(x)
         return self.neck(self.stages(self.stem(x)))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at several scales, finest first, as `feature_info` lists them."""
         wanted = {info.stage for info in self.feature_info}
         maps: list[Tensor] = []
+        self.check_image(x)
         x = self.stem(x)
         for index, stage in enumerate(self.stages):
             x = stage(x)
@@ -118,6 +120,15 @@ class Network(nn.Module):
         least = self.feature_info[-1].stride
         if size < least:
             raise ValueError(f"{self.arch or type(self).__name__} needs images of at least {least} px, not {size}")
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise ValueError for an image of another size than `input_size`."""
+        size = self.input_size
+        if size is not None and (x.shape[-2] != size or x.shape[-1] != size):
+            raise ValueError(
+                f"{self.arch or type(self).__name__} is set to {size} px, this image has {x.shape[-2]}×{x.shape[-1]}: "
+                "call set_input_size first, or resize the image"
+            )
 
     def fuse(self) -> Self:
         """Fold what only training needs into plain layers, in place; outputs stay. Most have nothing to fold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,9 +92,17 @@ class Classifier:
         if not len(batch.images):
             return torch.empty(0, self.spec.num_classes)
         images = torch.from_numpy(batch.images).to(self.device, memory_format=torch.channels_last)
-        return self.model(images).float().softmax(-1).cpu()
+        try:
+            return self.model(images).float().softmax(-1).cpu()
+        except torch.OutOfMemoryError as error:
+            raise Error(
+                f"{self.device} has not enough memory for {self.spec.name} on {len(images)} images at once: "
+                "try a smaller batch size"
+            ) from error
 
     def _row(self, source: str, scores: Sequence[float], indices: Sequence[int]) -> Prediction:
+        if math.isnan(scores[0]):
+            return Prediction(source, "error", error=f"{self.spec.name} computes NaN for it: are its weights damaged?")
         return Prediction(
             source,
             "ok",

@@ -1,0 +1,5 @@
+"""`python -m torchclas` is `torchclas`."""
+
+from torchclas.cli import main
+
+main()

@@ -1,0 +1,349 @@
+"""The command line: parses arguments, and imports what a command needs when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
+
+import torchclas
+from torchclas.errors import Error
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
+Format = Literal["table", "jsonl", "csv", "parquet"]
+Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+READER_GONE = 141  # 128 + SIGPIPE
+
+app = App(
+    name="torchclas",
+    help="The ImageNet model zoo of PaddleClas in PyTorch. `torchclas COMMAND --help` says more about a command.",
+    help_epilogue="With --debug, anywhere, errors come with their traceback.",
+    version=f"torchclas {torchclas.__version__}",
+    help_format="plaintext",
+    result_action="return_value",
+    print_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,
+)
+app.register_install_completion_command(help="Make the shell complete commands, options and their values.")
+weights_app = App(name="weights", help="Fetch, convert and inspect weights.")
+app.command(weights_app)
+
+
+def _amount(kind: type, tokens: Sequence[Any]) -> float:
+    from torchclas.tasks.listing import amount
+
+    return amount(tokens[0].value)
+
+
+Model = Annotated[
+    str | None,
+    Parameter(name=("--model", "-m"), help="Published name, or a .safetensors file. Default: EfficientNet_lite0."),
+]
+Weights = Annotated[Path | None, Parameter(help="Weights file that takes the place of the model's published ones.")]
+Amount = Annotated[float | None, Parameter(converter=_amount)]
+BatchSize = Annotated[PositiveInt, Parameter(help="Images the network takes at once.")]
+Workers = Annotated[
+    NonNegativeInt | None,
+    Parameter(help="Threads that read images; 0: none besides the main one. Default: one per core."),
+]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Everything the catalog says, as JSON.")]
+
+
+@app.command(name="list")
+def list_models(
+    pattern: Annotated[str | None, Parameter(help="A glob such as '*_ssld', or a part of the name.")] = None,
+    /,
+    *,
+    series: Annotated[str | None, Parameter(help="Only this series.")] = None,
+    max_params: Annotated[Amount, Parameter(help="At most so many parameters, such as 5M.")] = None,
+    max_flops: Annotated[Amount, Parameter(help="At most so many multiply-adds, such as 1G.")] = None,
+    min_top1: Annotated[float | None, Parameter(help="At least this top-1 accuracy in percent.")] = None,
+    sort: Annotated[Order, Parameter(help="Best first: top1 falls, the others rise.")] = "catalog",
+    limit: Annotated[PositiveInt | None, Parameter(help="Show only the first so many.")] = None,
+    json: Json = False,
+) -> None:
+    """List published models: series, accuracy, size, cost, and whether their weights are on this machine."""
+    from torchclas.tasks import listing
+
+    entries = listing.select(
+        pattern,
+        series=series,
+        max_params=max_params,
+        max_flops=max_flops,
+        min_top1=min_top1,
+        order=sort,
+        limit=limit,
+    )
+    if json:
+        print(listing.rows(entries))
+    else:
+        listing.print_list(entries, _stdout(), _stderr(), order=sort)
+
+
+@app.command
+def info(
+    name: Annotated[str, Parameter(help="A published name or an architecture, in any case.")],
+    /,
+    *,
+    compute: Annotated[bool, Parameter(negative="", help="Count parameters and multiply-adds; takes seconds.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what is known about a model: paper, published figures, preprocessing, weights, recipe."""
+    from torchclas import catalog
+    from torchclas.tasks import listing
+
+    entry = catalog.find(name)
+    computed: dict[str, int] = {}
+    if compute:
+        from torchclas.models.complexity import complexity
+
+        cost = complexity(entry.arch, num_classes=entry.num_classes, size=entry.preset.crop_size)
+        computed = {"parameters": cost.params, "multiply_adds": cost.macs}
+    if json:
+        from json import dumps
+
+        print(
+            dumps(listing.to_dict(entry) | ({"computed": computed} if computed else {}), ensure_ascii=False, indent=2)
+        )
+    else:
+        lines = [("computed", f"{count:,} {what.replace('_', '-')}") for what, count in computed.items()]
+        listing.print_info(entry, _stdout(), computed=lines)
+
+
+@app.command
+def predict(
+    *sources: Annotated[
+        str, Parameter(help="Images: files, folders, globs, URLs; - reads such names from standard input.")
+    ],
+    model: Model = None,
+    weights: Weights = None,
+    top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
+    threshold: Annotated[float, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
+    lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names.")] = "en",
+    format: Annotated[  # noqa: A002 - the option's name
+        Format | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
+    ] = None,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
+    montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> int:
+    """Classify images: one row for each, in order.
+
+    An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
+    """
+    from torchclas.tasks.classify import classify
+    from torchclas.tasks.predict import Classifier
+
+    summary = classify(
+        sources,
+        lambda: Classifier(
+            model,
+            weights=weights,
+            device=device,
+            batch_size=batch_size,
+            top_k=top_k,
+            lang=lang,
+            workers=workers,
+        ),
+        output=output,
+        output_format=format,
+        threshold=threshold,
+        montage=montage,
+    )
+    if summary.errors or output is not None:
+        where = "" if output is None else f" → {output}"
+        print(f"{summary}, {summary.seconds:.1f} s{where}", file=sys.stderr)
+    return 1 if summary.errors else 0
+
+
+@app.command
+def evaluate(
+    data: Annotated[Path, Parameter(help="Class folders (DATA/class/image), or a list file of `path label` lines.")],
+    /,
+    *,
+    model: Model = None,
+    weights: Weights = None,
+    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " ",
+    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    output: Annotated[
+        Path | None,
+        Parameter(name=("--output", "-o"), help="Folder for report.json, per_class.csv, errors.csv, confusion.png."),
+    ] = None,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> int:
+    """Measure a model on labelled images: accuracy, calibration, what it confuses.
+
+    The exit code is 1 where some images could not be read; the figures are then over the others.
+    """
+    from torchclas.tasks import evaluate as task
+
+    report = task.evaluate(
+        data,
+        model=model,
+        weights=weights,
+        delimiter=delimiter,
+        root=root,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        output=output,
+    )
+    task.print_report(report, _stdout())
+    return 0 if report.complete else 1
+
+
+@app.command
+def demo(
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"), help="Folder for what it makes.")] = Path("demo"),
+) -> None:
+    """Show what torchclas does, on images and weights that come with it."""
+    from torchclas.tasks import demo as task
+
+    task.demo(output)
+
+
+@weights_app.command
+def fetch(
+    *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
+    series: Annotated[str | None, Parameter(help="All of this series.")] = None,
+    all: Annotated[bool, Parameter(negative="", help="All that were published: some 25 GB.")] = False,  # noqa: A002
+) -> int:
+    """Fetch published weights and convert them, so that they load at once and without network.
+
+    What is here is not fetched again. The exit code is 1 where some could not be fetched.
+    """
+    from torchclas.tasks import weights as task
+
+    entries = task.choose(names, everything=all, series=series)
+    return 0 if task.fetch(entries, _stdout(), _stderr()) else 1
+
+
+@weights_app.command
+def convert(
+    source: Annotated[Path, Parameter(help=".pdparams, .pth, .onnx (exported from Paddle) or .safetensors.")],
+    destination: Annotated[Path, Parameter(help="Ends in .safetensors, or in .pdparams for PaddlePaddle.")],
+    /,
+    *,
+    model: Annotated[
+        str | None, Parameter(name=("--model", "-m"), help="Whose weights they are; our own files say so themselves.")
+    ] = None,
+    layout: Annotated[
+        Literal["current", "original"], Parameter(help="Tensor names of a .pdparams; some models had others once.")
+    ] = "current",
+) -> None:
+    """Convert weights to a .safetensors file with all that commands need to know, or to a .pdparams file."""
+    from torchclas.tasks import weights as task
+
+    task.convert(source, destination, model=model, layout=layout)
+    print(f"{source} → {destination}", file=sys.stderr)
+
+
+@weights_app.command
+def inspect(
+    file: Path,
+    /,
+    *,
+    model: Annotated[str | None, Parameter(name=("--model", "-m"), help="Say whether it fits this model.")] = None,
+    tensors: Annotated[bool, Parameter(negative="", help="List the tensors, with shapes and types.")] = False,
+) -> int:
+    """Say what a weights file is and what it holds; with a model, whether it fits (exit code 1 if not)."""
+    from torchclas.tasks import weights as task
+
+    return 0 if task.inspect(file, _stdout(), model=model, list_tensors=tensors) else 1
+
+
+@weights_app.command(name="path")
+def weights_path(name: Annotated[str | None, Parameter(help="A published name.")] = None, /) -> None:
+    """Print where a model's weights are kept, or the folder of all."""
+    from torchclas.tasks import weights as task
+
+    path = task.path_of(name)
+    print(path)
+    if not path.exists():
+        hint = "nothing has been fetched yet" if name is None else f"not there yet: `torchclas weights fetch {name}`"
+        print(hint, file=sys.stderr)
+
+
+@weights_app.command
+def clear(
+    *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
+    all: Annotated[bool, Parameter(negative="", help="Everything in the cache.")] = False,  # noqa: A002
+) -> None:
+    """Delete fetched weights; they can be fetched again."""
+    from torchclas.tasks import weights as task
+
+    freed = task.clear(names, everything=all)
+    print(f"{freed:,} bytes freed", file=sys.stderr)
+
+
+def main() -> NoReturn:
+    """Run the command that the process was started with."""
+    # A worker that decodes images should not compete with idle threads of torch that spin.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal's encoding does not
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    code = run(sys.argv[1:])
+    if code in (INTERRUPTED, READER_GONE):
+        # Not sys.exit: it would wait for threads, and those may be waiting for a server.
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code: 0, 1 (done, but not for every input), 2 (an error), 130 (Ctrl-C)."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    if debug:
+        arguments = [*(option for option in options if option != "--debug"), *arguments[len(options) :]]
+    try:
+        code = app(arguments)
+        sys.stdout.flush()
+        return code or 0
+    except (Error, CycloptsError) as error:
+        if debug:
+            raise
+        _report(str(error))
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit; let it go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+def _report(message: str) -> None:
+    print(f"torchclas: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,45 @@
+"""The block of the vision transformers (arXiv 2010.11929), and how they are initialised."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from torchclas.layers.drop_path import DropPath
+from torchclas.layers.mlp import MLP
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    `attention` sets the shape: tokens [N, L, C] or, where it needs to know neighbours, maps [N, H, W, C].
+    `drop_path` is the probability with which training leaves either branch out.
+    """
+
+    def __init__(
+        self, attention: nn.Module, channels: int, hidden: int, *, drop_path: float = 0.0, eps: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=eps)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(channels, eps=eps)
+        self.mlp = MLP(channels, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, …, C] → the same shape."""
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def init_linear_layers(network: nn.Module) -> None:
+    """Weights from a normal of deviation 0.02 cut off at ±2, no biases: what every vision transformer starts from."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                nn.init.zeros_(module.bias)
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic depth per block, growing linearly from 0 to `rate` (arXiv 1603.09382)."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]

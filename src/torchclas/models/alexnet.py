@@ -1,0 +1,79 @@
+"""AlexNet: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012.
+
+The published graph is the one-tower network of "One weird trick for parallelizing convolutional neural networks"
+(arXiv 1404.5997), without response normalization. Its departures: in evaluation each dropout scales the features
+by 0.5. The 6×6 grid that the first fully connected layer reads is pooled from maps of other sizes.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchclas.layers.conv import relu
+from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+GRID = 6
+
+
+def conv_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    """Convolution with bias, ReLU."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2), relu())
+
+
+class AlexNet(Network):
+    """Five convolutions with shrinking kernels, three max poolings, two wide fully connected layers."""
+
+    def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 64, 11, stride=4, padding=2),
+            relu(),
+            nn.MaxPool2d(3, 2),
+        )
+        self.stages = nn.Sequential(
+            Stage(conv_relu(64, 192, 5), nn.MaxPool2d(3, 2)),
+            Stage(conv_relu(192, 384, 3), conv_relu(384, 256, 3), conv_relu(256, 256, 3), nn.MaxPool2d(3, 2)),
+        )
+        self.neck = nn.Identity()
+        self.num_features = 4096
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(GRID),
+            nn.Flatten(),
+            DownscalingDropout(0.5),
+            nn.Linear(256 * GRID * GRID, 4096),
+            relu(),
+            DownscalingDropout(0.5),
+            nn.Linear(4096, self.num_features),
+            relu(),
+        )
+        self.feature_info = (FeatureInfo(0, 16, 192), FeatureInfo(1, 32, 256))
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Uniform within 1 / √inputs, which the published code takes from the first fully connected layer for both."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
+                bound = (256 * GRID * GRID) ** -0.5
+                nn.init.uniform_(module.weight, -bound, bound)
+                nn.init.uniform_(module.bias, -bound, bound)
+
+
+VARIANTS: Variants = {"AlexNet": (AlexNet, dict())}
+
+RENAMES: Renames = {
+    "current": (
+        ("stem.0", "_conv1._conv"),
+        ("stages.0.0.0", "_conv2._conv"),
+        ("stages.1.0.0", "_conv3"),
+        ("stages.1.1.0", "_conv4"),
+        ("stages.1.2.0", "_conv5._conv"),
+        ("head.3", "_fc6"),
+        ("head.6", "_fc7"),
+        ("classifier", "_fc8"),
+    ),
+}

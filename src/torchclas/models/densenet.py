@@ -1,0 +1,84 @@
+"""DenseNet: Huang et al., "Densely Connected Convolutional Networks", arXiv 1608.06993."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchclas.layers.conv import ConvNormAct, NormActConv, global_pool, relu
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+# Section 3: a layer's first convolution has four times the channels that its second one adds.
+BOTTLENECK = 4
+
+
+class DenseLayer(nn.Module):
+    """Two convolutions, 1×1 and 3×3, whose output is appended to their input."""
+
+    def __init__(self, in_channels: int, growth: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            NormActConv(in_channels, BOTTLENECK * growth), NormActConv(BOTTLENECK * growth, growth, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, C + growth, H, W]."""
+        return torch.cat([x, self.branch(x)], 1)
+
+
+class DenseNet(Network):
+    """Four dense blocks; between them a transition halves the channels and the map.
+
+    `growth` is the number of channels that each of a block's `depths` layers adds.
+    """
+
+    def __init__(
+        self, *, depths: tuple[int, ...], growth: int = 32, num_classes: int = 1000, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        channels = 2 * growth
+        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, 7, 2), nn.MaxPool2d(3, 2, padding=1))
+        stages: list[Stage] = []
+        info: list[FeatureInfo] = []
+        for i, depth in enumerate(depths):
+            layers: list[nn.Module] = []
+            if i > 0:
+                layers.append(nn.Sequential(NormActConv(channels, channels // 2), nn.AvgPool2d(2)))
+                channels //= 2
+            for _ in range(depth):
+                layers.append(DenseLayer(channels, growth))
+                channels += growth
+            stages.append(Stage(*layers))
+            info.append(FeatureInfo(i, 4 << i, channels))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Sequential(nn.BatchNorm2d(channels), relu())
+        self.head = global_pool()
+        self.feature_info = tuple(info)
+        self.num_features = channels
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+# Table 1.
+VARIANTS: Variants = {
+    "DenseNet121": (DenseNet, dict(depths=(6, 12, 24, 16))),
+    "DenseNet161": (DenseNet, dict(depths=(6, 12, 36, 24), growth=48)),
+    "DenseNet169": (DenseNet, dict(depths=(6, 12, 32, 32))),
+    "DenseNet201": (DenseNet, dict(depths=(6, 12, 48, 32))),
+    "DenseNet264": (DenseNet, dict(depths=(6, 12, 64, 48))),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("branch.{i}", "bn_ac_func{i+1}"),
+        ("stem.0", "conv1_func"),
+        ("stages.0.{b}", "db_conv_2.conv2_{b+1}"),
+        ("stages.{s}.0.0", "tr_conv{s+1}_blk.conv_ac_func"),
+        ("stages.{s}.{b}", "db_conv_{s+2}.conv{s+2}_{b}"),
+        ("neck.0", "batch_norm"),
+        ("classifier", "out"),
+    ),
+}

@@ -1,0 +1,105 @@
+"""DPN: Chen et al., "Dual Path Networks", arXiv 1707.01629."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchclas.layers.conv import ConvNormAct, NormActConv, global_pool, relu
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+
+class DualPath(nn.Module):
+    """A bottleneck whose output is partly added to its input, partly appended to it.
+
+    The first `width` channels are the residual path, the others the dense one, which grows by `growth`. With
+    `project` the input first becomes `width` + 2 · `growth` channels.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden: int, width: int, growth: int, stride: int, groups: int, *, project: bool
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.shortcut = NormActConv(in_channels, width + 2 * growth, 1, stride) if project else nn.Identity()
+        self.branch = nn.Sequential(
+            NormActConv(in_channels, hidden),
+            NormActConv(hidden, hidden, 3, stride, groups=groups),
+            NormActConv(hidden, width + growth),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, in + growth, H / stride, W / stride]; with `project` [N, width + 3 · growth, …]."""
+        x, y = self.shortcut(x), self.branch(x)
+        added = x[:, : self.width] + y[:, : self.width]
+        return torch.cat([added, x[:, self.width :], y[:, self.width :]], 1)
+
+
+class DPN(Network):
+    """Stem, four stages of dual path blocks, mean pooling.
+
+    `stem` is its channels and kernel; `width` the residual path's in the first stage and `hidden` that of the grouped
+    3×3 convolution, which both double with every stage; `growth` and `depths` have one entry per stage.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem: tuple[int, int],
+        hidden: int,
+        groups: int,
+        depths: tuple[int, ...],
+        growth: tuple[int, ...],
+        width: int = 256,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        channels, kernel_size = stem
+        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, kernel_size, 2), nn.MaxPool2d(3, 2, padding=1))
+        stages: list[Stage] = []
+        info: list[FeatureInfo] = []
+        for i, depth in enumerate(depths):
+            blocks: list[nn.Module] = []
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(DualPath(channels, hidden << i, width << i, growth[i], stride, groups, project=j == 0))
+                channels = (width << i) + (3 + j) * growth[i]
+            stages.append(Stage(*blocks))
+            info.append(FeatureInfo(i, 4 << i, channels))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Sequential(nn.BatchNorm2d(channels), relu())
+        self.head = global_pool()
+        self.feature_info = tuple(info)
+        self.num_features = channels
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+# Table 1 has DPN92 and DPN98; the others are the authors' code.
+VARIANTS: Variants = {
+    "DPN68": (
+        DPN,
+        dict(stem=(10, 3), hidden=128, groups=32, depths=(3, 4, 12, 3), growth=(16, 32, 32, 64), width=64),
+    ),
+    "DPN92": (DPN, dict(stem=(64, 7), hidden=96, groups=32, depths=(3, 4, 20, 3), growth=(16, 32, 24, 128))),
+    "DPN98": (DPN, dict(stem=(96, 7), hidden=160, groups=40, depths=(3, 6, 20, 3), growth=(16, 32, 32, 128))),
+    "DPN107": (DPN, dict(stem=(128, 7), hidden=200, groups=50, depths=(4, 8, 20, 3), growth=(20, 64, 64, 128))),
+    "DPN131": (DPN, dict(stem=(128, 7), hidden=160, groups=40, depths=(4, 8, 28, 3), growth=(16, 32, 32, 128))),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("branch.0", "c1x1_a_func"),
+        ("branch.1", "c3x3_b_func"),
+        ("branch.2", "c1x1_c_func"),
+        ("shortcut", "c1x1_w_func"),
+        ("stages.{s}.{b}", "dpn{n+1}"),
+        ("stem.0", "conv1_x_1_func"),
+        ("neck.0", "conv5_x_x_bn"),
+        ("classifier", "out"),
+    ),
+}

@@ -1,0 +1,133 @@
+"""GhostNet: Han et al., "More Features from Cheap Operations", arXiv 1911.11907.
+
+Departures of the published graphs from the paper: the gate of squeeze-and-excitation clips to [0, 1]; a shortcut
+that changes shape starts with a depthwise convolution, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.residual import Residual
+from torchclas.layers.squeeze_excite import SqueezeExcite
+
+# Table 1, one tuple per stage: kernel, hidden channels, output channels, squeeze-and-excitation, stride.
+STAGES = (
+    ((3, 16, 16, False, 1),),
+    ((3, 48, 24, False, 2), (3, 72, 24, False, 1)),
+    ((5, 72, 40, True, 2), (5, 120, 40, True, 1)),
+    (
+        (3, 240, 80, False, 2),
+        (3, 200, 80, False, 1),
+        (3, 184, 80, False, 1),
+        (3, 184, 80, False, 1),
+        (3, 480, 112, True, 1),
+        (3, 672, 112, True, 1),
+    ),
+    (
+        (5, 672, 160, True, 2),
+        (5, 960, 160, False, 1),
+        (5, 960, 160, True, 1),
+        (5, 960, 160, False, 1),
+        (5, 960, 160, True, 1),
+    ),
+)
+DIVISOR = 4
+
+
+class GhostModule(nn.Module):
+    """Half of the channels by a 1×1 convolution, the other half by a depthwise 3×3 convolution of the first."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, act: Activation | None = relu) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.primary = ConvNormAct(in_channels, half, 1, act=act)
+        self.cheap = ConvNormAct(half, half, 3, groups=half, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, out, H, W]."""
+        x = self.primary(x)
+        return torch.cat([x, self.cheap(x)], 1)
+
+
+def bottleneck(
+    in_channels: int, hidden: int, out_channels: int, kernel_size: int, stride: int, *, se: bool
+) -> Residual:
+    """Two ghost modules; between them a depthwise convolution (stride 2 only) and squeeze-and-excitation."""
+
+    def depthwise(channels: int) -> nn.Module:
+        return ConvNormAct(channels, channels, kernel_size, stride, groups=channels, act=None)
+
+    branch = nn.Sequential(
+        GhostModule(in_channels, hidden),
+        depthwise(hidden) if stride > 1 else nn.Identity(),
+        SqueezeExcite(hidden, hidden // 4, gate=partial(nn.Hardtanh, 0.0, 1.0)) if se else nn.Identity(),
+        GhostModule(hidden, out_channels, act=None),
+    )
+    if stride == 1 and in_channels == out_channels:
+        return Residual(branch, act=None)
+    return Residual(
+        branch, nn.Sequential(depthwise(in_channels), ConvNormAct(in_channels, out_channels, 1, act=None)), act=None
+    )
+
+
+class GhostNet(Network):
+    """Inverted residuals of ghost modules; `width` scales all channels but the last 1,280."""
+
+    def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        channels = hidden = round_channels(16 * width, DIVISOR)
+        self.stem = ConvNormAct(in_channels, channels, 3, 2)
+        stages: list[Stage] = []
+        info: list[FeatureInfo] = []
+        for i, rows in enumerate(STAGES):
+            blocks: list[nn.Module] = []
+            for kernel_size, hidden_row, out, se, stride in rows:
+                hidden, out_channels = round_channels(hidden_row * width, DIVISOR), round_channels(out * width, DIVISOR)
+                blocks.append(bottleneck(channels, hidden, out_channels, kernel_size, stride, se=se))
+                channels = out_channels
+            stages.append(Stage(*blocks))
+            info.append(FeatureInfo(i, 2 << i, channels))
+        self.stages = nn.Sequential(*stages)
+        self.neck = ConvNormAct(channels, hidden, 1)
+        self.num_features = 1280
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, self.num_features, 1), nn.Dropout(0.2), nn.Flatten()
+        )
+        self.feature_info = tuple(info)
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {
+    "GhostNet_x0_5": (GhostNet, dict(width=0.5)),
+    "GhostNet_x1_0": (GhostNet, dict()),
+    "GhostNet_x1_3": (GhostNet, dict(width=1.3)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("primary", "primary_conv"),
+        ("cheap", "cheap_operation"),
+        ("branch.0", "ghost_module_1"),
+        ("branch.1", "depthwise_conv"),
+        ("branch.2.reduce", "se_block.squeeze", "linear"),
+        ("branch.2.expand", "se_block.excitation", "linear"),
+        ("branch.3", "ghost_module_2"),
+        ("shortcut.0", "shortcut_depthwise"),
+        ("shortcut.1", "shortcut_conv"),
+        ("stages.{s}.{b}", "_ghostbottleneck_{n}"),
+        ("stem", "conv1"),
+        ("neck", "conv_last"),
+        ("head.1", "fc_0"),
+        ("classifier", "fc_1"),
+    ),
+}

@@ -1,0 +1,141 @@
+"""GoogLeNet: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842.
+
+Departures of the published graph from the paper: convolutions have no bias, and ReLU follows only the concatenations,
+not each convolution; there is no local response normalisation; in evaluation the dropouts scale the features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from torchclas.layers.branches import Branches
+from torchclas.layers.conv import relu
+from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+# Table 1: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool proj. A row of blocks is a stage here; after the second and the
+# third, training attaches an auxiliary head.
+STAGES = (
+    ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
+    ((192, 96, 208, 16, 48, 64),),
+    ((160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64)),
+    ((256, 160, 320, 32, 128, 128),),
+    ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
+)
+POOLED_BEFORE = (1, 4)
+
+
+def conv(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1) -> nn.Conv2d:
+    """A convolution with nothing around it."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+
+
+class Inception(nn.Module):
+    """1×1, 3×3 and 5×5 convolutions and max pooling side by side (figure 2b); `pool` halves the map first."""
+
+    def __init__(self, in_channels: int, row: tuple[int, ...], *, pool: bool) -> None:
+        super().__init__()
+        one, three_reduce, three, five_reduce, five, projected = row
+        self.pool = nn.MaxPool2d(3, 2) if pool else nn.Identity()
+        self.branches = Branches(
+            conv(in_channels, one),
+            nn.Sequential(conv(in_channels, three_reduce), conv(three_reduce, three, 3)),
+            nn.Sequential(conv(in_channels, five_reduce), conv(five_reduce, five, 5)),
+            nn.Sequential(nn.MaxPool2d(3, 1, padding=1), conv(in_channels, projected)),
+        )
+        self.act = relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, sum of the branches' channels, H, W], or half of H and W."""
+        return self.act(self.branches(self.pool(x)))
+
+
+def auxiliary(in_channels: int, *, act: nn.Module) -> nn.Sequential:
+    """What stands before an auxiliary classifier (section 5): map → [N, 1024].
+
+    At 224 px the first pooling leaves 3×3 pixels; the second sees to that at other sizes.
+    """
+    return nn.Sequential(
+        nn.AvgPool2d(5, 3),
+        nn.AdaptiveAvgPool2d(3),
+        conv(in_channels, 128),
+        nn.Flatten(),
+        nn.Linear(128 * 9, 1024),
+        act,
+        DownscalingDropout(0.7),
+    )
+
+
+class GoogLeNet(Network):
+    """Nine Inception blocks. Training supervises two more classifiers halfway; they do nothing for predictions."""
+
+    def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stem = nn.Sequential(
+            conv(in_channels, 64, 7, 2), nn.MaxPool2d(3, 2), conv(64, 64), conv(64, 192, 3), nn.MaxPool2d(3, 2)
+        )
+        channels = 192
+        stages: list[Stage] = []
+        widths: list[int] = []
+        for i, rows in enumerate(STAGES):
+            blocks: list[nn.Module] = []
+            for j, row in enumerate(rows):
+                blocks.append(Inception(channels, row, pool=i in POOLED_BEFORE and j == 0))
+                channels = row[0] + row[2] + row[4] + row[5]
+            stages.append(Stage(*blocks))
+            widths.append(channels)
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity()
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.4))
+        self.feature_info = (FeatureInfo(0, 8, widths[0]), FeatureInfo(3, 16, widths[3]), FeatureInfo(4, 32, widths[4]))
+        self.num_features = channels
+        self.aux1 = auxiliary(widths[1], act=relu())
+        self.aux2 = auxiliary(widths[2], act=nn.Identity())  # without ReLU as published
+        self.reset_classifier(num_classes)
+        self.init_weights()
+
+    def forward_heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits of the main classifier, of the one after block 4a, of the one after block 4d."""
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        aux1, aux2 = self.classifier_aux1(self.aux1(maps[1])), self.classifier_aux2(self.aux2(maps[2]))
+        return self.forward_head(x), aux1, aux2
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace all three last layers."""
+        super().reset_classifier(num_classes)
+        like = next(self.parameters())
+        self.classifier_aux1 = self.make_classifier(num_classes).to(device=like.device, dtype=like.dtype)
+        self.classifier_aux2 = self.make_classifier(num_classes).to(device=like.device, dtype=like.dtype)
+
+
+VARIANTS: Variants = {"GoogLeNet": (GoogLeNet, dict())}
+
+RENAMES: Renames = {
+    "current": (
+        ("branches.0", "_conv1._conv"),
+        ("branches.1.0", "_conv3r._conv"),
+        ("branches.1.1", "_conv3._conv"),
+        ("branches.2.0", "_conv5r._conv"),
+        ("branches.2.1", "_conv5._conv"),
+        ("branches.3.1", "_convprj._conv"),
+        ("stem.0", "_conv._conv"),
+        ("stem.2", "_conv_1._conv"),
+        ("stem.3", "_conv_2._conv"),
+        ("stages.0.{b}", "_ince3{b:letter}"),
+        ("stages.1.0", "_ince4a"),
+        ("stages.2.0", "_ince4b"),
+        ("stages.2.1", "_ince4c"),
+        ("stages.2.2", "_ince4d"),
+        ("stages.3.0", "_ince4e"),
+        ("stages.4.{b}", "_ince5{b:letter}"),
+        ("aux{i}.2", "_conv_o{i}._conv"),
+        ("aux{i}.4", "_fc_o{i}"),
+        ("classifier_aux{i}", "_out{i}"),
+        ("classifier", "_fc_out"),
+    ),
+}

@@ -1,0 +1,137 @@
+"""Inception-v4: Szegedy et al., "Inception-v4, Inception-ResNet and …", arXiv 1602.07261.
+
+Departure of the published graph from the paper: in evaluation the dropout scales the features by 0.8.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchclas.layers.branches import Branches, convs
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+
+def pooled(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Mean of 3×3 pixels, 1×1 convolution."""
+    pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
+    return nn.Sequential(pool, ConvNormAct(in_channels, out_channels))
+
+
+def stem(in_channels: int) -> nn.Sequential:
+    """Figure 3."""
+    return nn.Sequential(
+        ConvNormAct(in_channels, 32, 3, 2, padding=0),
+        ConvNormAct(32, 32, 3, padding=0),
+        ConvNormAct(32, 64, 3),
+        Branches(nn.MaxPool2d(3, 2), ConvNormAct(64, 96, 3, 2, padding=0)),
+        Branches(
+            convs(160, (64, 1)).append(ConvNormAct(64, 96, 3, padding=0)),
+            convs(160, (64, 1), (64, (7, 1)), (64, (1, 7))).append(ConvNormAct(64, 96, 3, padding=0)),
+        ),
+        Branches(ConvNormAct(192, 192, 3, 2, padding=0), nn.MaxPool2d(3, 2)),
+    )
+
+
+def block_a() -> Branches:
+    """Figure 4: 384 channels at stride 8."""
+    return Branches(
+        pooled(384, 96),
+        ConvNormAct(384, 96),
+        convs(384, (64, 1), (96, 3)),
+        convs(384, (64, 1), (96, 3), (96, 3)),
+    )
+
+
+def reduction_a() -> Branches:
+    """Figure 7: 384 to 1024 channels."""
+    return Branches(
+        nn.MaxPool2d(3, 2),
+        ConvNormAct(384, 384, 3, 2, padding=0),
+        convs(384, (192, 1), (224, 3), (256, 3, 2)),
+    )
+
+
+def block_b() -> Branches:
+    """Figure 5: 1024 channels at stride 16."""
+    wide, tall = (1, 7), (7, 1)
+    return Branches(
+        pooled(1024, 128),
+        ConvNormAct(1024, 384),
+        convs(1024, (192, 1), (224, wide), (256, tall)),
+        convs(1024, (192, 1), (192, wide), (224, tall), (224, wide), (256, tall)),
+    )
+
+
+def reduction_b() -> Branches:
+    """Figure 8: 1024 to 1536 channels."""
+    return Branches(
+        nn.MaxPool2d(3, 2),
+        convs(1024, (192, 1), (192, 3, 2)),
+        convs(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2)),
+    )
+
+
+def block_c() -> Branches:
+    """Figure 6: 1536 channels at stride 32."""
+
+    def fork(in_channels: int) -> Branches:
+        return Branches(ConvNormAct(in_channels, 256, (1, 3)), ConvNormAct(in_channels, 256, (3, 1)))
+
+    return Branches(
+        pooled(1536, 256),
+        ConvNormAct(1536, 256),
+        convs(1536, (384, 1)).append(fork(384)),
+        convs(1536, (384, 1), (448, (1, 3)), (512, (3, 1))).append(fork(512)),
+    )
+
+
+class InceptionV4(Network):
+    """Stem, then four, seven and three Inception blocks between reductions (figure 9)."""
+
+    def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stem = stem(in_channels)
+        self.stages = nn.Sequential(
+            Stage(*(block_a() for _ in range(4))),
+            Stage(reduction_a(), *(block_b() for _ in range(7))),
+            Stage(reduction_b(), *(block_c() for _ in range(3))),
+        )
+        self.neck = nn.Identity()
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2))
+        self.feature_info = (FeatureInfo(0, 8, 384), FeatureInfo(1, 16, 1024), FeatureInfo(2, 32, 1536))
+        self.num_features = 1536
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {"InceptionV4": (InceptionV4, dict())}
+
+RENAMES: Renames = {
+    "current": (
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("stem.3.1", "stem._conv2"),
+        ("stem.4.{i}.{j}", "stem._conv{i+1}_{j+1}"),
+        ("stem.5.0", "stem._conv3"),
+        ("stem.{i}", "stem._conv_{i+1}"),
+        ("stem", "_inception_stem"),
+        ("stages.1.0", "_reductionA"),
+        ("stages.2.0", "_reductionB"),
+        ("stages.2.{b}.2.0", "_inceptionC_{b}._conv3_0"),
+        ("stages.2.{b}.2.1.{i}", "_inceptionC_{b}._conv3_{i+1}"),
+        ("stages.2.{b}.3.0", "_inceptionC_{b}._conv4_0"),
+        ("stages.2.{b}.3.1", "_inceptionC_{b}._conv4_00"),
+        ("stages.2.{b}.3.2", "_inceptionC_{b}._conv4_000"),
+        ("stages.2.{b}.3.3.{i}", "_inceptionC_{b}._conv4_{i+1}"),
+        ("stages.0.{b}", "_inceptionA_{b+1}"),
+        ("stages.1.{b}", "_inceptionB_{b}"),
+        ("stages.2.{b}", "_inceptionC_{b}"),
+        ("0.1", "_conv1"),
+        ("{i}.{j}", "_conv{i+1}_{j+1}"),
+        ("{i}", "_conv{i+1}"),
+        ("classifier", "out"),
+    ),
+}

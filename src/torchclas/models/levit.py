@@ -1,0 +1,203 @@
+"""LeViT: Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference", arXiv 2104.01136.
+
+Tokens stay maps here: what the published graph writes as a linear layer over tokens is a 1×1 convolution.
+Departure of the published graphs from the paper: there is one head; the one for distillation is left out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import Self
+
+from torchclas.layers.conv import ConvNormAct, hardswish
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.residual import Residual
+
+# Figure 5: keys are this much narrower than values, where a stage shrinks and elsewhere; hidden over outer channels.
+SHRINK_RATIO, VALUE_RATIO, MLP_RATIO = 4, 2, 2
+
+
+class BiasedAttention(nn.Module):
+    """Attention over a square map that learns, per head, a bias for every distance between query and key.
+
+    `resolution` is the map's height and width. With `stride` 2 only every other row and column asks.
+    """
+
+    index: Tensor
+
+    def __init__(self, heads: int, resolution: int, stride: int = 1) -> None:
+        super().__init__()
+        self.heads = heads
+        self.resolution = resolution
+        self.stride = stride
+        self.biases = nn.Parameter(torch.zeros(heads, resolution**2))
+        self.derive_buffers()
+
+    def derive_buffers(self) -> None:
+        """Which bias belongs to (query, key): rows apart × resolution + columns apart."""
+        places = torch.arange(self.resolution, device=self.biases.device)
+        apart = (places[:: self.stride, None] - places).abs()
+        index = apart[:, None, :, None] * self.resolution + apart[None, :, None, :]
+        self.register_buffer("index", index.flatten(2).flatten(0, 1), persistent=False)
+
+    def set_resolution(self, resolution: int) -> None:
+        """Interpolate the biases to a map of another size."""
+        old = self.biases.detach().reshape(1, self.heads, self.resolution, self.resolution)
+        # Corners stay: the distance 0 remains 0, and the largest remains the largest.
+        new = F.interpolate(old, size=(resolution, resolution), mode="bicubic", align_corners=True)
+        self.biases = nn.Parameter(new[0].flatten(1))
+        self.resolution = resolution
+        self.derive_buffers()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Three times [N, heads, width, H · W] → map [N, heads · width, H / stride, W / stride]."""
+        x = F.scaled_dot_product_attention(q.mT, k.mT, v.mT, attn_mask=self.biases[:, self.index][None])
+        side = -(-self.resolution // self.stride)
+        return x.mT.reshape(x.shape[0], -1, side, side)
+
+
+class SelfAttention(BiasedAttention):
+    """Attention that keeps the map's shape."""
+
+    def __init__(self, channels: int, key_width: int, heads: int, resolution: int) -> None:
+        super().__init__(heads, resolution)
+        self.widths = (key_width, key_width, VALUE_RATIO * key_width)
+        self.qkv = ConvNormAct(channels, sum(self.widths) * heads, act=None)
+        self.act = hardswish()
+        self.project = ConvNormAct(VALUE_RATIO * key_width * heads, channels, act=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → the same shape."""
+        q, k, v = self.qkv(x).flatten(2).unflatten(1, (self.heads, -1)).split(self.widths, dim=2)
+        return self.project(self.act(self.attend(q, k, v)))
+
+
+class ShrinkingAttention(BiasedAttention):
+    """Attention whose queries are every other pixel: what halves the map between stages."""
+
+    def __init__(self, in_channels: int, out_channels: int, key_width: int, heads: int, resolution: int) -> None:
+        super().__init__(heads, resolution, stride=2)
+        self.widths = (key_width, SHRINK_RATIO * key_width)
+        self.q = ConvNormAct(in_channels, key_width * heads, act=None)
+        self.kv = ConvNormAct(in_channels, sum(self.widths) * heads, act=None)
+        self.act = hardswish()
+        self.project = ConvNormAct(SHRINK_RATIO * key_width * heads, out_channels, act=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, out, H / 2, W / 2]."""
+        q = self.q(x[:, :, :: self.stride, :: self.stride]).flatten(2).unflatten(1, (self.heads, -1))
+        k, v = self.kv(x).flatten(2).unflatten(1, (self.heads, -1)).split(self.widths, dim=2)
+        return self.project(self.act(self.attend(q, k, v)))
+
+
+class LeViT(Network):
+    """Four convolutions, then three stages of attention and perceptrons, batch norms throughout.
+
+    `channels`, `heads` and `depths` have one entry per stage; a block is an attention and a perceptron.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[int, ...],
+        heads: tuple[int, ...],
+        depths: tuple[int, ...] = (4, 4, 4),
+        key_width: int = 32,
+        drop_path: float = 0.0,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.input_size = 224
+        widths = (in_channels, *(channels[0] // share for share in (8, 4, 2, 1)))
+        self.stem = nn.Sequential(
+            *(ConvNormAct(widths[i], widths[i + 1], 3, 2, act=hardswish if i < 3 else None) for i in range(4))
+        )
+
+        def perceptron(channels: int) -> Residual:
+            hidden = MLP_RATIO * channels
+            branch = nn.Sequential(
+                ConvNormAct(channels, hidden, act=hardswish), ConvNormAct(hidden, channels, act=None)
+            )
+            return Residual(branch, act=None, drop_path=drop_path)
+
+        resolution = self.input_size // 16
+        stages: list[Stage] = []
+        for i, out_channels in enumerate(channels):
+            blocks: list[nn.Module] = []
+            if i > 0:
+                before = channels[i - 1]
+                blocks.append(ShrinkingAttention(before, out_channels, key_width, before // key_width, resolution))
+                blocks.append(perceptron(out_channels))
+                resolution = -(-resolution // 2)
+            for _ in range(depths[i]):
+                attention = SelfAttention(out_channels, key_width, heads[i], resolution)
+                blocks += [Residual(attention, act=None, drop_path=drop_path), perceptron(out_channels)]
+            stages.append(Stage(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity()
+        self.num_features = channels[-1]
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(self.num_features))
+        self.feature_info = tuple(FeatureInfo(i, 16 << i, width) for i, width in enumerate(channels))
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def set_input_size(self, size: int) -> None:
+        """Interpolate the attention biases for square images of `size` pixels."""
+        super().set_input_size(size)
+        resolution = -(-size // 16)
+        for module in self.modules():
+            if isinstance(module, BiasedAttention):
+                module.set_resolution(resolution)
+                resolution = -(-resolution // module.stride)
+        self.input_size = size
+
+    def fuse(self) -> Self:
+        """Fold every batch norm behind a convolution into it: the form in which the paper measures speed."""
+        for module in self.modules():
+            if isinstance(module, ConvNormAct) and module.conv.bias is None:
+                module.conv = fuse_conv_bn_eval(module.conv.eval(), module.bn.eval())
+                module.register_module("bn", nn.Identity())
+        return self
+
+    def init_weights(self) -> None:
+        """He's normal; residual branches start as zero."""
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, Residual):
+                last = [m for m in module.branch.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+                nn.init.zeros_(last.weight)
+
+
+# Table 1. Keys are 16 wide in the two smallest networks.
+VARIANTS: Variants = {
+    "LeViT_128S": (LeViT, dict(channels=(128, 256, 384), heads=(4, 6, 8), depths=(2, 3, 4), key_width=16)),
+    "LeViT_128": (LeViT, dict(channels=(128, 256, 384), heads=(4, 8, 12), key_width=16)),
+    "LeViT_192": (LeViT, dict(channels=(192, 288, 384), heads=(3, 5, 6))),
+    "LeViT_256": (LeViT, dict(channels=(256, 384, 512), heads=(4, 6, 8))),
+    "LeViT_384": (LeViT, dict(channels=(384, 512, 768), heads=(6, 9, 12), drop_path=0.1)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("stem.1", "patch_embed.2"),
+        ("stem.2", "patch_embed.4"),
+        ("stem.3", "patch_embed.6"),
+        ("stem", "patch_embed"),
+        ("stages.{s}.{b}", "blocks.{n}"),
+        ("branch.0", "m.0"),
+        ("branch.1", "m.2"),
+        ("branch", "m"),
+        ("biases", "attention_biases"),
+        ("index", "attention_bias_idxs"),
+        ("q", "q.1"),
+        ("project", "proj.1"),
+        ("conv", "c", "linear"),
+        ("head.2", "head.bn"),
+        ("classifier", "head.l"),
+    ),
+}

@@ -1,0 +1,103 @@
+"""RedNet: Li et al., "Involution: Inverting the Inherence of Convolution for Visual Recognition", arXiv 2103.06255."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.resnet import residual_stages
+
+# Table 1 for 50 layers; §4.1 names the others. Channels and stride of each stage are ResNet's.
+DEPTHS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+CHANNELS = (256, 512, 1024, 2048)
+STRIDES = (1, 2, 2, 2)
+GROUP_CHANNELS, REDUCTION = 16, 4
+
+
+class InvolutionNormAct(nn.Module):
+    """Involution, batch norm, ReLU.
+
+    An involution is a weighted sum over a window like a convolution's, but its weights are computed from each pixel
+    and shared by the channels of a group.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.groups = channels // GROUP_CHANNELS
+        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
+        self.reduce = ConvNormAct(channels, channels // REDUCTION, 1)
+        self.span = nn.Conv2d(channels // REDUCTION, kernel_size**2 * self.groups, 1)
+        self.bn = nn.BatchNorm2d(channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, C, H / stride, W / stride]."""
+        kernels = self.span(self.reduce(self.pool(x)))
+        height, width = kernels.shape[-2:]
+        kernels = kernels.flatten(2).unflatten(1, (self.groups, 1, self.kernel_size**2))
+        windows = F.unfold(x, self.kernel_size, padding=self.kernel_size // 2, stride=self.stride)
+        windows = windows.unflatten(1, (self.groups, GROUP_CHANNELS, self.kernel_size**2))
+        mixed = (kernels * windows).sum(3).flatten(1, 2).unflatten(2, (height, width))
+        return self.act(self.bn(mixed))
+
+
+class RedNet(Network):
+    """ResNet with involutions for its 3×3 convolutions: 7×7 in the blocks, 3×3 in the stem."""
+
+    def __init__(self, *, layers: int, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stem = nn.Sequential(
+            ConvNormAct(in_channels, 32, 3, 2),
+            InvolutionNormAct(32, 3),
+            ConvNormAct(32, 64, 3),
+            nn.MaxPool2d(3, 2, padding=1),
+        )
+
+        def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
+            width = out_channels // 4
+            return nn.Sequential(
+                ConvNormAct(channels, width, 1),
+                InvolutionNormAct(width, 7, stride),
+                ConvNormAct(width, out_channels, 1, act=None),
+            )
+
+        self.stages = residual_stages(64, zip(DEPTHS[layers], CHANNELS, STRIDES, strict=True), branch)
+        self.neck = nn.Identity()
+        self.head = global_pool()
+        self.feature_info = tuple(FeatureInfo(i, 4 << i, channels) for i, channels in enumerate(CHANNELS))
+        self.num_features = CHANNELS[-1]
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {
+    "RedNet26": (RedNet, dict(layers=26)),
+    "RedNet38": (RedNet, dict(layers=38)),
+    "RedNet50": (RedNet, dict(layers=50)),
+    "RedNet101": (RedNet, dict(layers=101)),
+    "RedNet152": (RedNet, dict(layers=152)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("branch.0.conv", "conv1"),
+        ("branch.0.bn", "bn1"),
+        ("branch.1.bn", "bn2"),
+        ("branch.1", "conv2"),
+        ("branch.2.conv", "conv3"),
+        ("branch.2.bn", "bn3"),
+        ("shortcut.1.conv", "downsample.0"),
+        ("shortcut.1.bn", "downsample.1"),
+        ("reduce", "conv1"),
+        ("span", "conv2.conv"),
+        ("stages.{s}", "layer{s+1}"),
+        ("stem.2", "stem.4"),
+        ("stem.1.bn", "stem.2"),
+        ("classifier", "fc"),
+    ),
+}

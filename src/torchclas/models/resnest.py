@@ -1,0 +1,101 @@
+"""ResNeSt: Zhang et al., "ResNeSt: Split-Attention Networks", arXiv 2004.08955.
+
+`fast` averages before the 3×3 convolution of a block that shrinks the map, not after it; `1s1x64d` stands for one
+split, one group and 64 channels in the first stage. Departures of the published graphs from the paper's code: the
+attention's two layers have no biases; there is no DropBlock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.residual import projection
+from torchclas.layers.resnet import residual_stages, resnet_stem
+
+# Blocks, channels and stride of each stage: ResNet-50's (arXiv 1512.03385, table 1).
+STAGES = ((3, 256, 1), (4, 512, 2), (6, 1024, 2), (3, 2048, 2))
+ATTENTION_REDUCTION, ATTENTION_WIDTH = 4, 32
+
+
+class SplitAttention(nn.Module):
+    """3×3 convolution to `splits` maps, summed with weights per channel that depend on the mean of them all.
+
+    The weights of the splits are a softmax; a single split has a sigmoid gate.
+    """
+
+    def __init__(self, channels: int, splits: int) -> None:
+        super().__init__()
+        self.splits = splits
+        hidden = max(channels * splits // ATTENTION_REDUCTION, ATTENTION_WIDTH)
+        self.conv = ConvNormAct(channels, channels * splits, 3, groups=splits)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = ConvNormAct(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels * splits, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → the same shape."""
+        maps = self.conv(x).unflatten(1, (self.splits, -1))
+        weights = self.expand(self.reduce(self.pool(maps.sum(1)))).unflatten(1, (self.splits, -1))
+        weights = weights.softmax(1) if self.splits > 1 else torch.sigmoid(weights)
+        return (maps * weights).sum(1)
+
+
+class ResNeSt(Network):
+    """ResNet-D with split attention for the 3×3 convolutions; maps shrink by averaging 3×3 pixels."""
+
+    def __init__(
+        self, *, splits: int = 2, average_first: bool = False, num_classes: int = 1000, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stem = resnet_stem(in_channels, (32, 32, 64))
+
+        def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
+            width = out_channels // 4
+            attention = ("attention", SplitAttention(width, splits))
+            pool = (
+                "pool",
+                nn.AvgPool2d(3, stride, padding=1, count_include_pad=False) if stride > 1 else nn.Identity(),
+            )
+            middle = (pool, attention) if average_first else (attention, pool)
+            reduce = ConvNormAct(channels, width, 1)
+            expand = ConvNormAct(width, out_channels, 1, act=None)
+            return nn.Sequential(OrderedDict([("reduce", reduce), *middle, ("expand", expand)]))
+
+        self.stages = residual_stages(64, STAGES, branch, shortcut=partial(projection, pooled=True))
+        self.neck = nn.Identity()
+        self.head = global_pool()
+        self.feature_info = tuple(FeatureInfo(i, 4 << i, row[1]) for i, row in enumerate(STAGES))
+        self.num_features = STAGES[-1][1]
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {
+    "ResNeSt50_fast_1s1x64d": (ResNeSt, dict(splits=1, average_first=True)),
+    "ResNeSt50": (ResNeSt, dict()),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("shortcut.1.conv", "conv4"),
+        ("shortcut.1.bn", "_batch_norm"),
+        ("attention.expand", "conv2.conv3"),
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("attention._conv", "conv2.conv1"),
+        ("attention.reduce", "conv2.conv2"),
+        ("branch.reduce", "conv1"),
+        ("branch.expand", "conv3"),
+        ("branch.conv2", "conv2"),
+        ("stages.{s}.{b}", "layer{s+1}.layer{s+1}_bottleneck_{b}"),
+        ("stem.{i}", "stem.conv{i+1}"),
+        ("classifier", "out"),
+    ),
+}

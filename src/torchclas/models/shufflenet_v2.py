@@ -1,0 +1,105 @@
+"""ShuffleNetV2: Ma et al., "Practical Guidelines for Efficient CNN Architecture Design", arXiv 1807.11164.
+
+Departures of the published graphs from the paper: the first stage of ×2.0 has 224 channels, not 244; the widths
+×0.25 and ×0.33 and the variant with swish are not in the paper.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from torchclas.layers.channel_shuffle import interleave
+from torchclas.layers.conv import Activation, ConvNormAct, global_pool, relu, swish
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+# Table 5: blocks per stage.
+DEPTHS = (4, 8, 4)
+STEM = 24
+
+
+class ShuffleUnit(nn.Module):
+    """Convolutions on one half of the channels beside the other half; stride 2 convolves all channels on both sides."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, act: Activation) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.split = stride == 1
+        self.shortcut = (
+            nn.Identity()
+            if self.split
+            else nn.Sequential(
+                ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, act=None),
+                ConvNormAct(in_channels, half, 1, act=act),
+            )
+        )
+        self.branch = nn.Sequential(
+            ConvNormAct(half if self.split else in_channels, half, 1, act=act),
+            ConvNormAct(half, half, 3, stride, groups=half, act=None),
+            ConvNormAct(half, half, 1, act=act),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, out, H / stride, W / stride]."""
+        left, right = x.chunk(2, 1) if self.split else (x, x)
+        return interleave(self.shortcut(left), self.branch(right))
+
+
+class ShuffleNetV2(Network):
+    """Units that shuffle channels; `widths` are the stages' channels, `features` the last convolution's."""
+
+    def __init__(
+        self,
+        *,
+        widths: tuple[int, int, int],
+        features: int = 1024,
+        act: Activation = relu,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        channels = STEM
+        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1))
+        stages: list[Stage] = []
+        for depth, width in zip(DEPTHS, widths, strict=True):
+            units: list[nn.Module] = []
+            for j in range(depth):
+                units.append(ShuffleUnit(channels, width, 2 if j == 0 else 1, act))
+                channels = width
+            stages.append(Stage(*units))
+        self.stages = nn.Sequential(*stages)
+        self.num_features = features
+        self.neck = ConvNormAct(channels, features, 1, act=act)
+        self.head = global_pool()
+        self.feature_info = tuple(FeatureInfo(i, 8 << i, width) for i, width in enumerate(widths))
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+
+VARIANTS: Variants = {
+    "ShuffleNetV2_x0_25": (ShuffleNetV2, dict(widths=(24, 48, 96), features=512)),
+    "ShuffleNetV2_x0_33": (ShuffleNetV2, dict(widths=(32, 64, 128), features=512)),
+    "ShuffleNetV2_x0_5": (ShuffleNetV2, dict(widths=(48, 96, 192))),
+    "ShuffleNetV2_x1_0": (ShuffleNetV2, dict(widths=(116, 232, 464))),
+    "ShuffleNetV2_x1_5": (ShuffleNetV2, dict(widths=(176, 352, 704))),
+    "ShuffleNetV2_x2_0": (ShuffleNetV2, dict(widths=(224, 488, 976), features=2048)),
+    "ShuffleNetV2_swish": (ShuffleNetV2, dict(widths=(116, 232, 464), act=swish)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("conv", "_conv"),
+        ("bn", "_batch_norm"),
+        ("stages.{s}.0.shortcut.0", "{s+2}_1._conv_dw_1"),
+        ("stages.{s}.0.shortcut.1", "{s+2}_1._conv_linear_1"),
+        ("stages.{s}.0.branch.0", "{s+2}_1._conv_pw_2"),
+        ("stages.{s}.0.branch.1", "{s+2}_1._conv_dw_2"),
+        ("stages.{s}.0.branch.2", "{s+2}_1._conv_linear_2"),
+        ("stages.{s}.{b}.branch.0", "{s+2}_{b+1}._conv_pw"),
+        ("stages.{s}.{b}.branch.1", "{s+2}_{b+1}._conv_dw"),
+        ("stages.{s}.{b}.branch.2", "{s+2}_{b+1}._conv_linear"),
+        ("stem.0", "_conv1"),
+        ("neck", "_last_conv"),
+        ("classifier", "_fc"),
+    ),
+}

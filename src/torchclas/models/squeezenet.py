@@ -1,0 +1,96 @@
+"""SqueezeNet: Iandola et al., "AlexNet-level accuracy with 50x fewer parameters", arXiv 1602.07360.
+
+Departures of the published graphs from the paper: in evaluation the dropout scales the features by 0.5.
+`SqueezeNet1_1` is the authors' later version with a smaller stem and earlier poolings.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchclas.layers.conv import relu
+from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+# Table 1, fire2 to fire9: channels that squeeze; each of the two expansions has four times as many.
+SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)
+
+
+class Fire(nn.Module):
+    """1×1 convolution that squeezes, then 1×1 and 3×3 convolutions side by side; `pool` halves the map first."""
+
+    def __init__(self, in_channels: int, squeeze: int, expand: int, *, pool: bool) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, 2) if pool else nn.Identity()
+        self.squeeze = nn.Conv2d(in_channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+        self.act = relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, 2 · expand, H, W], or half of H and W."""
+        x = self.act(self.squeeze(self.pool(x)))
+        return self.act(torch.cat([self.expand1x1(x), self.expand3x3(x)], 1))
+
+
+class SqueezeNet(Network):
+    """Fire modules between max poolings; logits are pooled last. `depths` counts the modules between poolings."""
+
+    def __init__(
+        self, *, stem: tuple[int, int, int], depths: tuple[int, ...], num_classes: int = 1000, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        channels, kernel_size, padding = stem
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels, kernel_size, stride=2, padding=padding), relu(), nn.MaxPool2d(3, 2)
+        )
+        squeezes = iter(SQUEEZE)
+        stages: list[Stage] = []
+        info: list[FeatureInfo] = []
+        for i, depth in enumerate(depths):
+            blocks: list[nn.Module] = []
+            for j in range(depth):
+                squeeze = next(squeezes)
+                blocks.append(Fire(channels, squeeze, 4 * squeeze, pool=i > 0 and j == 0))
+                channels = 8 * squeeze
+            stages.append(Stage(*blocks))
+            info.append(FeatureInfo(i, 4 << i, channels))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity()
+        self.head = DownscalingDropout(0.5)
+        self.feature_info = tuple(info)
+        self.num_features = channels
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        """1×1 convolution and ReLU: a map of logits."""
+        self.num_classes = num_classes
+        if num_classes == 0:
+            return nn.Identity()
+        return nn.Sequential(nn.Conv2d(self.num_features, num_classes, 1), relu())
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Last map → logits [N, num_classes], or the vector [N, num_features] of the map's means."""
+        x = self.head(x)
+        return (x if pre_logits else self.classifier(x)).mean((2, 3))
+
+
+VARIANTS: Variants = {
+    # stem: channels, kernel, padding
+    "SqueezeNet1_0": (SqueezeNet, dict(stem=(96, 7, 0), depths=(3, 4, 1))),
+    "SqueezeNet1_1": (SqueezeNet, dict(stem=(64, 3, 1), depths=(2, 2, 4))),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("squeeze", "_conv._conv"),
+        ("expand1x1", "_conv_path1._conv"),
+        ("expand3x3", "_conv_path2._conv"),
+        ("stem.0", "_conv"),
+        ("stages.{s}.{b}", "_conv{n+1}"),
+        ("classifier.0", "_conv9"),
+    ),
+}

@@ -1,0 +1,202 @@
+"""Swin Transformer: Liu et al., "Hierarchical Vision Transformer using Shifted Windows", arXiv 2103.14030.
+
+Attention stays within windows, which every other block shifts by half their size. In every published network a window
+is as large as the last map (7 for 224 px, 12 for 384 px), and other input sizes keep to that here.
+
+Departure of the published graphs from the paper: none. Those whose names end in `_22k` tell 21,841 classes apart.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchclas.layers.attention import Attention, merge_heads, split_heads
+from torchclas.layers.conv import global_pool
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, resize_grid, to_windows
+from torchclas.layers.transformer import TransformerBlock, drop_path_rates, init_linear_layers
+
+PATCH = 4
+MLP_RATIO = 4
+EPS = 1e-5
+# What is added to the logits of two places that a shift brought into one window from opposite borders of the map.
+APART = -100.0
+
+
+class WindowAttention(Attention):
+    """Attention within windows of `window`² places, with a learned bias for every offset between query and key.
+
+    `resolution` is the map's height and width. With `shifted`, windows start half a window further and wrap around;
+    places that are neighbours only by wrapping do not see each other.
+    """
+
+    index: Tensor
+    mask: Tensor
+
+    def __init__(self, channels: int, heads: int, resolution: int, window: int, *, shifted: bool) -> None:
+        super().__init__(channels, heads)
+        self.resolution = resolution
+        self.window = window
+        self.shifted = shifted
+        self.biases = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.derive_buffers()
+
+    @property
+    def shift(self) -> int:
+        """In pixels; none where one window covers the map."""
+        return self.window // 2 if self.shifted and self.resolution > self.window else 0
+
+    def derive_buffers(self) -> None:
+        """Which bias belongs to (query, key) of a window, and what to add where they are apart."""
+        device = self.biases.device
+        places = torch.arange(self.window, device=device)
+        offset = places[:, None] - places + self.window - 1
+        index = offset[:, None, :, None] * (2 * self.window - 1) + offset[None, :, None, :]
+        self.register_buffer("index", index.flatten(2).flatten(0, 1), persistent=False)
+
+        wrapped = torch.arange(self.resolution, device=device) >= self.resolution - self.shift
+        regions = 2 * wrapped[:, None].int() + wrapped if self.shift else torch.zeros_like(wrapped) + wrapped[:, None]
+        regions = to_windows(regions[None, :, :, None], self.window)[0, :, :, 0]
+        mask = (regions[:, :, None] != regions[:, None, :]).to(self.biases.dtype) * APART
+        self.register_buffer("mask", mask[:, None], persistent=False)
+
+    def set_resolution(self, resolution: int, window: int) -> None:
+        """Interpolate the biases to a window of another size, for a map of another size."""
+        self.biases = nn.Parameter(resize_grid(self.biases, 2 * window - 1))
+        self.resolution = resolution
+        self.window = window
+        self.derive_buffers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, H, W, C] → the same shape."""
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (1, 2))
+        qkv = self.qkv(to_windows(x, self.window)).chunk(3, -1)
+        # Windows count as heads: four dimensions are what the fused kernels take, and every image shares one bias.
+        q, k, v = (split_heads(part, self.heads).flatten(1, 2) for part in qkv)
+        bias = (self.biases[self.index].permute(2, 0, 1) + self.mask).flatten(0, 1)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        windows = merge_heads(attended.unflatten(1, (-1, self.heads)))
+        x = self.project(from_windows(windows, self.window, self.resolution))
+        return x.roll((self.shift, self.shift), (1, 2)) if self.shift else x
+
+
+class PatchMerging(nn.Module):
+    """Four neighbouring pixels become one of twice the channels: what halves the map between stages."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels, eps=EPS)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, H, W, C] → [N, H / 2, W / 2, 2C]."""
+        columns_first = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
+        return self.reduction(self.norm(columns_first.flatten(3)))
+
+
+class SwinTransformer(Network):
+    """Four stages of shifted windows on maps of 1/4 to 1/32 of the image's size; channels double with every stage.
+
+    `heads` of the first stage double too. `forward_features` returns the last map [N, C, H / 32, W / 32].
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        heads: int,
+        depths: tuple[int, ...] = (2, 2, 18, 2),
+        input_size: int = 224,
+        drop_path: float = 0.1,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.input_size = input_size
+        self.stem = PatchEmbedding(in_channels, channels, PATCH, norm=True)
+        rates = iter(drop_path_rates(drop_path, sum(depths)))
+        resolution = input_size // PATCH
+        window = resolution >> len(depths) - 1
+        stages: list[Stage] = []
+        for i, depth in enumerate(depths):
+            width = channels << i
+            blocks: list[nn.Module] = [PatchMerging(width // 2)] if i > 0 else []
+            for j in range(depth):
+                attention = WindowAttention(width, heads << i, resolution >> i, window, shifted=j % 2 == 1)
+                blocks.append(
+                    TransformerBlock(attention, width, MLP_RATIO * width, drop_path=next(rates), eps=EPS)
+                )
+            stages.append(Stage(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.num_features = channels << len(depths) - 1
+        self.neck = nn.Sequential(nn.LayerNorm(self.num_features, eps=EPS), ChannelsFirst())
+        self.head = global_pool()
+        self.feature_info = tuple(FeatureInfo(i, PATCH << i, channels << i) for i in range(len(depths)))
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
+        return [feature_map.permute(0, 3, 1, 2) for feature_map in super().features(x)]
+
+    def set_input_size(self, size: int) -> None:
+        """Make windows as large as the last map of square images of `size` pixels, a multiple of its stride."""
+        super().set_input_size(size)
+        stride = self.feature_info[-1].stride
+        if size % stride:
+            raise ValueError(f"{self.arch or type(self).__name__} takes multiples of {stride} px, not {size}")
+        for info in self.feature_info:
+            for module in self.stages[info.stage].modules():
+                if isinstance(module, WindowAttention):
+                    module.set_resolution(size // info.stride, size // stride)
+        self.input_size = size
+
+    def init_weights(self) -> None:
+        """Normals of deviation 0.02 for biases by offset and linear layers; He's for the patch embedding."""
+        super().init_weights()
+        init_linear_layers(self)
+        for module in self.modules():
+            if isinstance(module, WindowAttention):
+                nn.init.trunc_normal_(module.biases, std=0.02)
+
+
+# Section 3.3; the networks for 384 px are those of table 1, their drop path that of the published code.
+TINY = {"channels": 96, "heads": 3, "depths": (2, 2, 6, 2), "drop_path": 0.2}
+SMALL = {"channels": 96, "heads": 3}
+BASE = {"channels": 128, "heads": 4, "drop_path": 0.5}
+LARGE = {"channels": 192, "heads": 6}
+
+VARIANTS: Variants = {
+    "SwinTransformer_tiny_patch4_window7_224": (SwinTransformer, dict(**TINY)),
+    "SwinTransformer_small_patch4_window7_224": (SwinTransformer, dict(**SMALL)),
+    "SwinTransformer_base_patch4_window7_224": (SwinTransformer, dict(**BASE)),
+    "SwinTransformer_base_patch4_window7_224_22k": (SwinTransformer, dict(**BASE)),
+    "SwinTransformer_base_patch4_window12_384": (SwinTransformer, dict(**BASE, input_size=384)),
+    "SwinTransformer_large_patch4_window7_224": (SwinTransformer, dict(**LARGE)),
+    "SwinTransformer_large_patch4_window7_224_22k": (SwinTransformer, dict(**LARGE)),
+    "SwinTransformer_large_patch4_window12_384": (SwinTransformer, dict(**LARGE, input_size=384)),
+    "SwinTransformer_large_patch4_window12_384_22k": (SwinTransformer, dict(**LARGE, input_size=384)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("stem.conv", "patch_embed.proj"),
+        ("stem", "patch_embed"),
+        ("stages.0.{b}", "layers.0.blocks.{b}"),
+        ("stages.{s}.0", "layers.{s-1}.downsample"),
+        ("stages.{s}.{b}", "layers.{s}.blocks.{b-1}"),
+        ("attention.biases", "attn.relative_position_bias_table"),
+        ("attention.index", "attn.relative_position_index"),
+        ("attention.mask", "attn_mask"),
+        ("attention", "attn"),
+        ("mlp.expand", "mlp.fc1"),
+        ("mlp.project", "mlp.fc2"),
+        ("project", "proj"),
+        ("neck.0", "norm"),
+        ("classifier", "head"),
+    ),
+}

@@ -1,0 +1,82 @@
+"""VGG: Simonyan and Zisserman, "Very Deep Convolutional Networks", arXiv 1409.1556.
+
+Departures of the published graphs from the paper: convolutions have no bias; in evaluation each dropout scales the
+features by 0.5. The 7×7 grid that the first fully connected layer reads is pooled from maps of other sizes.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchclas.layers.conv import relu
+from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+
+# Table 1: convolutions per stage (columns A, B, D, E), and their channels.
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+GRID = 7
+
+
+class VGG(Network):
+    """Stages of 3×3 convolutions, each closed by a max pooling, and two wide fully connected layers."""
+
+    def __init__(self, *, layers: int, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stem = nn.Identity()
+        channels = in_channels
+        stages: list[Stage] = []
+        for depth, width in zip(DEPTHS[layers], WIDTHS, strict=True):
+            blocks: list[nn.Module] = []
+            for _ in range(depth):
+                blocks.append(nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), relu()))
+                channels = width
+            stages.append(Stage(*blocks, nn.MaxPool2d(2, 2)))
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity()
+        self.num_features = 4096
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(GRID),
+            nn.Flatten(),
+            nn.Linear(channels * GRID * GRID, 4096),
+            relu(),
+            DownscalingDropout(0.5),
+            nn.Linear(4096, self.num_features),
+            relu(),
+            DownscalingDropout(0.5),
+        )
+        self.feature_info = tuple(FeatureInfo(i, 2 << i, width) for i, width in enumerate(WIDTHS))
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """He's normal for convolutions, Glorot's uniform for the fully connected layers before the classifier."""
+        super().init_weights()
+        for module in self.head.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+VARIANTS: Variants = {
+    "VGG11": (VGG, dict(layers=11)),
+    "VGG13": (VGG, dict(layers=13)),
+    "VGG16": (VGG, dict(layers=16)),
+    "VGG19": (VGG, dict(layers=19)),
+}
+
+RENAMES: Renames = {
+    "current": (
+        ("stages.{s}.{b}.0", "conv_block_{s+1}.conv{b+1}"),
+        ("head.2", "fc1"),
+        ("head.5", "fc2"),
+        ("classifier", "fc3"),
+    ),
+    "original": (
+        ("stages.{s}.{b}.0", "_conv_block_{s+1}._conv_{b+1}"),
+        ("head.2", "_fc1"),
+        ("head.5", "_fc2"),
+        ("classifier", "_out"),
+    ),
+}

@@ -1,0 +1,108 @@
+"""A first look without any server: name what photographs show, and tell how pages of text are turned."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from torchclas.atomic import atomic_path
+from torchclas.errors import Error, MissingDependencyError
+from torchclas.tasks.montage import open_montage
+from torchclas.tasks.predict import Classifier, Prediction
+from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
+
+# The photographs of everyday things inside scikit-image's wheel; which of them ship depends on its version.
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png", "astronaut.png")
+ORIENTATION_MODEL = "PPLCNet_x1_0_text_orientation"
+PAGES = 8
+
+
+def demo(output: Path, console: Console | None = None) -> None:
+    """Classify sample photographs and pages, print the results, and write pictures of them into `output`.
+
+    Raises:
+        MissingDependencyError: scikit-image, whose photographs these are, is not installed.
+        OutputError: `output` cannot be written.
+    """
+    console = console or Console()
+    start = time.perf_counter()
+    photographs = sample_photographs()
+    written = [_classify(photographs, output / "photographs.png", console)]
+    next_commands = [f"torchclas predict {shlex.quote(str(photographs[0]))}", 'torchclas list "PPLCNet*"']
+    try:
+        pages = _check_orientation(output, console)
+        written += pages
+        next_commands.append(f"torchclas predict -m {ORIENTATION_MODEL} {shlex.quote(str(pages[-1]))}")
+    except MissingDependencyError as error:
+        next_commands.append(f"torchclas info {ORIENTATION_MODEL}")
+        console.print(f"[yellow]Skipped the page-orientation model:[/] {escape(str(error))}", soft_wrap=True)
+    console.print(f"\nDone in {time.perf_counter() - start:.1f} s, without fetching anything. Written:")
+    for path in written:
+        console.print(f"  {escape(str(path))}", soft_wrap=True)
+    console.print("\nNext, try:")
+    for command in next_commands:
+        console.print(f"  [bold]{escape(command)}[/]", soft_wrap=True)
+
+
+def sample_photographs() -> list[Path]:
+    """The photographs that come with the installed scikit-image."""
+    package = find_spec("skimage")  # not imported: only its files are wanted
+    if package is None or package.origin is None:
+        raise MissingDependencyError("scikit-image", '"torchclas[demo]"')
+    folder = Path(package.origin).parent / "data"
+    found = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
+    if not found:
+        raise Error(f"{folder} holds none of the sample photographs: run `pip install --force-reinstall scikit-image`")
+    return found
+
+
+def _classify(photographs: Sequence[Path], picture: Path, console: Console) -> Path:
+    """Print what the default model sees, and write the pictures with their labels."""
+    classifier = Classifier(top_k=3)
+    table = Table(show_lines=True)
+    table.add_column("photograph")
+    table.add_column(f"the likeliest of {classifier.spec.num_classes:,} classes")
+    with open_montage(picture, classifier) as sheet:
+        for batch in classifier.batches(photographs):
+            predictions = list(classifier.rows(batch))
+            sheet.add(batch, predictions)
+            for row in predictions:
+                table.add_row(escape(Path(row.source).name), escape(row.error or _ranking(row)))
+    console.print(f"\n[bold]{classifier.spec.name}[/] names what photographs show:")
+    console.print(table)
+    console.print("Low scores throughout mean that it is none of the classes: ImageNet has no astronauts.")
+    return picture
+
+
+def _ranking(prediction: Prediction) -> str:
+    ranked = zip(prediction.scores, prediction.labels, strict=True)
+    return "\n".join(f"{100 * score:4.1f} %  {label}" for score, label in ranked)
+
+
+def _check_orientation(output: Path, console: Console) -> list[Path]:
+    """Print how often the model is right about rendered pages, and write one of them in each rotation."""
+    classifier = Classifier(ORIENTATION_MODEL, top_k=1)
+    pages = [render_page(seed) for seed in range(PAGES)]
+    table = Table()
+    for column in ("turned clockwise by", "right", "mean score"):
+        table.add_column(column, justify="right")
+    written: list[Path] = []
+    for degrees in ROTATIONS:
+        rotated = [turned(page, degrees) for page in pages]
+        predictions = list(classifier.predict(rotated))
+        right = sum(row.class_ids == (str(degrees),) for row in predictions)
+        mean = sum(row.scores[0] for row in predictions) / PAGES
+        table.add_row(f"{degrees}°", f"{right} of {PAGES}", f"{mean:.3f}")
+        written.append(output / f"page_{degrees:03}.png")
+        with atomic_path(written[-1]) as path:
+            rotated[0].save(path)
+    console.print(f"\n[bold]{classifier.spec.name}[/] tells how rendered pages are turned:")
+    console.print(table)
+    return written

@@ -1,0 +1,297 @@
+"""Measure a model on labelled images: accuracy, calibration, and which classes it confuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from torchclas import __version__
+from torchclas.atomic import atomic_path
+from torchclas.catalog import Preset
+from torchclas.data.datasets import Dataset, class_folders, list_file
+from torchclas.data.loader import Batch
+from torchclas.errors import DataError, Error, OutputError
+from torchclas.tasks.confusion import draw
+from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
+from torchclas.tasks.output import printable
+from torchclas.tasks.predict import Classifier
+from torchclas.zoo import ModelSpec
+
+SHOWN = 10  # rows of a printed list; the files have all
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was measured, on what. The figures are over the `images` that could be read; `unreadable` lists the others.
+
+    `nll` is in nats, `ece` in 0..1; `top5` is None for five classes or fewer. `classes` are those that occur, as label
+    or as prediction; `class_ids` and `class_names` are all of the model's. `written` are the files made.
+    """
+
+    data: str
+    model: str
+    arch: str
+    weights: str
+    preset: Preset
+    samples: int
+    images: int
+    unreadable: tuple[tuple[str, str], ...]
+    top1: Proportion
+    top5: Proportion | None
+    nll: float
+    ece: float
+    calibration: tuple[ConfidenceBin, ...]
+    classes: tuple[ClassCounts, ...] = field(repr=False)
+    class_ids: tuple[str, ...] = field(repr=False)
+    class_names: tuple[str, ...] = field(repr=False)
+    seconds: float
+    notes: tuple[str, ...]
+    written: tuple[Path, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image could be read."""
+        return not self.unreadable
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold; the tables of classes and of unreadable images are files of their own."""
+        return {
+            "torchclas": __version__,
+            "data": self.data,
+            "model": self.model,
+            "arch": self.arch,
+            "weights": self.weights,
+            "preset": self.preset.to_dict(),
+            "samples": self.samples,
+            "images": self.images,
+            "unreadable": len(self.unreadable),
+            "complete": self.complete,
+            "top1": _proportion(self.top1),
+            "top5": None if self.top5 is None else _proportion(self.top5),
+            "nll": self.nll,
+            "ece": self.ece,
+            "calibration": [asdict(row) for row in self.calibration],
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+def evaluate(
+    data: Path,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    delimiter: str = " ",
+    root: Path | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str = "auto",
+    output: Path | None = None,
+) -> EvaluationReport:
+    """Run a model over every image of class folders (`data/class/image`) or of a list file (`path<delimiter>label`).
+
+    `root` is what a list's paths are relative to, by default its folder. An image that cannot be read is counted,
+    listed and left out of the figures. `output` is a folder for report.json, per_class.csv, errors.csv and, where
+    matplotlib is installed, confusion.png.
+
+    Raises:
+        DataError: the data cannot be used, does not fit the model, or holds no readable image.
+        OutputError: `output` cannot be written.
+    """
+    if output is not None:
+        _make_folder(output)  # not only after an hour's work
+    classifier = Classifier(model, weights=weights, device=device, batch_size=batch_size, workers=workers)
+    spec = classifier.spec
+    dataset = _read(data, spec, delimiter, root)
+    notes = list(_notes(dataset, spec))
+    if output is not None and find_spec("matplotlib") is None:
+        notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
+
+    tally, unreadable, start = Tally(spec.num_classes), list[tuple[str, str]](), time.perf_counter()
+    labels = iter(sample.label for sample in dataset.samples)
+    batches = classifier.batches(sample.path for sample in dataset.samples)
+    with _progress(len(dataset.samples)) as advance:
+        for batch in batches:
+            probabilities = classifier.probabilities(batch).numpy()
+            if np.isnan(probabilities).any():
+                raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
+            tally.add(probabilities, _labels(batch, labels))
+            unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
+            advance(len(batch.sources))
+    if not tally.images:
+        source, error = unreadable[0]
+        raise DataError(f"{data}: none of its {len(unreadable):,} images can be read; the first is {source}: {error}")
+
+    report = EvaluationReport(
+        data=str(data),
+        model=spec.name,
+        arch=spec.arch,
+        weights="published" if spec.path is None else str(spec.path),
+        preset=spec.preset,
+        samples=len(dataset.samples),
+        images=tally.images,
+        unreadable=tuple(unreadable),
+        top1=tally.top1,
+        top5=tally.top5,
+        nll=tally.nll,
+        ece=tally.ece,
+        calibration=tally.calibration,
+        classes=tally.classes(),
+        class_ids=spec.classes.ids,
+        class_names=classifier.names,
+        seconds=time.perf_counter() - start,
+        notes=tuple(notes),
+    )
+    return report if output is None else replace(report, written=_write(report, tally, output))
+
+
+def print_report(report: EvaluationReport, console: Console) -> None:
+    """Print the figures, the classes that do worst and the commonest confusions."""
+    figures = Table(show_header=False, box=None, pad_edge=False)
+    rows = [
+        ("model", report.model if report.model == report.arch else f"{report.model} ({report.arch})"),
+        ("images", f"{report.images:,} of {report.samples:,}"),
+        ("top-1", _percent(report.top1)),
+        ("top-5", "" if report.top5 is None else _percent(report.top5)),
+        ("NLL", f"{report.nll:.4f}"),
+        ("ECE", f"{100 * report.ece:.2f} %"),
+        ("time", f"{report.seconds:.1f} s, {report.samples / report.seconds:,.1f} images/s"),
+    ]
+    for title, text in rows:
+        if text:
+            figures.add_row(title, escape(text))
+    console.print(figures)
+
+    tested = [row for row in report.classes if row.support]
+    worst = sorted(tested, key=lambda row: (row.recall or 0.0, -row.support, row.index))[:SHOWN]
+    table = Table(title=f"The {len(worst)} classes with the lowest recall" if len(tested) > SHOWN else "Classes")
+    for column in ("id", "name"):
+        table.add_column(column)
+    for column in ("images", "precision", "recall"):
+        table.add_column(column, justify="right")
+    table.add_column("mistaken for")
+    for row in worst:
+        confused = "" if row.confused_with is None else f"{report.class_names[row.confused_with]} ({row.confused})"
+        shares = ("–" if share is None else f"{100 * share:.1f} %" for share in (row.precision, row.recall))
+        names = report.class_ids[row.index], report.class_names[row.index]
+        table.add_row(*map(escape, names), f"{row.support:,}", *shares, escape(confused))
+    console.print(table)
+
+    for note in report.notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}")
+    if report.unreadable:
+        console.print(
+            f"[bold red]{len(report.unreadable):,} of {report.samples:,} images could not be read;[/] "
+            "the figures are over the others:"
+        )
+        for source, error in report.unreadable[:SHOWN]:
+            console.print(f"  {escape(printable(source))}: {escape(error)}", soft_wrap=True)
+        if len(report.unreadable) > SHOWN:
+            console.print(f"  … and {len(report.unreadable) - SHOWN:,} more")
+    for path in report.written:
+        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+def _read(data: Path, spec: ModelSpec, delimiter: str, root: Path | None) -> Dataset:
+    if not data.exists():
+        raise DataError(f"{data}: no such file or folder; expected class folders, or a list of image paths and labels")
+    if not data.is_dir():
+        return list_file(data, root=root, delimiter=delimiter, num_classes=spec.num_classes)
+    if root is not None:
+        raise DataError(f"{data} is a folder: a root for relative paths goes with a list file")
+    return class_folders(data, class_ids=spec.classes.ids)
+
+
+def _notes(dataset: Dataset, spec: ModelSpec) -> Iterator[str]:
+    if dataset.classes is not None and dataset.classes != spec.classes.ids:
+        yield (
+            f"the folders are not named after {spec.name}'s classes, so their order stands for it: "
+            f"{dataset.classes[0]} is taken for {spec.classes.ids[0]}, {dataset.classes[-1]} for {spec.classes.ids[-1]}"
+        )
+
+
+def _labels(batch: Batch, labels: Iterator[int]) -> npt.NDArray[np.int64]:
+    """The labels of the images of the batch that could be read."""
+    own = list(islice(labels, len(batch.sources)))
+    return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
+
+
+@contextmanager
+def _progress(total: int) -> Generator[Callable[[int], None]]:
+    """Yield a function that is told how many images were done; it draws a bar on stderr if that is a terminal."""
+    columns = TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda images: bar.advance(task, images)
+
+
+def _write(report: EvaluationReport, tally: Tally, output: Path) -> tuple[Path, ...]:
+    figures, per_class, errors = output / "report.json", output / "per_class.csv", output / "errors.csv"
+    with atomic_path(figures) as path:
+        path.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    header = ("id", "name", "support", "predicted", "correct", "precision", "recall", "confused_with", "confused")
+    _write_csv(per_class, header, (_class_row(report, row) for row in report.classes))
+    _write_csv(errors, ("path", "error"), report.unreadable)
+    if find_spec("matplotlib") is None:
+        return figures, per_class, errors
+    picture = output / "confusion.png"
+    title = f"{report.model} on {Path(report.data).name}: top-1 {_percent(report.top1)}, ECE {100 * report.ece:.2f} %"
+    with atomic_path(picture) as path:
+        draw(tally.confusion, report.class_names, report.calibration, title, path)
+    return figures, per_class, errors, picture
+
+
+def _class_row(report: EvaluationReport, row: ClassCounts) -> Sequence[object]:
+    return (
+        report.class_ids[row.index],
+        report.class_names[row.index],
+        row.support,
+        row.predicted,
+        row.hits,
+        row.precision,  # None becomes an empty field
+        row.recall,
+        None if row.confused_with is None else report.class_ids[row.confused_with],
+        row.confused,
+    )
+
+
+def _write_csv(destination: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with (
+        atomic_path(destination) as path,
+        path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # file names may be any bytes
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made a folder: {error.strerror}") from error
+
+
+def _proportion(proportion: Proportion) -> dict[str, object]:
+    return {"value": proportion.value, "interval_95": list(proportion.interval), **asdict(proportion)}
+
+
+def _percent(proportion: Proportion) -> str:
+    low, high = proportion.interval
+    return f"{100 * proportion.value:.2f} %  (95 % interval {100 * low:.2f} – {100 * high:.2f})"

@@ -1,0 +1,230 @@
+"""The `list` and `info` commands: what the catalog says, and what of it is on this machine. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from torchclas import catalog
+from torchclas.catalog import Entry
+from torchclas.errors import UnknownNameError
+from torchclas.weights import cache
+from torchclas.weights.location import converted_path, is_converted
+
+Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
+
+_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+
+
+def amount(text: str) -> float:
+    """`600k`, `5M`, `1.5G` or a plain number; raises ValueError."""
+    unit = _UNITS.get(text[-1:].lower())
+    value = float(text if unit is None else text[:-1]) * (unit or 1)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def select(
+    pattern: str | None = None,
+    *,
+    series: str | None = None,
+    max_params: float | None = None,
+    max_flops: float | None = None,
+    min_top1: float | None = None,
+    order: Order = "catalog",
+    limit: int | None = None,
+) -> list[Entry]:
+    """The published models that meet every condition; what has no published figure meets none about it.
+
+    `pattern` is a glob, or a part of the name, in any case. `order` is best first: accuracy falls, the rest rises.
+    Raises `UnknownNameError` where nothing has a name like that, or for an unknown series.
+    """
+    glob = pattern if pattern is None or any(character in pattern for character in "*?[") else f"*{pattern}*"
+    names = catalog.names(glob, series=series)
+    if not names:
+        where = "" if series is None else f" of {series}"
+        raise UnknownNameError(f"model{where}", pattern or "", catalog.names(series=series))
+    entries = [
+        entry
+        for entry in map(catalog.find, names)
+        if _at_most(entry.params_m, max_params, 1e6)
+        and _at_most(entry.gflops, max_flops, 1e9)
+        and (min_top1 is None or (entry.top1 is not None and entry.top1 >= min_top1))
+    ]
+    if order != "catalog":
+        entries.sort(key=_sort_key(order))
+    return entries[:limit]
+
+
+def print_list(entries: Sequence[Entry], console: Console, notes: Console, *, order: Order = "catalog") -> None:
+    """Print a table on `console`, and on `notes` what it amounts to; where the output is piped, nothing is cut off."""
+    device = order.removeprefix("latency-") if order.startswith("latency-") else None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("series", no_wrap=True, style="dim", overflow="ellipsis")
+    for title in ("top-1", "params", "GFLOPs", "input"):
+        table.add_column(title, justify="right", no_wrap=True)
+    if device is not None:
+        table.add_column(f"{device} ms", justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    for entry in entries:
+        figures = [_figure(entry.top1, ".2f"), _figure(entry.params_m, ".2f", " M"), _figure(entry.gflops, ".3g")]
+        size = f"{entry.preset.crop_size}"
+        latency = [] if device is None else [_figure(next(iter(entry.latency.get(device, ())), None), ".2f")]
+        state = "[red]none[/]" if entry.weights is None else "[green]cached[/]" if is_converted(entry) else ""
+        table.add_row(entry.name, entry.series.title, *figures, size, *latency, state)
+    if entries:
+        _print_whole(table, console)
+    notes.print(_summary(entries), style="dim", highlight=False, soft_wrap=True)
+
+
+def rows(entries: Sequence[Entry]) -> str:
+    """A JSON list of everything the catalog says of `entries`, and whether and where their weights are cached."""
+    return json.dumps([to_dict(entry) for entry in entries], ensure_ascii=False, indent=2)
+
+
+def to_dict(entry: Entry) -> dict[str, Any]:
+    """Plain values that JSON can hold; figures are those published, None where there were none."""
+    devices = catalog.catalog().devices
+    return {
+        "name": entry.name,
+        "arch": entry.arch,
+        "series": entry.series.id,
+        "papers": [asdict(paper) for paper in entry.series.papers],
+        "top1": entry.top1,
+        "top5": entry.top5,
+        "gflops": entry.gflops,
+        "params_m": entry.params_m,
+        "latency_ms": {
+            device: dict(zip(devices[device].columns, milliseconds, strict=False))
+            for device, milliseconds in entry.latency.items()
+        },
+        "num_classes": entry.num_classes,
+        "labels": entry.labels,
+        "preprocess": entry.preset.to_dict(),
+        "recipe": entry.recipe,
+        "weights": None if entry.weights is None else asdict(entry.weights),
+        "alternates": [asdict(weights) for weights in entry.alternates],
+        "cached": is_converted(entry),
+        "path": None if entry.weights is None else str(converted_path(entry)),
+        "note": " ".join(filter(None, (entry.note, entry.series.note))),
+    }
+
+
+def print_info(entry: Entry, console: Console, *, computed: Sequence[tuple[str, str]] = ()) -> None:
+    """Print everything the catalog says of `entry`; `computed` are more lines for the figures."""
+    console.print(f"[bold]{entry.name}[/]", highlight=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, text in (*_info(entry), *computed):
+        table.add_row(title, text)
+    _print_whole(table, console)
+
+
+def _info(entry: Entry) -> Iterator[tuple[str, str]]:
+    if entry.arch != entry.name:
+        yield "architecture", entry.arch
+    yield "series", f"{entry.series.title} (--series {entry.series.id})"
+    for paper in entry.series.papers:
+        yield "paper", escape(f"{paper.title}. {paper.authors}, {paper.venue} {paper.year}\n{paper.url}")
+    accuracy = [f"top-{k} {value:.2f} %" for k, value in ((1, entry.top1), (5, entry.top5)) if value is not None]
+    yield "published", ", ".join(accuracy) + " on ImageNet-1k" if accuracy else "no accuracy"
+    if entry.params_m is not None:
+        yield "", f"{entry.params_m:g} M parameters"
+    if entry.gflops is not None:
+        yield "", f"{entry.gflops:g} GFLOPs (10⁹ multiply-adds)"
+    for device_id, milliseconds in entry.latency.items():
+        device = catalog.catalog().devices[device_id]
+        columns = zip(device.columns, milliseconds, strict=False)
+        yield "latency", escape(f"{device.title}: " + ", ".join(f"{ms:g} ms ({column})" for column, ms in columns))
+    for note in filter(None, (entry.note, entry.series.note)):
+        yield "[yellow]note[/]", f"[yellow]{escape(note)}[/]"
+    preset = entry.preset
+    yield "preprocessing", f"short side to {preset.resize_short}, centre crop {preset.crop_size}"
+    yield "", f"{preset.interpolation} ({preset.backend})"
+    yield "", f"mean {_triple(preset.mean)}, std {_triple(preset.std)}"
+    yield "classes", f"{entry.num_classes:,} ({entry.labels})"
+    yield "recipe", entry.recipe or "none published"
+    yield from _weights(entry)
+
+
+def _weights(entry: Entry) -> Iterator[tuple[str, str]]:
+    if entry.weights is None:
+        yield "weights", "none were published"
+        return
+    for number, weights in enumerate((entry.weights, *entry.alternates)):
+        origin = weights.url or f"{weights.path}\nin the package {weights.package}"
+        yield "also" if number else "weights", escape(f"{origin}\n({weights.layout} layout)")
+    path = converted_path(entry)
+    here = f"{path} ({mebibytes(path.stat().st_size)})" if is_converted(entry) else "not yet; fetched at first use"
+    yield "cached", escape(here)
+
+
+def mebibytes(size: int) -> str:
+    """A number of bytes, for people."""
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def _summary(entries: Sequence[Entry]) -> str:
+    everything = len(catalog.entries())
+    if not entries:
+        return f"none of {everything} models meets all conditions"
+    series = len({entry.series.id for entry in entries})
+    many = "1 model" if len(entries) == 1 else f"{len(entries)} models"
+    share = "" if len(entries) == everything else f" of {everything}"
+    cached = sum(map(is_converted, entries))
+    of_series = f" in {series} series" if series > 1 else ""
+    return f"{many}{share}{of_series}, {cached} cached in {cache.cache_dir()}"
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """Tables fit themselves to a terminal; for a pipe they get all the room they want."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table, width=10_000, crop=False, no_wrap=True)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def _at_most(published: float | None, limit: float | None, unit: float) -> bool:
+    return limit is None or (published is not None and published * unit <= limit)
+
+
+def _sort_key(order: Order) -> Callable[[Entry], tuple[bool, float | str, str]]:
+    def key(entry: Entry) -> tuple[bool, float | str, str]:
+        if order == "name":
+            return False, entry.name.lower(), ""
+        value = _value(entry, order)
+        return value is None, (-(value or 0) if order == "top1" else (value or 0)), entry.name.lower()
+
+    return key
+
+
+def _value(entry: Entry, order: Order) -> float | None:
+    match order:
+        case "top1":
+            return entry.top1
+        case "params":
+            return entry.params_m
+        case "flops":
+            return entry.gflops
+        case _:
+            return next(iter(entry.latency.get(order.removeprefix("latency-"), ())), None)
+
+
+def _figure(value: float | None, style: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{style}}{unit}"
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,241 @@
+"""The `weights` commands: fetch published weights, convert and inspect files, tidy the cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from torchclas import catalog
+from torchclas.atomic import locked
+from torchclas.catalog import Entry
+from torchclas.errors import CheckpointError, Error, UnknownNameError
+from torchclas.tasks.listing import mebibytes
+from torchclas.weights import cache
+from torchclas.weights.location import converted_path, is_converted
+
+
+def choose(names: Sequence[str], *, everything: bool, series: str | None) -> list[Entry]:
+    """The entries that names and globs such as `PPLCNet*` stand for, each once.
+
+    `everything` and `series` stand for those whose weights were published.
+    """
+    chosen = [entry for name in names for entry in _named(name)]
+    if everything or series is not None:
+        chosen += [entry for entry in map(catalog.find, catalog.names(series=series)) if entry.weights is not None]
+    if not chosen:
+        raise Error("name the models (globs such as 'PPLCNet*' will do), or say --series NAME or --all")
+    return list({entry.name: entry for entry in chosen}.values())
+
+
+def fetch(entries: Sequence[Entry], console: Console, errors: Console) -> bool:
+    """Fetch and convert what is not here yet, whatever becomes of the others; return whether all of it is here."""
+    from torchclas.weights.published import published_file  # torch, which what is here already does not need
+
+    fetched, failed, size = 0, 0, 0
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        here = is_converted(entry)
+        try:
+            bytes_here = (converted_path(entry) if here else published_file(entry)).stat().st_size
+        except Error as error:
+            failed += 1
+            errors.print(f"{entry.name:<{width}}  [bold red]failed[/]: {escape(str(error))}", **_PLAIN)
+            continue
+        fetched += not here
+        size += bytes_here
+        state = "already here" if here else "fetched"
+        console.print(f"{entry.name:<{width}}  {mebibytes(bytes_here):>12}  {state}", **_PLAIN)
+    here = len(entries) - failed - fetched
+    problem = f", [bold red]{failed} failed[/]" if failed else ""
+    console.print(
+        f"{fetched} fetched, {here} already here{problem}; {mebibytes(size)} in {cache.cache_dir()}", **_PLAIN
+    )
+    return not failed
+
+
+def convert(source: Path, destination: Path, *, model: str | None, layout: str) -> None:
+    """Convert a weights file to our own format, or, where `destination` ends in .pdparams, to PaddlePaddle's.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit the model exactly.
+        UnknownNameError: no such model, or the architecture has no such layout.
+    """
+    from torchclas.weights.checkpoint import Metadata, save_checkpoint
+    from torchclas.weights.export import to_pdparams
+    from torchclas.zoo import find_model, load_model
+
+    if destination.suffix not in (".safetensors", ".pdparams"):
+        raise Error(f"{destination}: the name must end in .safetensors (torchclas) or .pdparams (PaddlePaddle)")
+    if model is None and source.suffix != ".safetensors":
+        raise Error(f"{source} does not say which model it is: name it with --model")
+    spec = find_model(model, weights=source)
+    network = load_model(spec)
+    if destination.suffix == ".pdparams":
+        to_pdparams(network, destination, layout=layout)
+        return
+    own = _own_metadata(source)
+    metadata = own or Metadata(
+        arch=spec.arch,
+        name=spec.name,
+        num_classes=spec.num_classes,
+        in_channels=spec.in_channels,
+        preset=spec.preset,
+        labels=spec.classes.name,
+        origin={"source": source.name},
+    )
+    save_checkpoint(network, destination, metadata)
+
+
+def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bool) -> bool:
+    """Say what a weights file is; return whether it fits `model` (or, without one, can be read)."""
+    import torch
+
+    from torchclas.weights.load import read_checkpoint
+
+    kind, tensors = read_checkpoint(path)
+    arrays = {name: torch.as_tensor(value) for name, value in tensors.items()}
+    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in arrays.values())
+    values = sum(tensor.numel() for tensor in arrays.values())
+    bad = [name for name, tensor in arrays.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    lines = [
+        ("file", f"{path} ({mebibytes(path.stat().st_size)})"),
+        ("format", _FORMATS[kind]),
+        (
+            "tensors",
+            f"{len(arrays)} with {values:,} values: " + ", ".join(f"{n} {dtype}" for dtype, n in dtypes.items()),
+        ),
+        ("NaN, infinity", f"in {len(bad)}: {_some(bad)}" if bad else "none"),
+    ]
+    if (own := _own_metadata(path)) is not None:
+        classes = own.labels or _some(own.class_names)
+        channels = "" if own.in_channels == 3 else f", {own.in_channels} input channels"
+        lines.append(("model", f"{own.name or own.arch} ({own.arch}{channels})"))
+        lines.append(("classes", f"{own.num_classes} ({classes})"))
+        size = f"{own.preset.resize_short} → {own.preset.crop_size}"
+        lines.append(("preprocessing", f"{size}, {own.preset.interpolation} ({own.preset.backend})"))
+        lines += [(key, str(value)) for key, value in own.origin.items()]
+    elif model is None:
+        candidates = fitting_architectures({name: tuple(tensor.shape) for name, tensor in arrays.items()})
+        lines.append(("fits", _some(candidates, 8) or "no architecture that could be told by its size"))
+    fits = True
+    if model is not None:
+        fits, verdict = _coverage(path, model)
+        lines.append((f"as {model}", verdict))
+    if list_tensors:
+        lines += [(name, f"{tuple(tensor.shape)} {_dtype(tensor.dtype)}") for name, tensor in arrays.items()]
+    width = max(len(title) for title, _ in lines[: 9 if list_tensors else None])
+    for title, text in lines:
+        console.print(f"[dim]{escape(title):<{width}}[/]  {escape(text)}", **_PLAIN)
+    return fits
+
+
+def fitting_architectures(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """The architectures whose published checkpoints have exactly these tensors; those of about this size are tried."""
+    import math
+
+    import torch
+
+    from torchclas import models
+    from torchclas.weights.export import layouts, published_tensors
+
+    millions = sum(math.prod(shape) for shape in shapes.values()) / 1e6
+    near = [e for e in catalog.entries() if e.params_m is not None and abs(e.params_m / millions - 1) < 0.15]
+    built = set(models.architectures())
+    fitting: list[str] = []
+    for arch, num_classes in dict.fromkeys((entry.arch, entry.num_classes) for entry in near if entry.arch in built):
+        with torch.device("meta"):
+            network = models.build(arch, num_classes=num_classes)
+        for layout in layouts(arch):
+            wanted = {name: tuple(tensor.shape) for name, tensor in published_tensors(network, layout).items()}
+            if wanted.items() <= shapes.items():
+                fitting.append(f"{arch} ({layout} layout)")
+    return fitting
+
+
+def path_of(name: str | None) -> Path:
+    """The folder of the cache, or the file in it that holds a model's weights once they are fetched."""
+    return cache.cache_dir() if name is None else converted_path(catalog.find(name))
+
+
+def clear(names: Sequence[str], *, everything: bool) -> int:
+    """Delete cached weights of some models, or all; return the number of bytes freed."""
+    if everything:
+        return cache.clear()
+    return sum(_delete(path) for entry in choose(names, everything=False, series=None) for path in _files_of(entry))
+
+
+_PLAIN = {"soft_wrap": True, "highlight": False}
+_FORMATS = {
+    "paddle": "PaddlePaddle (.pdparams)",
+    "paddle-onnx": "ONNX, exported from PaddlePaddle",
+    "torch": "PyTorch",
+    "torchclas": "safetensors",
+}
+
+
+def _named(name: str) -> Iterable[Entry]:
+    if not any(character in name for character in "*?["):
+        return [catalog.find(name)]
+    found = catalog.names(name)
+    if not found:
+        raise UnknownNameError("model", name, catalog.names())
+    return map(catalog.find, found)
+
+
+def _own_metadata(path: Path):  # noqa: ANN202 - its type would import torch
+    from torchclas.weights.checkpoint import read_metadata
+
+    try:
+        return read_metadata(path)
+    except CheckpointError:
+        return None
+
+
+def _coverage(path: Path, model: str) -> tuple[bool, str]:
+    """Whether the file is exactly what `model` needs, and the report in words."""
+    import torch
+
+    from torchclas import models
+    from torchclas.weights.load import load_weights
+
+    entry = catalog.find(model)
+    with torch.device("meta"):
+        network = models.build(entry.arch, num_classes=entry.num_classes)
+    try:
+        report = load_weights(network, path, strict=False)
+    except CheckpointError as error:
+        return False, str(error)
+    return report.complete, report.summary()
+
+
+def _files_of(entry: Entry) -> Iterator[Path]:
+    if entry.weights is None:
+        return
+    yield converted_path(entry)
+    if entry.weights.url:
+        fetched = cache.published_path(entry.weights.url)
+        yield from (
+            fetched,
+            *(fetched.with_name(f"{fetched.name}{suffix}") for suffix in (".json", ".part", ".part.json")),
+        )
+
+
+def _delete(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    with locked(path):  # not while another process is writing it
+        size = path.stat().st_size
+        path.unlink()
+    return size
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
+
+
+def _dtype(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")

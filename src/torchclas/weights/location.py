@@ -1,0 +1,36 @@
+"""Where the published weights of a model come from, and where they are kept; asking costs no import of torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from torchclas.catalog import Entry, WeightsFile
+from torchclas.errors import CheckpointError
+from torchclas.weights import cache
+
+
+def weights_file(entry: Entry) -> WeightsFile:
+    """The published file of `entry`; raises `CheckpointError` where there never was one."""
+    if entry.weights is None:
+        raise CheckpointError(
+            f"{entry.name}: its weights were never published; `torchclas info {entry.name}` says more"
+        )
+    return entry.weights
+
+
+def converted_name(entry: Entry) -> str:
+    """The file name in the cache of `entry`'s weights in our own format."""
+    weights = weights_file(entry)
+    origin = weights.url or f"{weights.package}/{weights.path}"
+    return f"{entry.name}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}.safetensors"
+
+
+def converted_path(entry: Entry) -> Path:
+    """Where the weights of `entry` are once they have been fetched."""
+    return cache.converted_path(converted_name(entry))
+
+
+def is_converted(entry: Entry) -> bool:
+    """Whether the weights of `entry` are on this machine, ready to load."""
+    return entry.weights is not None and converted_path(entry).is_file()

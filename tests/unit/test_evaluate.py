@@ -1,0 +1,207 @@
+"""Evaluation: every sample is counted, the figures are right, and the files say what the report says."""
+
+import csv
+import io
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from torchclas.errors import DataError, OutputError
+from torchclas.tasks import evaluate as module
+from torchclas.tasks.confusion import MOST_CELLS, matrix
+from torchclas.tasks.evaluate import evaluate, print_report
+from torchclas.tasks.metrics import Proportion
+from torchclas.tasks.predict import Classifier
+from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
+
+MODEL = "PPLCNet_x1_0_text_orientation"  # right about every rendered page, so wrong labels make known mistakes
+SETTINGS = dict(model=MODEL, batch_size=3, workers=0, device="cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Class folders 0, 90, 180 and 270, two pages each."""
+    root = tmp_path_factory.mktemp("data") / "turned pages"
+    for seed in range(2):
+        page = render_page(seed)
+        for degrees in ROTATIONS:
+            path = root / str(degrees) / f"page {seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            turned(page, degrees).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def page_list(folders):
+    """A list beside the folders: six right labels, two wrong ones, two images that cannot be read."""
+    (folders / "[bold]broken.png").write_bytes((folders / "0" / "page 0.png").read_bytes()[:2000])
+    lines = [f"{degrees}/page {seed}.png {label}" for label, degrees in enumerate(ROTATIONS) for seed in range(2)]
+    lines[0] = "0/page 0.png 3"
+    lines[6] = "270/page 0.png 2"
+    lines[3:3] = ["[bold]broken.png 1"]
+    lines += ["no such page.png 0"]
+    path = folders / "pages.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(page_list, tmp_path_factory):
+    """The report on the list, and the folder it was written to."""
+    output = tmp_path_factory.mktemp("evaluation") / "new" / "folder"
+    return evaluate(page_list, **SETTINGS, output=output), output
+
+
+def printed(report):
+    console = Console(file=io.StringIO(), width=120)
+    print_report(report, console)
+    return console.file.getvalue()
+
+
+def test_class_folders(folders):
+    report = evaluate(folders, **SETTINGS)
+    assert report.complete
+    assert (report.samples, report.images, report.top1, report.top5) == (8, 8, Proportion(8, 8), None)
+    assert [(row.support, row.precision, row.recall) for row in report.classes] == [(2, 1.0, 1.0)] * 4
+    scores = [
+        prediction.scores[0] for prediction in Classifier(MODEL, device="cpu").predict(sorted(folders.rglob("p*.png")))
+    ]
+    assert len(scores) == 8
+    assert report.nll == pytest.approx(-np.log(scores).mean(), rel=1e-4)
+    assert report.notes == report.written == ()
+    assert "top-5" not in printed(report)
+
+
+def test_every_sample_of_a_list_is_counted(evaluated):
+    report, _ = evaluated
+    assert (report.samples, report.images, report.top1) == (10, 8, Proportion(6, 8))
+    assert [Path(path).name for path, _ in report.unreadable] == ["[bold]broken.png", "no such page.png"]
+    assert "is truncated or damaged" in report.unreadable[0][1]
+    assert report.unreadable[1][1] == "no such file"
+    assert not report.complete
+    zero, ninety, half, three_quarters = report.classes
+    assert (zero.support, zero.predicted, zero.hits, zero.confused_with) == (1, 2, 1, None)
+    assert (ninety.support, ninety.predicted, ninety.hits, ninety.confused_with) == (2, 2, 2, None)
+    assert (half.support, half.predicted, half.hits, half.confused_with, half.confused) == (3, 2, 2, 3, 1)
+    assert (three_quarters.support, three_quarters.predicted, three_quarters.confused_with) == (2, 2, 0)
+    assert report.ece > 0.1  # surely wrong twice
+
+
+def test_the_files_hold_the_report(evaluated):
+    report, output = evaluated
+    names = ["report.json", "per_class.csv", "errors.csv", "confusion.png"]
+    assert list(report.written) == [output / name for name in names]
+    assert {path.name for path in output.iterdir()} == set(names)  # no temporary files
+
+    figures = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    assert figures == json.loads(json.dumps(report.to_dict()))
+    assert figures["top1"] == {
+        "value": 0.75, "interval_95": pytest.approx([0.4093, 0.9285], abs=1e-4), "count": 6, "total": 8,
+    }  # fmt: skip
+    assert (figures["samples"], figures["images"], figures["unreadable"]) == (10, 8, 2)
+    assert (figures["model"], figures["arch"], figures["weights"]) == (MODEL, "PPLCNet_x1_0", "published")
+    assert figures["preset"]["interpolation"] == "lanczos"
+    assert sum(row["images"] for row in figures["calibration"]) == 8
+
+    with (output / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["0", "90", "180", "270"]
+    assert rows["180"] == {
+        "id": "180", "name": "180°", "support": "3", "predicted": "2", "correct": "2", "precision": "1.0",
+        "recall": str(2 / 3), "confused_with": "270", "confused": "1",
+    }  # fmt: skip
+    with (output / "errors.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["path"], row["error"]) for row in csv.DictReader(file)] == list(report.unreadable)
+    with Image.open(output / "confusion.png") as picture:
+        picture.load()
+        assert picture.width > 1000
+        assert len(picture.getcolors(2**24)) > 20
+
+
+def test_the_printed_report_says_what_is_missing(evaluated):
+    report, output = evaluated
+    text = printed(report)
+    assert "75.00 %" in text
+    assert "40.93 – 92.85" in text
+    assert "8 of 10" in text
+    assert "2 of 10 images could not be read" in text
+    assert "[bold]broken.png: is truncated or damaged" in text
+    assert str(output / "confusion.png") in text
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_the_batch_size_changes_nothing(evaluated, page_list, batch_size):
+    report, _ = evaluated
+    other = evaluate(page_list, **{**SETTINGS, "batch_size": batch_size, "workers": 2})
+    assert (other.samples, other.images, other.unreadable) == (report.samples, report.images, report.unreadable)
+    assert (other.top1, other.classes) == (report.top1, report.classes)
+    assert other.nll == pytest.approx(report.nll, rel=1e-4)
+    assert other.ece == pytest.approx(report.ece, abs=1e-5)
+
+
+def test_root_and_delimiter(folders, tmp_path):
+    path = tmp_path / "elsewhere.txt"
+    path.write_text("90/page 0.png\t1\n180/page 1.png\t2\n", encoding="utf-8")
+    assert evaluate(path, **SETTINGS, root=folders, delimiter="\t").top1 == Proportion(2, 2)
+
+
+def test_folders_with_names_of_their_own_are_taken_in_order(folders, tmp_path):
+    for name, degrees in zip(("a", "b", "c", "d"), ROTATIONS, strict=True):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "page.png").write_bytes((folders / str(degrees) / "page 1.png").read_bytes())
+    report = evaluate(tmp_path / "data", **SETTINGS)
+    assert report.top1 == Proportion(4, 4)
+    assert "a is taken for 0, d for 270" in report.notes[0]
+    assert report.notes[0][:40] in printed(report)
+
+
+def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    report = evaluate(folders, **SETTINGS, output=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors.csv", "per_class.csv", "report.json"]
+    assert "torchclas[plot]" in report.notes[0]
+
+
+def test_data_that_cannot_be_used(folders, page_list, tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        evaluate(tmp_path / "nothing", **SETTINGS)
+    with pytest.raises(DataError, match="goes with a list file"):
+        evaluate(folders, **SETTINGS, root=tmp_path)
+    bad = tmp_path / "bad.txt"
+    bad.write_text("page.png 4\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"out of range 0\.\.3"):
+        evaluate(bad, **SETTINGS)
+    bad.write_text("page.png 3\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"none of its 1 images can be read.*no such file"):
+        evaluate(bad, **SETTINGS)
+    with pytest.raises(OutputError, match="cannot be made a folder"):
+        evaluate(page_list, **SETTINGS, output=bad)
+
+
+def test_the_matrix_of_many_classes_is_drawn_in_groups():
+    confusion = {(label, label): 3 for label in range(1000)} | {(5, 993): 2, (5, 6): 1}
+    classes, group, others, counts = matrix(confusion)
+    assert (classes, group, others) == (list(range(1000)), 10, False)
+    assert counts.shape == (MOST_CELLS, MOST_CELLS)
+    assert counts.sum() == 3003
+    assert (counts[0, 0], counts[0, 99]) == (31, 2)
+
+
+def test_classes_without_images_share_a_column():
+    classes, group, others, counts = matrix({(207, 207): 4, (207, 3): 1, (900, 12): 2, (900, 207): 5})
+    assert (classes, group, others) == ([207, 900], 1, True)
+    np.testing.assert_array_equal(counts, [[4, 0, 1], [5, 0, 2]])
