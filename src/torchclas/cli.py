@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -56,7 +56,7 @@ Amount = Annotated[float | None, Parameter(converter=_amount)]
 BatchSize = Annotated[PositiveInt, Parameter(help="Images the network takes at once.")]
 Workers = Annotated[
     NonNegativeInt | None,
-    Parameter(help="Threads that read images; 0: none besides the main one. Default: one per core."),
+    Parameter(help="Threads that read images; 0: the main one does. Default: one per core."),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Everything the catalog says, as JSON.")]

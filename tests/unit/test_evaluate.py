@@ -12,13 +12,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from torchclas.errors import DataError, OutputError
+from torchclas import create_model
+from torchclas.catalog import Preset
+from torchclas.errors import DataError, Error, OutputError
 from torchclas.tasks import evaluate as module
 from torchclas.tasks.confusion import MOST_CELLS, matrix
 from torchclas.tasks.evaluate import evaluate, print_report
 from torchclas.tasks.metrics import Proportion
 from torchclas.tasks.predict import Classifier
 from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
+from torchclas.weights.checkpoint import Metadata, save_checkpoint
 
 MODEL = "PPLCNet_x1_0_text_orientation"  # right about every rendered page, so wrong labels make known mistakes
 SETTINGS = dict(model=MODEL, batch_size=3, workers=0, device="cpu")
@@ -190,6 +193,24 @@ def test_data_that_cannot_be_used(folders, page_list, tmp_path):
         evaluate(bad, **SETTINGS)
     with pytest.raises(OutputError, match="cannot be made a folder"):
         evaluate(page_list, **SETTINGS, output=bad)
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN or infinity")  # loading warns of them
+def test_weights_of_ones_own(folders, tmp_path):
+    network = create_model("PPLCNet_x0_25", num_classes=4)
+    preset = Preset(32, 32, "bilinear", "opencv", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    names = tuple(map(str, ROTATIONS))
+    path = tmp_path / "own.safetensors"
+    metadata = Metadata("PPLCNet_x0_25", 4, preset, class_ids=names, class_names=names)
+    save_checkpoint(network, path, metadata)
+    report = evaluate(folders, **{**SETTINGS, "model": None}, weights=path)
+    assert (report.model, report.arch, report.weights, report.images) == ("own", "PPLCNet_x0_25", str(path), 8)
+
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.nan)
+    save_checkpoint(network, path, metadata)
+    with pytest.raises(Error, match="own computes NaN"):
+        evaluate(folders, **{**SETTINGS, "model": None}, weights=path)
 
 
 def test_the_matrix_of_many_classes_is_drawn_in_groups():

@@ -44,7 +44,7 @@ class ParallelConvs(nn.Module):
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
         """The one convolution, with bias, that in evaluation equals the sum."""
-        self.eval()
+        self.eval()  # fuse_conv_bn_eval insists
         pairs = [(branch.conv, branch.bn) for branch in self.branches if isinstance(branch, ConvNormAct)]
         largest = pairs[0][0]
         if self.identity is not None:

@@ -32,12 +32,22 @@ def basic(in_channels: int, width: int, out_channels: int, stride: int = 1, *, g
 
 
 def bottleneck(
-    in_channels: int, width: int, out_channels: int, stride: int = 1, *, groups: int = 1, bias: bool = False
+    in_channels: int,
+    width: int,
+    out_channels: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    middle: nn.Module | None = None,
 ) -> list[nn.Module]:
-    """1×1, 3×3 (grouped in ResNeXt), 1×1 convolution: the branch of the deeper networks."""
+    """1×1, 3×3 (grouped in ResNeXt), 1×1 convolution: the branch of the deeper networks.
+
+    A `middle` of `width` channels takes the place of the 3×3 convolution.
+    """
     return [
         ConvNormAct(in_channels, width, 1, bias=bias),
-        ConvNormAct(width, width, 3, stride, groups=groups, bias=bias),
+        ConvNormAct(width, width, 3, stride, groups=groups, bias=bias) if middle is None else middle,
         ConvNormAct(width, out_channels, 1, bias=bias, act=None),
     ]
 

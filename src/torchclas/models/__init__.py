@@ -11,6 +11,7 @@ from torchclas.models import (
     alexnet,
     darknet,
     densenet,
+    dla,
     dpn,
     efficientnet,
     ghostnet,
@@ -34,6 +35,7 @@ from torchclas.models import (
     rexnet,
     shufflenet_v2,
     squeezenet,
+    swin_transformer,
     tnt,
     twins,
     vgg,
@@ -72,9 +74,11 @@ FAMILIES: tuple[ModuleType, ...] = (
     twins,
     tnt,
     vision_transformer,
+    swin_transformer,
     hrnet,
     xception,
     xception_deeplab,
+    dla,
 )
 
 

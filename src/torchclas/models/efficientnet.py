@@ -53,7 +53,11 @@ class EfficientNet(Network):
         self.in_channels = in_channels
 
         def padding(size: int, kernel_size: int, stride: int) -> tuple[int, int] | None:
-            return same_padding(size, kernel_size, stride) if same else None
+            if not same:
+                return None
+            before, after = same_padding(size, kernel_size, stride)
+            # Uneven padding goes one stride beyond "SAME" at the end, which tells only at other image sizes.
+            return before, after if before == after else before + stride
 
         channels = round_channels(32 * width)
         self.stem = ConvNormAct(

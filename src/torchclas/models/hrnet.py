@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import count, product
 
 import torch
 from torch import Tensor, nn
@@ -171,17 +172,15 @@ VARIANTS: Variants = {
 
 
 def _numbered_paths() -> Iterator[tuple[str, str]]:
-    """The current layout counts the convolutions between a module's maps by target, source, and step on the way."""
+    """The current layout counts a fusion's convolutions in one row: by target, by source, by step of the path."""
     for stage in range(1, len(MODULES) + 1):
-        scales = range(stage + 1)
-        steps = [
-            step
-            for i in scales
-            for j in scales
-            for step in ([f"{i}.{j}.{k}" for k in range(i - j)] if i >= j else [f"{i}.{j}"])
-        ]
-        for n, step in enumerate(steps):
-            yield f"stages.{stage}.{{m}}.fusion.paths.{step}", f"stages.{stage}.{{m}}.fuse_func.residual_func_list.{n}"
+        numbers = count()
+        for i, j in product(range(stage + 1), repeat=2):
+            for step in [f".{k}" for k in range(i - j)] if i >= j else [""]:
+                yield (
+                    f"stages.{stage}.{{m}}.fusion.paths.{i}.{j}{step}",
+                    f"stages.{stage}.{{m}}.fuse_func.residual_func_list.{next(numbers)}",
+                )
 
 
 _PARTS = (

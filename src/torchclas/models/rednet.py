@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from torchclas.layers.conv import ConvNormAct, global_pool
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
-from torchclas.layers.resnet import residual_stages
+from torchclas.layers.resnet import bottleneck, residual_stages
 
-# Table 1 for 50 layers; §4.1 names the others. Channels and stride of each stage are ResNet's.
+# Blocks per stage (those of ResNet from 50 layers on); channels and stride of each stage are ResNet's.
 DEPTHS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CHANNELS = (256, 512, 1024, 2048)
 STRIDES = (1, 2, 2, 2)
@@ -60,11 +60,7 @@ class RedNet(Network):
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             width = out_channels // 4
-            return nn.Sequential(
-                ConvNormAct(channels, width, 1),
-                InvolutionNormAct(width, 7, stride),
-                ConvNormAct(width, out_channels, 1, act=None),
-            )
+            return nn.Sequential(*bottleneck(channels, width, out_channels, middle=InvolutionNormAct(width, 7, stride)))
 
         self.stages = residual_stages(64, zip(DEPTHS[layers], CHANNELS, STRIDES, strict=True), branch)
         self.neck = nn.Identity()

@@ -46,7 +46,7 @@ class RegNet(Network):
         self.init_weights()
 
 
-# Appendix B, figure 16 lists the networks of every size.
+# Depths, widths and group width as the paper lists them beside each network's accuracy.
 VARIANTS: Variants = {
     "RegNetX_4GF": (RegNet, dict(depths=(2, 5, 14, 2), widths=(80, 240, 560, 1360), group_width=40)),
 }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchclas.layers.conv import ConvNormAct, global_pool
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import residual_stages, resnet_stem
+from torchclas.layers.resnet import bottleneck, residual_stages, resnet_stem
 
 # Blocks per stage, channels and stride of each stage: those of ResNet (arXiv 1512.03385, table 1; 1603.05027).
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 200: (3, 12, 48, 3)}
@@ -66,11 +66,8 @@ class Res2Net(Network):
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             hidden = scales * width * out_channels // CHANNELS[0]
-            return nn.Sequential(
-                ConvNormAct(channels, hidden, 1),
-                MultiScaleConv(hidden, scales, stride),
-                ConvNormAct(hidden, out_channels, 1, act=None),
-            )
+            middle = MultiScaleConv(hidden, scales, stride)
+            return nn.Sequential(*bottleneck(channels, hidden, out_channels, middle=middle))
 
         rows = zip(DEPTHS[layers], CHANNELS, STRIDES, strict=True)
         self.stages = residual_stages(64, rows, branch, shortcut=partial(projection, pooled=vd))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchclas.layers.conv import ConvNormAct, global_pool
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import residual_stages, resnet_stem
+from torchclas.layers.resnet import bottleneck, residual_stages, resnet_stem
 
 # Blocks, channels and stride of each stage: ResNet-50's (arXiv 1512.03385, table 1).
 STAGES = ((3, 256, 1), (4, 512, 2), (6, 1024, 2), (3, 2048, 2))
@@ -33,14 +33,14 @@ class SplitAttention(nn.Module):
         super().__init__()
         self.splits = splits
         hidden = max(channels * splits // ATTENTION_REDUCTION, ATTENTION_WIDTH)
-        self.conv = ConvNormAct(channels, channels * splits, 3, groups=splits)
+        self.split = ConvNormAct(channels, channels * splits, 3, groups=splits)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.reduce = ConvNormAct(channels, hidden, 1)
         self.expand = nn.Conv2d(hidden, channels * splits, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → the same shape."""
-        maps = self.conv(x).unflatten(1, (self.splits, -1))
+        maps = self.split(x).unflatten(1, (self.splits, -1))
         weights = self.expand(self.reduce(self.pool(maps.sum(1)))).unflatten(1, (self.splits, -1))
         weights = weights.softmax(1) if self.splits > 1 else torch.sigmoid(weights)
         return (maps * weights).sum(1)
@@ -58,15 +58,10 @@ class ResNeSt(Network):
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             width = out_channels // 4
-            attention = ("attention", SplitAttention(width, splits))
-            pool = (
-                "pool",
-                nn.AvgPool2d(3, stride, padding=1, count_include_pad=False) if stride > 1 else nn.Identity(),
-            )
-            middle = (pool, attention) if average_first else (attention, pool)
-            reduce = ConvNormAct(channels, width, 1)
-            expand = ConvNormAct(width, out_channels, 1, act=None)
-            return nn.Sequential(OrderedDict([("reduce", reduce), *middle, ("expand", expand)]))
+            pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False) if stride > 1 else nn.Identity()
+            middle = [("attention", SplitAttention(width, splits)), ("pool", pool)]
+            middle = nn.Sequential(OrderedDict(reversed(middle) if average_first else middle))
+            return nn.Sequential(*bottleneck(channels, width, out_channels, middle=middle))
 
         self.stages = residual_stages(64, STAGES, branch, shortcut=partial(projection, pooled=True))
         self.neck = nn.Identity()
@@ -86,14 +81,12 @@ RENAMES: Renames = {
     "current": (
         ("shortcut.1.conv", "conv4"),
         ("shortcut.1.bn", "_batch_norm"),
-        ("attention.expand", "conv2.conv3"),
         ("conv", "_conv"),
         ("bn", "_batch_norm"),
-        ("attention._conv", "conv2.conv1"),
-        ("attention.reduce", "conv2.conv2"),
-        ("branch.reduce", "conv1"),
-        ("branch.expand", "conv3"),
-        ("branch.conv2", "conv2"),
+        ("branch.1.attention.split", "conv2.conv1"),
+        ("branch.1.attention.reduce", "conv2.conv2"),
+        ("branch.1.attention.expand", "conv2.conv3"),
+        ("branch.{i}", "conv{i+1}"),
         ("stages.{s}.{b}", "layer{s+1}.layer{s+1}_bottleneck_{b}"),
         ("stem.{i}", "stem.conv{i+1}"),
         ("classifier", "out"),

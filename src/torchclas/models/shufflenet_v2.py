@@ -24,14 +24,11 @@ class ShuffleUnit(nn.Module):
         super().__init__()
         half = out_channels // 2
         self.split = stride == 1
-        self.shortcut = (
-            nn.Identity()
-            if self.split
-            else nn.Sequential(
-                ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, act=None),
-                ConvNormAct(in_channels, half, 1, act=act),
-            )
-        )
+        downsample = [
+            ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, act=None),
+            ConvNormAct(in_channels, half, 1, act=act),
+        ]
+        self.shortcut = nn.Sequential(*([] if self.split else downsample))
         self.branch = nn.Sequential(
             ConvNormAct(half if self.split else in_channels, half, 1, act=act),
             ConvNormAct(half, half, 3, stride, groups=half, act=None),

@@ -3,7 +3,7 @@
 Attention stays within windows, which every other block shifts by half their size. In every published network a window
 is as large as the last map (7 for 224 px, 12 for 384 px), and other input sizes keep to that here.
 
-Departure of the published graphs from the paper: none. Those whose names end in `_22k` tell 21,841 classes apart.
+The published graphs are the paper's. Names that end in `_22k` stand for training on ImageNet-22k's 21,841 classes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class WindowAttention(Attention):
     """Attention within windows of `window`² places, with a learned bias for every offset between query and key.
 
     `resolution` is the map's height and width. With `shifted`, windows start half a window further and wrap around;
-    places that are neighbours only by wrapping do not see each other.
+    `mask` then hides from each other the places that are neighbours only by wrapping.
     """
 
     index: Tensor
-    mask: Tensor
+    mask: Tensor | None
 
     def __init__(self, channels: int, heads: int, resolution: int, window: int, *, shifted: bool) -> None:
         super().__init__(channels, heads)
@@ -42,25 +42,29 @@ class WindowAttention(Attention):
         self.shifted = shifted
         self.biases = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.derive_buffers()
+        self.derive_mask()
 
     @property
     def shift(self) -> int:
-        """In pixels; none where one window covers the map."""
+        """In places; none where one window covers the map."""
         return self.window // 2 if self.shifted and self.resolution > self.window else 0
 
     def derive_buffers(self) -> None:
-        """Which bias belongs to (query, key) of a window, and what to add where they are apart."""
-        device = self.biases.device
-        places = torch.arange(self.window, device=device)
+        """Which bias belongs to (query, key) of a window."""
+        places = torch.arange(self.window, device=self.biases.device)
         offset = places[:, None] - places + self.window - 1
         index = offset[:, None, :, None] * (2 * self.window - 1) + offset[None, :, None, :]
         self.register_buffer("index", index.flatten(2).flatten(0, 1), persistent=False)
 
-        wrapped = torch.arange(self.resolution, device=device) >= self.resolution - self.shift
-        regions = 2 * wrapped[:, None].int() + wrapped if self.shift else torch.zeros_like(wrapped) + wrapped[:, None]
-        regions = to_windows(regions[None, :, :, None], self.window)[0, :, :, 0]
-        mask = (regions[:, :, None] != regions[:, None, :]).to(self.biases.dtype) * APART
-        self.register_buffer("mask", mask[:, None], persistent=False)
+    def derive_mask(self) -> None:
+        """What is added per window to the logits of (query, key). Published files bring it along, like a weight."""
+        mask = None
+        if self.shift:
+            wrapped = torch.arange(self.resolution, device=self.biases.device) >= self.resolution - self.shift
+            regions = 2 * wrapped[:, None].int() + wrapped.int()
+            regions = to_windows(regions[None, :, :, None], self.window)[0, :, :, 0]
+            mask = (regions[:, :, None] != regions[:, None, :]).to(self.biases.dtype) * APART
+        self.register_buffer("mask", mask)
 
     def set_resolution(self, resolution: int, window: int) -> None:
         """Interpolate the biases to a window of another size, for a map of another size."""
@@ -68,19 +72,20 @@ class WindowAttention(Attention):
         self.resolution = resolution
         self.window = window
         self.derive_buffers()
+        self.derive_mask()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, H, W, C] → the same shape."""
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        qkv = self.qkv(to_windows(x, self.window)).chunk(3, -1)
-        # Windows count as heads: four dimensions are what the fused kernels take, and every image shares one bias.
-        q, k, v = (split_heads(part, self.heads).flatten(1, 2) for part in qkv)
-        bias = (self.biases[self.index].permute(2, 0, 1) + self.mask).flatten(0, 1)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
-        windows = merge_heads(attended.unflatten(1, (-1, self.heads)))
-        x = self.project(from_windows(windows, self.window, self.resolution))
-        return x.roll((self.shift, self.shift), (1, 2)) if self.shift else x
+        shift = self.shift
+        windows = to_windows(x.roll((-shift, -shift), (1, 2)) if shift else x, self.window)
+        # Windows count as heads: four dimensions are what the fused kernels take, and all images share one bias.
+        q, k, v = (split_heads(part, self.heads).flatten(1, 2) for part in self.qkv(windows).chunk(3, -1))
+        bias = self.biases[self.index].permute(2, 0, 1)
+        bias = bias.expand(windows.shape[1], -1, -1, -1) if self.mask is None else bias + self.mask[:, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None])
+        windows = self.project(merge_heads(attended.unflatten(1, (-1, self.heads))))
+        x = from_windows(windows, self.window, self.resolution)
+        return x.roll((shift, shift), (1, 2)) if shift else x
 
 
 class PatchMerging(nn.Module):
@@ -127,9 +132,7 @@ class SwinTransformer(Network):
             blocks: list[nn.Module] = [PatchMerging(width // 2)] if i > 0 else []
             for j in range(depth):
                 attention = WindowAttention(width, heads << i, resolution >> i, window, shifted=j % 2 == 1)
-                blocks.append(
-                    TransformerBlock(attention, width, MLP_RATIO * width, drop_path=next(rates), eps=EPS)
-                )
+                blocks.append(TransformerBlock(attention, width, MLP_RATIO * width, drop_path=next(rates), eps=EPS))
             stages.append(Stage(*blocks))
         self.stages = nn.Sequential(*stages)
         self.num_features = channels << len(depths) - 1
@@ -164,7 +167,7 @@ class SwinTransformer(Network):
                 nn.init.trunc_normal_(module.biases, std=0.02)
 
 
-# Section 3.3; the networks for 384 px are those of table 1, their drop path that of the published code.
+# Section 3.3. Stochastic depth is the published code's, which departs from the paper's for small (0.3) and base at 384.
 TINY = {"channels": 96, "heads": 3, "depths": (2, 2, 6, 2), "drop_path": 0.2}
 SMALL = {"channels": 96, "heads": 3}
 BASE = {"channels": 128, "heads": 4, "drop_path": 0.5}

@@ -1,4 +1,10 @@
-"""TNT: Han et al., "Transformer in Transformer", arXiv 2103.00112."""
+"""TNT: Han et al., "Transformer in Transformer", arXiv 2103.00112.
+
+An image is a grid of patches of 16×16 pixels, the outer tokens; a patch is one of 4×4 places, the inner tokens.
+
+Departure of the published graph from the paper: a layer norm precedes every projection of inner tokens to outer ones,
+and another follows the first.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,16 @@ from torch.nn import functional as F
 
 from torchclas.layers.attention import merge_heads, split_heads
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
-from torchclas.layers.patch import resize_position_embedding
+from torchclas.layers.patch import LeadingTokens, resize_position_embedding, to_windows
 from torchclas.layers.transformer import TransformerBlock, init_linear_layers
 
-# An image is a grid of patches (outer tokens) of 16 × 16 pixels; a patch one of 4 × 4 places (inner tokens).
-PATCH, STRIDE = 16, 4
-PLACES = PATCH // STRIDE
-INNER_HEADS = 4
+PATCH = 16
+STRIDE = 4
+SIDE = PATCH // STRIDE
 MLP_RATIO = 4
 EPS = 1e-5
+# Blocks are grouped so that `features` has four depths to choose from, as dense prediction wants them.
+STAGES = 4
 
 
 class Attention(nn.Module):
@@ -37,101 +44,125 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block within each patch, whose result is added to the patch's token, and one over the patches."""
+    """A transformer block within each patch, whose result is added to the patch's token, then one over the patches."""
 
-    def __init__(self, inner: int, outer: int, heads: int) -> None:
+    def __init__(self, inner: int, outer: int, inner_heads: int, outer_heads: int) -> None:
         super().__init__()
-        self.inner = TransformerBlock(Attention(inner, INNER_HEADS), inner, MLP_RATIO * inner, eps=EPS)
+        self.inner = TransformerBlock(Attention(inner, inner_heads), inner, MLP_RATIO * inner, eps=EPS)
         self.norm = nn.LayerNorm(inner)
-        self.project = nn.Linear(inner * PLACES**2, outer)
-        self.outer = TransformerBlock(Attention(outer, heads), outer, MLP_RATIO * outer, eps=EPS)
+        self.project = nn.Linear(SIDE**2 * inner, outer)
+        self.outer = TransformerBlock(Attention(outer, outer_heads), outer, MLP_RATIO * outer, eps=EPS)
 
-    def forward(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Inner tokens [N · L, 16, inner] and outer ones [N, 1 + L, outer], of the class first → the same shapes."""
-        inner, outer = x
+    def forward(self, tokens: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Inner [N · L, 16, inner] and outer [N, 1 + L, outer] → the same shapes."""
+        inner, outer = tokens
         inner = self.inner(inner)
-        patches = self.project(self.norm(inner).reshape(outer.shape[0], outer.shape[1] - 1, -1))
+        patches = self.project(self.norm(inner).flatten(1)).unflatten(0, (outer.shape[0], -1))
         return inner, self.outer(outer + F.pad(patches, (0, 0, 1, 0)))
 
 
-class Embedding(nn.Module):
-    """Image → inner tokens by a 7×7 convolution, outer ones from all inner ones of a patch; both with positions."""
+class TokenEmbedding(nn.Module):
+    """Inner tokens from a 7×7 convolution, outer ones from all inner ones of a patch; each has its position added."""
 
-    def __init__(self, in_channels: int, inner: int, outer: int, size: int) -> None:
+    def __init__(self, in_channels: int, inner: int, outer: int, side: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, inner, 7, STRIDE, padding=3)
-        self.inner_positions = nn.Parameter(torch.zeros(1, inner, PLACES, PLACES))
-        self.norm = nn.LayerNorm(inner * PLACES**2)
-        self.project = nn.Linear(inner * PLACES**2, outer)
+        self.inner_position = nn.Parameter(torch.zeros(1, inner, SIDE, SIDE))
+        self.norm = nn.LayerNorm(SIDE**2 * inner)
+        self.project = nn.Linear(SIDE**2 * inner, outer)
         self.project_norm = nn.LayerNorm(outer)
         self.class_token = nn.Parameter(torch.zeros(1, 1, outer))
-        self.outer_positions = nn.Parameter(torch.zeros(1, 1 + (size // PATCH) ** 2, outer))
+        self.position = nn.Parameter(torch.zeros(1, 1 + side**2, outer))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, in_channels, H, W] → inner tokens [N · L, 16, inner], outer ones [N, 1 + L, outer], L = H · W / 16²."""
-        x = self.conv(x)
-        n, channels, height, width = x.shape
-        x = x.reshape(n, channels, height // PLACES, PLACES, width // PLACES, PLACES).permute(0, 2, 4, 3, 5, 1)
-        positions = self.inner_positions.permute(0, 2, 3, 1)
-        inner = (x.reshape(-1, PLACES, PLACES, channels) + positions).flatten(1, 2)
-        outer = self.project_norm(self.project(self.norm(inner.reshape(n, -1, channels * PLACES**2))))
-        outer = torch.cat((self.class_token.expand(n, -1, -1), outer), dim=1)
-        return inner, outer + self.outer_positions
-
-
-class ClassToken(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, 0]
+        """[N, in, H, W] → inner tokens [N · L, 16, inner], outer ones [N, 1 + L, outer], the class token first."""
+        places = to_windows(self.conv(x).permute(0, 2, 3, 1), SIDE) + self.inner_position.flatten(2).mT
+        patches = self.project_norm(self.project(self.norm(places.flatten(2))))
+        outer = torch.cat((self.class_token.expand(x.shape[0], -1, -1), patches), 1)
+        return places.flatten(0, 1), outer + self.position
 
 
 class TNT(Network):
-    """Twelve blocks over two rows of tokens at a time; the class token of the outer one is classified."""
+    """Blocks over two sequences of tokens at a time; the outer one's class token is the image's vector.
+
+    `forward_features` returns the outer tokens [N, 1 + H / 16 · W / 16, outer].
+    """
+
+    stem: TokenEmbedding
 
     def __init__(
-        self, *, inner: int, outer: int, heads: int, depth: int = 12, num_classes: int = 1000, in_channels: int = 3
+        self,
+        *,
+        inner: int,
+        outer: int,
+        inner_heads: int,
+        outer_heads: int,
+        depth: int = 12,
+        num_classes: int = 1000,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.input_size = 224
-        self.stem = Embedding(in_channels, inner, outer, self.input_size)
-        self.stages = nn.Sequential(Stage(*(Block(inner, outer, heads) for _ in range(depth))))
+        side = self.input_size // PATCH
+        self.stem = TokenEmbedding(in_channels, inner, outer, side)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.stages = nn.Sequential(
+            *(
+                Stage(*(Block(inner, outer, inner_heads, outer_heads) for _ in range(depth // STAGES)))
+                for _ in range(STAGES)
+            )
+        )
         self.num_features = outer
         self.neck = nn.LayerNorm(outer)
-        self.head = ClassToken()
-        self.feature_info = (FeatureInfo(0, PATCH, outer),)
+        self.head = LeadingTokens(1)
+        self.feature_info = tuple(FeatureInfo(i, PATCH, outer) for i in range(STAGES))
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Image [N, in_channels, H, W] → normalised outer tokens [N, 1 + H · W / 16², outer], of the class first."""
-        return self.neck(self.stages(self.stem(x))[1])
+        """Image [N, in_channels, H, W] → the last outer tokens, normalised."""
+        self.check_image(x)
+        _, outer = self.stages(self.stem(x))
+        return self.neck(outer)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The outer tokens of the last block as a map."""
-        tokens = self.stages(self.stem(x))[1][:, 1:]
-        return [tokens.mT.reshape(x.shape[0], -1, x.shape[2] // PATCH, x.shape[3] // PATCH)]
+        """Maps [N, outer, H / 16, W / 16] of the outer tokens after each quarter of the blocks."""
+        side = x.shape[-1] // PATCH
+        return [outer[:, 1:].mT.unflatten(2, (side, side)) for _, outer in super().features(x)]
+
+    def set_input_size(self, size: int) -> None:
+        """Interpolate the outer position embeddings for square images of `size` pixels, a multiple of 16."""
+        super().set_input_size(size)
+        if size % PATCH:
+            raise ValueError(f"{self.arch or type(self).__name__} takes multiples of {PATCH} px, not {size}")
+        self.stem.position = resize_position_embedding(self.stem.position, size // PATCH, prefix=1)
+        self.input_size = size
 
     def init_weights(self) -> None:
-        """Convolution: He's normal; the rest normal with σ = 0.02."""
+        """Normals of deviation 0.02 for tokens, positions and linear layers; He's for the convolution."""
         super().init_weights()
         init_linear_layers(self)
-        for parameter in (self.stem.class_token, self.stem.inner_positions, self.stem.outer_positions):
+        for parameter in self.stem.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
 
 
-VARIANTS: Variants = {
-    "TNT_small": (TNT, dict(inner=24, outer=384, heads=6)),  # table 1, TNT-S
-}
+# Table 1 (TNT-S).
+VARIANTS: Variants = {"TNT_small": (TNT, dict(inner=24, outer=384, inner_heads=4, outer_heads=6))}
 
 RENAMES: Renames = {
     "current": (
-        ("stem.inner_positions", "pixel_pos"),
-        ("stem.outer_positions", "patch_pos"),
+        ("stem.inner_position", "pixel_pos"),
+        ("stem.position", "patch_pos"),
         ("stem.class_token", "cls_token"),
         ("stem.conv", "pixel_embed.proj"),
         ("stem.norm", "norm1_proj"),
         ("stem.project", "proj"),
         ("stem.project_norm", "norm2_proj"),
+        ("stages.{s}.{b}.norm", "blocks.{n}.norm1_proj"),
+        ("stages.{s}.{b}", "blocks.{n}"),
+        ("mlp.expand", "mlp.fc1"),
+        ("mlp.project", "mlp.fc2"),
+        ("project", "proj"),
         ("inner.norm1", "norm_in"),
         ("inner.attention", "attn_in"),
         ("inner.norm2", "norm_mlp_in"),
@@ -140,11 +171,6 @@ RENAMES: Renames = {
         ("outer.attention", "attn_out"),
         ("outer.norm2", "norm_mlp"),
         ("outer.mlp", "mlp"),
-        ("expand", "fc1"),
-        ("mlp.project", "fc2"),
-        ("stages.{s}.{b}.norm", "blocks.{n}.norm1_proj"),
-        ("stages.{s}.{b}.project", "blocks.{n}.proj"),
-        ("stages.{s}.{b}", "blocks.{n}"),
         ("neck", "norm"),
         ("classifier", "head"),
     ),

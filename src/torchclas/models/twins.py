@@ -1,6 +1,7 @@
 """Twins: Chu et al., "Twins: Revisiting the Design of Spatial Attention in Vision Transformers", arXiv 2104.13840.
 
-`pcpvt_*` are the paper's Twins-PCPVT, `alt_gvt_*` its Twins-SVT.
+`pcpvt_*` are the paper's Twins-PCPVT, `alt_gvt_*` its Twins-SVT. The published ones take multiples of 32 and 224 px;
+maps that do not divide are cut or padded here.
 """
 
 from __future__ import annotations
@@ -14,20 +15,13 @@ from torch.nn import functional as F
 from torchclas.layers.attention import Attention, merge_heads, split_heads
 from torchclas.layers.conv import global_pool
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
-from torchclas.layers.norm import LayerNorm2d
-from torchclas.layers.patch import from_windows, to_windows
+from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, to_windows
 from torchclas.layers.reduced_attention import ReducedAttention
-from torchclas.layers.residual import Residual
 from torchclas.layers.transformer import TransformerBlock, drop_path_rates, init_linear_layers
 
-# Tables 1 and 2: keys and values come from a map this much smaller, per stage.
+# Tables 1 and 2, one entry per stage: how much smaller the map is that keys and values come from.
 REDUCTIONS = (8, 4, 2, 1)
 WINDOW = 7
-
-
-def patches(in_channels: int, out_channels: int, size: int) -> nn.Module:
-    """A linear layer over patches of `size` × `size` pixels, then a norm: what makes a map smaller."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, size, size), LayerNorm2d(out_channels))
 
 
 class WindowAttention(Attention):
@@ -36,29 +30,35 @@ class WindowAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         """[N, H, W, C] → the same shape."""
         height, width = x.shape[1:3]
-        padding = (0, -width % WINDOW, 0, -height % WINDOW)
+        padding = (0, 0, 0, -width % WINDOW, 0, -height % WINDOW)
         mask = None
         if any(padding):  # nothing attends to what was padded
-            inside = F.pad(torch.ones(1, height, width, 1, dtype=torch.bool, device=x.device), (0, 0, *padding))
-            mask = to_windows(inside, WINDOW).mT[:, :, None]
-            x = F.pad(x, (0, 0, *padding))
-        q, k, v = (split_heads(to_windows(part, WINDOW), self.heads) for part in self.qkv(x).chunk(3, -1))
-        y = merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-        return self.project(from_windows(y, WINDOW, x.shape[1])[:, :height, :width])
+            inside = F.pad(torch.ones(1, height, width, 1, dtype=torch.bool, device=x.device), padding)
+            mask = to_windows(inside, WINDOW).mT.repeat_interleave(self.heads, 1)
+            x = F.pad(x, padding)
+        # Windows count as heads: four dimensions are what the fused kernels take.
+        qkv = self.qkv(to_windows(x, WINDOW)).chunk(3, -1)
+        q, k, v = (split_heads(part, self.heads).flatten(1, 2) for part in qkv)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        windows = self.project(merge_heads(attended.unflatten(1, (-1, self.heads))))
+        return from_windows(windows, WINDOW, x.shape[1])[:, :height, :width]
 
 
-class Block(TransformerBlock):
-    """A transformer block over a map."""
+class PositionEncoding(nn.Conv2d):
+    """Adds a depthwise 3×3 convolution, whose zero padding tells pixels where they are (arXiv 2102.10882)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """[N, H, W, C] → the same shape."""
+        return x + super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class Twins(Network):
-    """Four stages of transformer blocks that learn positions by a depthwise convolution after their first block.
+    """Four stages of transformer blocks on maps of 1/4 to 1/32 of the image's size.
 
-    `windows=True` (Twins-SVT) lets every other block attend within windows, all others to a reduced map.
+    Blocks attend to a reduced map; with `windows` (Twins-SVT) every other one attends within windows instead.
     """
 
     def __init__(
@@ -68,91 +68,88 @@ class Twins(Network):
         heads: tuple[int, ...],
         depths: tuple[int, ...],
         mlp_ratios: tuple[int, ...] = (4, 4, 4, 4),
-        windows: bool = False,
+        windows: bool = True,
         drop_path: float,
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
-
-        self.stem = patches(in_channels, channels[0], 4)
+        self.stem = PatchEmbedding(in_channels, channels[0], 4, norm=True)
         rates = iter(drop_path_rates(drop_path, sum(depths)))
+
+        def attention(stage: int, block: int) -> nn.Module:
+            width, reduction = channels[stage], REDUCTIONS[stage]
+            if windows and block % 2 == 0:
+                return WindowAttention(width, heads[stage])
+            reduce = PatchEmbedding(width, width, reduction, norm=True) if reduction > 1 else None
+            return ReducedAttention(width, heads[stage], reduce)
+
         stages: list[Stage] = []
         for i, width in enumerate(channels):
-            blocks: list[nn.Module] = [] if i == 0 else [patches(channels[i - 1], width, 2)]
-            for j in range(depths[i]):
-                if windows and j % 2 == 0:
-                    attention = WindowAttention(width, heads[i])
-                else:
-                    reduction = REDUCTIONS[i]
-                    attention = ReducedAttention(
-                        width, heads[i], patches(width, width, reduction) if reduction > 1 else None
-                    )
-                blocks.append(Block(attention, width, mlp_ratios[i] * width, drop_path=next(rates)))
-                if j == 0:
-                    position = nn.Conv2d(width, width, 3, padding=1, groups=width)
-                    blocks.append(Residual(position, act=None))
-            stages.append(Stage(*blocks))
+            blocks = [
+                TransformerBlock(attention(i, j), width, mlp_ratios[i] * width, drop_path=next(rates))
+                for j in range(depths[i])
+            ]
+            start = (
+                [] if i == 0 else [nn.Sequential(ChannelsFirst(), PatchEmbedding(channels[i - 1], width, 2, norm=True))]
+            )
+            stages.append(Stage(*start, blocks[0], PositionEncoding(width), *blocks[1:]))
         self.stages = nn.Sequential(*stages)
         self.num_features = channels[-1]
-        self.neck = LayerNorm2d(self.num_features, eps=1e-6)
+        self.neck = nn.Sequential(nn.LayerNorm(self.num_features, eps=1e-6), ChannelsFirst())
         self.head = global_pool()
         self.feature_info = tuple(FeatureInfo(i, 4 << i, width) for i, width in enumerate(channels))
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
+        return [feature_map.permute(0, 3, 1, 2) for feature_map in super().features(x)]
+
     def init_weights(self) -> None:
-        """Linear layers: normal with σ = 0.02; convolutions: He's normal over each filter's outputs."""
+        """Normals of deviation 0.02 for linear layers; He's over each filter's outputs for convolutions."""
+        super().init_weights()
         init_linear_layers(self)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = module.weight[:, 0].numel() // module.groups
-                nn.init.normal_(module.weight, std=sqrt(2 / fan_out))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                nn.init.normal_(module.weight, std=sqrt(2 * module.groups / module.weight[:, 0].numel()))
 
 
-PCPVT = dict(channels=(64, 128, 320, 512), heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4))
+PCPVT = {"channels": (64, 128, 320, 512), "heads": (1, 2, 5, 8), "mlp_ratios": (8, 8, 4, 4), "windows": False}
+SVT_SMALL = {"channels": (64, 128, 256, 512), "heads": (2, 4, 8, 16)}
+SVT_BASE = {"channels": (96, 192, 384, 768), "heads": (3, 6, 12, 24)}
+SVT_LARGE = {"channels": (128, 256, 512, 1024), "heads": (4, 8, 16, 32)}
 
 # Tables 1 (pcpvt) and 2 (alt_gvt).
 VARIANTS: Variants = {
-    "pcpvt_small": (Twins, dict(depths=(3, 4, 6, 3), drop_path=0.2, **PCPVT)),
-    "pcpvt_base": (Twins, dict(depths=(3, 4, 18, 3), drop_path=0.3, **PCPVT)),
-    "pcpvt_large": (Twins, dict(depths=(3, 8, 27, 3), drop_path=0.5, **PCPVT)),
-    "alt_gvt_small": (
-        Twins,
-        dict(channels=(64, 128, 256, 512), heads=(2, 4, 8, 16), depths=(2, 2, 10, 4), drop_path=0.2, windows=True),
-    ),
-    "alt_gvt_base": (
-        Twins,
-        dict(channels=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 18, 2), drop_path=0.3, windows=True),
-    ),
-    "alt_gvt_large": (
-        Twins,
-        dict(channels=(128, 256, 512, 1024), heads=(4, 8, 16, 32), depths=(2, 2, 18, 2), drop_path=0.5, windows=True),
-    ),
+    "pcpvt_small": (Twins, dict(**PCPVT, depths=(3, 4, 6, 3), drop_path=0.2)),
+    "pcpvt_base": (Twins, dict(**PCPVT, depths=(3, 4, 18, 3), drop_path=0.3)),
+    "pcpvt_large": (Twins, dict(**PCPVT, depths=(3, 8, 27, 3), drop_path=0.5)),
+    "alt_gvt_small": (Twins, dict(**SVT_SMALL, depths=(2, 2, 10, 4), drop_path=0.2)),
+    "alt_gvt_base": (Twins, dict(**SVT_BASE, depths=(2, 2, 18, 2), drop_path=0.3)),
+    "alt_gvt_large": (Twins, dict(**SVT_LARGE, depths=(2, 2, 18, 2), drop_path=0.5)),
 }
 
 RENAMES: Renames = {
     "current": (
-        ("stem.0", "patch_embeds.0.proj"),
-        ("stem.1", "patch_embeds.0.norm"),
+        ("stem.conv", "patch_embeds.0.proj"),
+        ("stem", "patch_embeds.0"),
         ("stages.0.0", "blocks.0.0"),
-        ("stages.0.1.branch", "pos_block.0.proj.0"),
+        ("stages.0.1", "pos_block.0.proj.0"),
         ("stages.0.{b}", "blocks.0.{b-1}"),
-        ("stages.{s}.0.0", "patch_embeds.{s}.proj"),
-        ("stages.{s}.0.1", "patch_embeds.{s}.norm"),
+        ("stages.{s}.0.1.conv", "patch_embeds.{s}.proj"),
+        ("stages.{s}.0.1", "patch_embeds.{s}"),
         ("stages.{s}.1", "blocks.{s}.0"),
-        ("stages.{s}.2.branch", "pos_block.{s}.proj.0"),
+        ("stages.{s}.2", "pos_block.{s}.proj.0"),
         ("stages.{s}.{b}", "blocks.{s}.{b-2}"),
-        ("reduce.0", "sr"),
-        ("reduce.1", "norm"),
+        ("reduce.conv", "sr"),
+        ("reduce.norm", "norm"),
         ("attention", "attn"),
         ("mlp.expand", "mlp.fc1"),
         ("mlp.project", "mlp.fc2"),
         ("project", "proj"),
-        ("neck", "norm"),
+        ("neck.0", "norm"),
         ("classifier", "head"),
     ),
 }

@@ -48,7 +48,7 @@ class VisionTransformer(Network):
     `forward_features` returns tokens [N, 1 + H / patch · W / patch, C], `features` maps without the class token.
     """
 
-    stem: TokenEmbedding  # pyright: ignore[reportIncompatibleVariableOverride]
+    stem: TokenEmbedding
     distilled = False
 
     def __init__(
@@ -72,7 +72,9 @@ class VisionTransformer(Network):
         self.input_size = input_size
         self.patch = patch
         self.num_features = channels
-        self.stem = TokenEmbedding(in_channels, channels, patch, input_size // patch, distilled=self.distilled)
+        side = input_size // patch
+        stem = TokenEmbedding(in_channels, channels, patch, side, distilled=self.distilled)
+        self.stem = stem  # pyright: ignore[reportIncompatibleVariableOverride]
         blocks = [
             TransformerBlock(
                 Attention(channels, heads, qkv_bias=qkv_bias, scale=scale),

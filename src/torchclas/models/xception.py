@@ -1,8 +1,7 @@
 """Xception: Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", arXiv 1610.02357.
 
-Departures of the published graphs from the paper: the 1×1 convolution comes before the depthwise one; shortcuts have no
-batch norm; the first convolutions and poolings are padded. Xception65 and 71 have the depths of DeepLab's variants
-(arXiv 1802.02611), without their strided convolutions.
+Departures of the published graphs from the paper: 1×1 convolutions come before the depthwise ones, and shortcuts have
+no batch norm. Xception65 and 71 have the depths of DeepLab's variants (arXiv 1802.02611) with the paper's poolings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Xception as DeepLab's encoder: Chen et al., "Encoder-Decoder with Atrous Separable Convolution", arXiv 1802.02611.
 
-Departures of the published graphs from the paper: ReLU stands before separable convolutions, and only in the last three
-after every depthwise one too; in evaluation the dropout before pooling scales the features by 0.5.
+Departures of the published graphs from the paper: only in the last three separable convolutions does ReLU follow the
+depthwise one; in evaluation the dropout before pooling scales the features by 0.5.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +21,7 @@ from torchclas.weights.location import converted_path, is_converted
 
 Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
 
+SERIES_FROM = 118  # columns a terminal needs before names, series and figures stand side by side
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
@@ -69,9 +71,11 @@ def print_list(entries: Sequence[Entry], console: Console, notes: Console, *, or
     device = order.removeprefix("latency-") if order.startswith("latency-") else None
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
-    table.add_column("series", no_wrap=True, style="dim", overflow="ellipsis")
+    with_series = not console.is_terminal or console.width >= SERIES_FROM
+    if with_series:
+        table.add_column("series", no_wrap=True, style="dim")
     for title in ("top-1", "params", "GFLOPs", "input"):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right", no_wrap=True, min_width=5)
     if device is not None:
         table.add_column(f"{device} ms", justify="right", no_wrap=True)
     table.add_column("weights", no_wrap=True)
@@ -80,7 +84,8 @@ def print_list(entries: Sequence[Entry], console: Console, notes: Console, *, or
         size = f"{entry.preset.crop_size}"
         latency = [] if device is None else [_figure(next(iter(entry.latency.get(device, ())), None), ".2f")]
         state = "[red]none[/]" if entry.weights is None else "[green]cached[/]" if is_converted(entry) else ""
-        table.add_row(entry.name, entry.series.title, *figures, size, *latency, state)
+        series = [entry.series.title] if with_series else []
+        table.add_row(entry.name, *series, *figures, size, *latency, state)
     if entries:
         _print_whole(table, console)
     notes.print(_summary(entries), style="dim", highlight=False, soft_wrap=True)
@@ -187,13 +192,13 @@ def _summary(entries: Sequence[Entry]) -> str:
 
 
 def _print_whole(table: Table, console: Console) -> None:
-    """Tables fit themselves to a terminal; for a pipe they get all the room they want."""
+    """Tables fit themselves to a terminal; a pipe gets them whole, without the blanks that pad the last column."""
     if console.is_terminal:
         console.print(table)
         return
-    with console.capture() as capture:
-        console.print(table, width=10_000, crop=False, no_wrap=True)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    wide = Console(file=io.StringIO(), width=10_000)
+    wide.print(table)
+    console.file.writelines(f"{line.rstrip()}\n" for line in cast("io.StringIO", wide.file).getvalue().splitlines())
 
 
 def _at_most(published: float | None, limit: float | None, unit: float) -> bool:

@@ -79,8 +79,8 @@ def format_of(output: Path | None, chosen: Format | None) -> Format:
 def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[Writer, None, None]:
     """Yield a writer to `path`, which appears (or is replaced) complete at the end, or on an error not at all.
 
-    Who writes under `interrupt_after`, and catches KeyboardInterrupt before leaving, has a valid file of the rows so far.
-    Devices and pipes are written to directly.
+    Who writes under `interrupt_after`, and catches KeyboardInterrupt before leaving, has a valid file of what was
+    written until then. Devices and pipes are written to directly.
 
     Raises:
         OutputError: the disk is full, or `path` cannot be written.
@@ -88,13 +88,12 @@ def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[W
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file in it")
-    with _destination(path) as destination:
-        with destination.open("wb") as file:
-            writer = _writer(file, output_format, top_k)
-            yield writer
-            with interrupt_after():
-                writer.close()
-                file.flush()
+    with _destination(path) as destination, destination.open("wb") as file:
+        writer = _writer(file, output_format, top_k)
+        yield writer
+        with interrupt_after():
+            writer.close()
+            file.flush()
 
 
 def open_stream(stream: IO[str], output_format: Format, *, top_k: int, clip: int | None = None) -> Writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +17,9 @@ from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.tasks.listing import mebibytes
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
+
+if TYPE_CHECKING:
+    from torchclas.weights.checkpoint import Metadata
 
 
 def choose(names: Sequence[str], *, everything: bool, series: str | None) -> list[Entry]:
@@ -186,7 +190,7 @@ def _named(name: str) -> Iterable[Entry]:
     return map(catalog.find, found)
 
 
-def _own_metadata(path: Path):  # noqa: ANN202 - its type would import torch
+def _own_metadata(path: Path) -> Metadata | None:
     from torchclas.weights.checkpoint import read_metadata
 
     try:
