@@ -37,7 +37,9 @@ class TokenEmbedding(nn.Module):
         """[N, in, H, W] → [N, prefix + H / patch · W / patch, C]."""
         patches = self.patches(x).flatten(1, 2)
         prefix = [
-            token.expand(len(x), -1, -1) for token in (self.class_token, self.distillation_token) if token is not None
+            token.expand(x.shape[0], -1, -1)
+            for token in (self.class_token, self.distillation_token)
+            if token is not None
         ]
         return torch.cat((*prefix, patches), 1) + self.position
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from torchclas import catalog
 from torchclas.atomic import atomic_path
-from torchclas.catalog import Entry, Kind, Series
+from torchclas.catalog import Entry, Kind
 from torchclas.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ LINES = {
     "ResNeXt*_64x4d": "ResNeXt 64x4d",
     "Res2Net*_vd_*": "Res2Net_vd",
     "SE_HRNet*": "SE_HRNet",
-    "EfficientNetB0_small": "EfficientNetB0_small",
     "Xception*_deeplab": "Xception deeplab",
     "SwinTransformer_*_22kto1k": "Swin Transformer, 22k",
     "ViT_*_patch16_224": "ViT/16, 224 px",
@@ -55,16 +55,16 @@ DOUBTFUL = (
 )
 
 # Read about equally well on white and on black, by most colour-blind people too; markers tell equal colours apart.
-COLOURS = ("#2f7ed8", "#d9632a", "#1b9e77", "#b565a7", "#a17f1a", "#3a9fb5", "#d1495b")
-MARKERS = "osD^vP"
+COLOURS = ("#2f7ed8", "#d9632a", "#1b9e77", "#b565a7", "#a17f1a", "#3a9fb5", "#d1495b", "#7f73d9", "#6f8f2f")
+MARKERS = "osD^vPX"
 INK, FAINT = "#7b828c", "#8b929b"
-SSLD_MARKER = "*"
+SSLD_MARKER, SSLD_DASHES = "*", (0, (4, 2.5))
 
-# Pixels, of which SVG has 72 in an inch.
-WIDTH, HEIGHT = 860, 600
+# Pixels, of which SVG has 72 in an inch; every line makes a chart higher, so that its name finds room.
+WIDTH, HEIGHT, HEIGHT_PER_LINE = 860, 420, 13
 LEFT, RIGHT, BOTTOM, TOP = 56, 16, 50, 14
 PASSES = 3
-TICKS = (1, 2, 5, 10, 20, 50, 100)
+TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 
 
 Pixels = npt.NDArray[np.float64]
@@ -74,23 +74,29 @@ Pixels = npt.NDArray[np.float64]
 class Line:
     """Models of one design, the fastest first; `ssld` tells those trained by distillation."""
 
-    label: str
-    series: Series
+    design: str
     ssld: bool
     entries: tuple[Entry, ...]
 
+    @property
+    def label(self) -> str:
+        """What stands beside it."""
+        return f"{self.design}, SSLD" if self.ssld else self.design
+
 
 def lines(kind: Kind) -> list[Line]:
-    """What the chart of this kind shows: all models that have both an accuracy and a latency on its device."""
+    """What the chart of this kind shows, in catalog order."""
     groups: dict[tuple[str, bool], list[Entry]] = {}
     for entry in catalog.entries():
-        if entry.series.group.kind == kind and entry.top1 is not None and DEVICES[kind] in entry.latency:
-            if entry.name not in DOUBTFUL:
-                groups.setdefault((_design(entry), "_ssld" in entry.name), []).append(entry)
-    return [
-        Line(f"{design}, SSLD" if ssld else design, group[0].series, ssld, tuple(sorted(group, key=_latency)))
-        for (design, ssld), group in groups.items()
-    ]
+        if entry.series.group.kind == kind and is_drawn(entry):
+            groups.setdefault((_design(entry), "_ssld" in entry.name), []).append(entry)
+    return [Line(design, ssld, tuple(sorted(group, key=_latency))) for (design, ssld), group in groups.items()]
+
+
+def is_drawn(entry: Entry) -> bool:
+    """Whether a chart shows it: it has an accuracy, and a latency of its own on the chart's device."""
+    device = DEVICES.get(entry.series.group.kind)
+    return entry.top1 is not None and device in entry.latency and entry.name not in DOUBTFUL
 
 
 def draw(kind: Kind, path: Path) -> None:
@@ -105,12 +111,13 @@ def draw(kind: Kind, path: Path) -> None:
     except ImportError:
         raise MissingDependencyError("matplotlib", "'torchclas[plot]'") from None
 
-    style = {"svg.hashsalt": kind, "font.family": "DejaVu Sans", "font.size": 11, "text.parse_math": False}
-    with mpl.rc_context(style), atomic_path(path) as temporary:
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
-        figure.subplots_adjust(LEFT / WIDTH, BOTTOM / HEIGHT, 1 - RIGHT / WIDTH, 1 - TOP / HEIGHT)
-        axes = figure.add_subplot()
+    style = mpl.rc_context({"svg.hashsalt": kind, "font.family": "DejaVu Sans", "font.size": 11})
+    with style, atomic_path(path) as temporary:
         shown = lines(kind)
+        height = HEIGHT + HEIGHT_PER_LINE * len(shown)
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - RIGHT / WIDTH, 1 - TOP / height)
+        axes = figure.add_subplot()
         _draw_axes(axes, kind, [entry for line in shown for entry in line.entries])
         colours = _draw_lines(axes, shown)
         _draw_labels(axes, shown, colours)
@@ -153,27 +160,39 @@ def _draw_axes(axes: Axes, kind: Kind, entries: Sequence[Entry]) -> None:
 
 def _draw_lines(axes: Axes, shown: Sequence[Line]) -> list[str]:
     """Every line with its points; the colours, in the lines' order."""
-    designs = list(dict.fromkeys(line.label.removesuffix(", SSLD") for line in shown))
-    colours: list[str] = []
+    styles = _styles(axes, shown)
     for line in shown:
-        index = designs.index(line.label.removesuffix(", SSLD"))
-        colour = COLOURS[index % len(COLOURS)]
+        colour, marker = styles[line.design]
         x, y = zip(*map(_point, line.entries), strict=True)
-        axes.plot(x, y, color=colour, linewidth=1.4, linestyle=(0, (4, 2.5)) if line.ssld else "-", alpha=0.75)
-        marker, size = (SSLD_MARKER, 10) if line.ssld else (MARKERS[index % len(MARKERS)], 5.5)
+        axes.plot(x, y, color=colour, linewidth=1.4, linestyle=SSLD_DASHES if line.ssld else "-", alpha=0.75)
+        marker, size = (SSLD_MARKER, 10) if line.ssld else (marker, 5.5)
         for entry in line.entries:
             axes.plot(*_point(entry), marker, markersize=size, color=colour, markeredgewidth=0, gid=entry.name)
-        colours.append(colour)
     if any(line.ssld for line in shown):
-        axes.plot([], [], marker=SSLD_MARKER, markersize=10, linewidth=1.4, linestyle=(0, (4, 2.5)), color=INK)
-        axes.legend(axes.get_lines()[-1:], ["weights distilled with SSLD"], frameon=False, labelcolor=INK, loc="lower right")
-    return colours
+        (key,) = axes.plot([], [], SSLD_MARKER, markersize=10, linewidth=1.4, linestyle=SSLD_DASHES, color=INK)
+        axes.legend([key], ["weights distilled with SSLD"], frameon=False, labelcolor=INK, loc="lower right")
+    return [styles[line.design][0] for line in shown]
+
+
+def _styles(axes: Axes, shown: Sequence[Line]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker per design: where colours have run out, the one whose lines are farthest away."""
+    styles: dict[str, tuple[str, str]] = {}
+    used: dict[str, list[Pixels]] = {colour: [] for colour in COLOURS}
+    for line in shown:
+        path = _path(axes, line)
+        if line.design not in styles:
+            colour = max(
+                COLOURS, key=lambda colour: min((_distance(path, other) for other in used[colour]), default=inf)
+            )
+            styles[line.design] = colour, MARKERS[len(styles) % len(MARKERS)]
+        used[styles[line.design][0]].append(path)
+    return styles
 
 
 def _draw_labels(axes: Axes, shown: Sequence[Line], colours: Sequence[str]) -> None:
     """A name beside each line, where it covers least."""
     points = [axes.transData.transform([_point(entry) for entry in line.entries]) for line in shown]
-    paths = [np.concatenate([line[:1], *(_between(a, b) for a, b in pairwise(line))]) for line in points]
+    paths = [_path(axes, line) for line in shown]
     frame = np.asarray(axes.get_window_extent().extents)
     legend = axes.get_legend()
     fixed = [] if legend is None else [np.asarray(legend.get_window_extent().extents)]
@@ -204,17 +223,22 @@ def _places(points: Pixels, width: float, height: float) -> Iterator[tuple[float
     """Where a line's label may stand, and how unwelcome that is: near its last point is best, then near its first."""
     for number, (x, y) in enumerate(points):
         late = 0 if number == len(points) - 1 else 3 if number == 0 else 4
-        for distance in (8, 16, 26):
+        for distance in (8, 14, 22):
             for dx, dy in ((1, 0), (1, -1), (1, 1), (0, -1), (0, 1), (-1, 1), (-1, -1), (-1, 0)):
                 left = x + dx * distance - (width / 2, 0, width)[dx]
                 low = y + dy * distance - (height / 2, 0, height)[dy]
                 yield late + distance / 4, np.array([left, low, left + width, low + height])
 
 
-def _between(a: Pixels, b: Pixels) -> Pixels:
-    """Points from `a` to `b`, four pixels apart, without `a`."""
-    steps = int(np.hypot(*(b - a)) / 4) + 1
-    return a + (b - a) * np.arange(1, steps + 1)[:, None] / steps
+def _path(axes: Axes, line: Line) -> Pixels:
+    """Points all along a line, [N, 2], at most four pixels apart."""
+    points = axes.transData.transform([_point(entry) for entry in line.entries])
+    steps = [np.linspace(a, b, int(np.hypot(*(b - a)) / 4) + 2) for a, b in pairwise(points)]
+    return np.concatenate([points[:1], *steps])
+
+
+def _distance(a: Pixels, b: Pixels) -> float:
+    return float(np.hypot(*(a[:, None] - b).transpose(2, 0, 1)).min())
 
 
 def _inside(box: Pixels, points: Pixels, margin: float) -> int:
