@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torchclas.layers.drop_path import DropPath
 from torchclas.layers.mlp import MLP
 
+# What the published files call the parts of a block.
+BLOCK_RENAMES = (("attention", "attn"), ("mlp.expand", "mlp.fc1"), ("mlp.project", "mlp.fc2"), ("project", "proj"))
+
 
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)).
@@ -31,8 +34,10 @@ class TransformerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def init_linear_layers(network: nn.Module) -> None:
-    """Weights from a normal of deviation 0.02 cut off at ±2, no biases: what every vision transformer starts from."""
+def init_linear_layers(network: nn.Module, *others: nn.Parameter) -> None:
+    """Weights, and `others`, from a normal of deviation 0.02; no biases: what every vision transformer starts from."""
+    for parameter in others:
+        nn.init.trunc_normal_(parameter, std=0.02)
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

@@ -14,11 +14,14 @@ depth, without that network's halved bottlenecks.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
-from torchclas.layers.residual import Residual, projection
+from torchclas.layers.conv import global_pool
+from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.residual import projection
+from torchclas.layers.resnet import basic, bottleneck, residual_stages, resnet_stem
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
 # Blocks per stage: ResNet table 1; 200 layers: arXiv 1603.05027; SENet-154: SENet table 9.
@@ -32,23 +35,6 @@ DEPTHS = {
     200: (3, 12, 48, 3),
 }
 SE_REDUCTION = 16
-
-
-def basic(in_channels: int, width: int, out_channels: int, stride: int, groups: int) -> list[nn.Module]:
-    """Two 3×3 convolutions: the branch of the 18- and 34-layer networks."""
-    return [
-        ConvNormAct(in_channels, width, 3, stride, groups=groups),
-        ConvNormAct(width, out_channels, 3, act=None),
-    ]
-
-
-def bottleneck(in_channels: int, width: int, out_channels: int, stride: int, groups: int) -> list[nn.Module]:
-    """1×1, 3×3 (grouped in ResNeXt), 1×1 convolution: the branch of the deeper networks."""
-    return [
-        ConvNormAct(in_channels, width, 1),
-        ConvNormAct(width, width, 3, stride, groups=groups),
-        ConvNormAct(width, out_channels, 1, act=None),
-    ]
 
 
 class ResNet(Network):
@@ -72,33 +58,21 @@ class ResNet(Network):
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
-        if stem:
-            widths = (in_channels, *stem)
-            stem_convs = [ConvNormAct(widths[i], widths[i + 1], 3, 2 if i == 0 else 1) for i in range(len(stem))]
-        else:
-            stem_convs = [ConvNormAct(in_channels, 64, 7, 2)]
-        self.stem = nn.Sequential(*stem_convs, nn.MaxPool2d(3, 2, padding=1))
-
+        self.stem = resnet_stem(in_channels, stem)
         convs, expansion = (basic, 1) if layers < 50 else (bottleneck, 4)
+
+        def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
+            hidden = groups * width * out_channels // (64 * expansion)
+            gate = [SqueezeExcite(out_channels, out_channels // SE_REDUCTION)] if se else []
+            return nn.Sequential(*convs(channels, hidden, out_channels, stride, groups=groups), *gate)
+
+        rows = [(depth, 64 * expansion << i, 1 if i == 0 else 2) for i, depth in enumerate(DEPTHS[layers])]
         channels = stem[-1] if stem else 64
-        stages: list[Stage] = []
-        for i, depth in enumerate(DEPTHS[layers]):
-            blocks: list[Residual] = []
-            out_channels = 64 * expansion << i
-            for j in range(depth):
-                stride = 2 if i > 0 and j == 0 else 1
-                branch = convs(channels, groups * width << i, out_channels, stride, groups)
-                if se:
-                    branch.append(SqueezeExcite(out_channels, out_channels // SE_REDUCTION))
-                shortcut = projection(channels, out_channels, stride, pooled=vd) if j == 0 else None
-                blocks.append(Residual(nn.Sequential(*branch), shortcut))
-                channels = out_channels
-            stages.append(Stage(*blocks))
-        self.stages = nn.Sequential(*stages)
+        self.stages = residual_stages(channels, rows, branch, shortcut=partial(projection, pooled=vd))
         self.neck = nn.Identity()
         self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, 64 * expansion << i) for i in range(4))
-        self.num_features = channels
+        self.feature_info = tuple(FeatureInfo(i, 4 << i, out_channels) for i, (_, out_channels, _) in enumerate(rows))
+        self.num_features = rows[-1][1]
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 

@@ -16,7 +16,7 @@ from torchclas.layers.attention import Attention, merge_heads, split_heads
 from torchclas.layers.conv import global_pool
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, resize_grid, to_windows
-from torchclas.layers.transformer import TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates, init_linear_layers
 
 PATCH = 4
 MLP_RATIO = 4
@@ -161,10 +161,8 @@ class SwinTransformer(Network):
     def init_weights(self) -> None:
         """Normals of deviation 0.02 for biases by offset and linear layers; He's for the patch embedding."""
         super().init_weights()
-        init_linear_layers(self)
-        for module in self.modules():
-            if isinstance(module, WindowAttention):
-                nn.init.trunc_normal_(module.biases, std=0.02)
+        attentions = [module for module in self.modules() if isinstance(module, WindowAttention)]
+        init_linear_layers(self, *(attention.biases for attention in attentions))
 
 
 # Section 3.3. Stochastic depth is the published code's, which departs from the paper's for small (0.3) and base at 384.
@@ -195,10 +193,7 @@ RENAMES: Renames = {
         ("attention.biases", "attn.relative_position_bias_table"),
         ("attention.index", "attn.relative_position_index"),
         ("attention.mask", "attn_mask"),
-        ("attention", "attn"),
-        ("mlp.expand", "mlp.fc1"),
-        ("mlp.project", "mlp.fc2"),
-        ("project", "proj"),
+        *BLOCK_RENAMES,
         ("neck.0", "norm"),
         ("classifier", "head"),
     ),

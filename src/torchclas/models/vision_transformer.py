@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchclas.layers.attention import Attention
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, PatchEmbedding, resize_position_embedding
-from torchclas.layers.transformer import TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates, init_linear_layers
 
 # Blocks are grouped so that `features` has four depths to choose from, as dense prediction wants them.
 STAGES = 4
@@ -35,13 +35,10 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] → [N, prefix + H / patch · W / patch, C]."""
-        patches = self.patches(x).flatten(1, 2)
-        prefix = [
-            token.expand(x.shape[0], -1, -1)
-            for token in (self.class_token, self.distillation_token)
-            if token is not None
-        ]
-        return torch.cat((*prefix, patches), 1) + self.position
+        leading = self.class_token
+        if self.distillation_token is not None:
+            leading = torch.cat((leading, self.distillation_token), 1)
+        return torch.cat((leading.expand(x.shape[0], -1, -1), self.patches(x).flatten(1, 2)), 1) + self.position
 
 
 class VisionTransformer(Network):
@@ -112,9 +109,7 @@ class VisionTransformer(Network):
     def init_weights(self) -> None:
         """Normals of deviation 0.02 for tokens, positions and linear layers; He's for the patch embedding."""
         super().init_weights()
-        init_linear_layers(self)
-        for parameter in self.stem.parameters(recurse=False):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        init_linear_layers(self, *self.stem.parameters(recurse=False))
 
 
 class DistilledVisionTransformer(VisionTransformer):
@@ -175,10 +170,7 @@ RENAMES: Renames = {
         ("stem.distillation_token", "dist_token"),
         ("stem.position", "pos_embed"),
         ("stages.{s}.{b}", "blocks.{n}"),
-        ("attention", "attn"),
-        ("mlp.expand", "mlp.fc1"),
-        ("mlp.project", "mlp.fc2"),
-        ("project", "proj"),
+        *BLOCK_RENAMES,
         ("neck", "norm"),
         ("classifier", "head"),
         ("classifier_distilled", "head_dist"),

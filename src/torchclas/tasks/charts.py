@@ -28,6 +28,7 @@ DEVICES: dict[Kind, str] = {"server": "v100", "mobile": "sd855", "transformer": 
 LINES = {
     "ResNet50_vc": "ResNet_vc",
     "ResNet*_vd*": "ResNet_vd",
+    "MobileNetV3_large_*_int8": "MobileNetV3 large, int8",
     "MobileNetV3_large_*": "MobileNetV3 large",
     "MobileNetV3_small_*": "MobileNetV3 small",
     "ResNeXt*_vd_32x4d": "ResNeXt_vd 32x4d",
@@ -176,16 +177,16 @@ def _draw_lines(axes: Axes, shown: Sequence[Line]) -> list[str]:
 
 def _styles(axes: Axes, shown: Sequence[Line]) -> dict[str, tuple[str, str]]:
     """A colour and a marker per design: where colours have run out, the one whose lines are farthest away."""
+    paths: dict[str, list[Pixels]] = {}
+    for line in shown:
+        paths.setdefault(line.design, []).append(_path(axes, line))
     styles: dict[str, tuple[str, str]] = {}
     used: dict[str, list[Pixels]] = {colour: [] for colour in COLOURS}
-    for line in shown:
-        path = _path(axes, line)
-        if line.design not in styles:
-            colour = max(
-                COLOURS, key=lambda colour: min((_distance(path, other) for other in used[colour]), default=inf)
-            )
-            styles[line.design] = colour, MARKERS[len(styles) % len(MARKERS)]
-        used[styles[line.design][0]].append(path)
+    for design, parts in paths.items():
+        path = np.concatenate(parts)
+        colour = max(COLOURS, key=lambda colour: min((_distance(path, other) for other in used[colour]), default=inf))
+        styles[design] = colour, MARKERS[len(styles) % len(MARKERS)]
+        used[colour].append(path)
     return styles
 
 
@@ -201,9 +202,10 @@ def _draw_labels(axes: Axes, shown: Sequence[Line], colours: Sequence[str]) -> N
         axes.text(0, 0, line.label, color=colour, fontsize=10.5, transform=None, va="bottom")
         for line, colour in zip(shown, colours, strict=True)
     ]
+    in_need = sorted(range(len(shown)), key=lambda i: len(shown[i].entries))  # a single point has few places
     for _ in range(PASSES):  # once all have a place, a label may find a better one
-        for i, label in enumerate(labels):
-            extent = label.get_window_extent()
+        for i in in_need:
+            extent = labels[i].get_window_extent()
             others = [*fixed, *(box for j, box in boxes.items() if j != i)]
 
             def cost(place: tuple[float, Pixels], own: int = i, others: list[Pixels] = others) -> float:
@@ -211,8 +213,9 @@ def _draw_labels(axes: Axes, shown: Sequence[Line], colours: Sequence[str]) -> N
                 outside = np.any(box[:2] < frame[:2]) or np.any(box[2:] > frame[2:])
                 overlaps = sum(bool(np.all(box[:2] < other[2:]) and np.all(other[:2] < box[2:])) for other in others)
                 markers = sum(_inside(box, marks, 6) for marks in points)
+                near = sum(_inside(box, marks, 14) for j, marks in enumerate(points) if j != own)
                 crossed = sum(_inside(box, path, 2) * (0.3 if j == own else 1) for j, path in enumerate(paths))
-                return 1000 * outside + 300 * overlaps + 25 * markers + crossed + preference
+                return 1000 * outside + 300 * overlaps + 25 * markers + 4 * near + crossed + preference
 
             _, boxes[i] = min(_places(points[i], extent.width, extent.height), key=cost)
     for i, label in enumerate(labels):
@@ -227,7 +230,7 @@ def _places(points: Pixels, width: float, height: float) -> Iterator[tuple[float
             for dx, dy in ((1, 0), (1, -1), (1, 1), (0, -1), (0, 1), (-1, 1), (-1, -1), (-1, 0)):
                 left = x + dx * distance - (width / 2, 0, width)[dx]
                 low = y + dy * distance - (height / 2, 0, height)[dy]
-                yield late + distance / 4, np.array([left, low, left + width, low + height])
+                yield late + distance / 3, np.array([left, low, left + width, low + height])
 
 
 def _path(axes: Axes, line: Line) -> Pixels:
