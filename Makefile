@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Idle OpenMP threads that spin make a shared machine several times slower.
 export GOMP_SPINCOUNT := 0
 
-.PHONY: setup demo test check parity sweep clean
+.PHONY: setup demo test check docs parity sweep clean
 
 setup: $(READY)
 
@@ -32,6 +32,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/python docs/generate.py
 
 parity: setup
 	$(BIN)/python -m tests.parity.sweep --write docs/parity.md

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, TypeVar, cast, get_args, overload
+from typing import Literal
 
 from torchclas.errors import Error, UnknownNameError
+from torchclas.tables import Table, mapping, one_of, positive, positive_integer, sequence, text, texts, truth
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,10 +23,6 @@ Backend = Literal["opencv", "pillow"]
 Layout = Literal["current", "original", "lukemelas", "paddle-onnx"]
 Labels = Literal["imagenet1k", "imagenet22k", "orientation"]
 Kind = Literal["server", "mobile", "transformer", "other"]
-
-T = TypeVar("T")
-D = TypeVar("D")
-_REQUIRED = object()
 
 
 class CatalogError(Error, ValueError):
@@ -56,7 +51,7 @@ class Preset:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Preset:
         """Inverse of `to_dict`; raises `CatalogError` for unknown, missing or wrong values."""
-        return _read_preset(_Table("preset", values))
+        return _read_preset(Table("preset", values, CatalogError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +193,13 @@ def catalog() -> Catalog:
     return parse(resources.files("torchclas").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
-def parse(text: str) -> Catalog:
+def parse(content: str) -> Catalog:
     """Read and validate a catalog in the format `catalog.toml` describes; raises `CatalogError`."""
     try:
-        top = _Table("catalog", tomllib.loads(text))
+        top = Table("catalog", tomllib.loads(content), CatalogError)
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"catalog: not valid TOML: {error}") from error
-    base_url = top.take("base_url", _text)
+    base_url = top.take("base_url", text)
     devices = {table.name: _read_device(table) for table in top.tables("device")}
     presets = {table.name: _read_preset(table) for table in top.tables("preset")}
     groups = {table.name: _read_group(table) for table in top.tables("group")}
@@ -212,7 +207,7 @@ def parse(text: str) -> Catalog:
     all_series: list[Series] = []
     all_entries: list[Entry] = []
     for table in top.tables("series"):
-        defaults = table.take("defaults", _mapping, dict[str, object]())
+        defaults = table.take("defaults", mapping, dict[str, object]())
         rows = list(table.tables("models"))
         series = _read_series(table, groups, papers)
         all_series.append(series)
@@ -233,12 +228,12 @@ def _index(rows: list[Entry]) -> dict[str, Entry]:
     return index
 
 
-def _read_preset(table: _Table) -> Preset:
+def _read_preset(table: Table) -> Preset:
     preset = Preset(
-        resize_short=table.take("resize_short", _positive_integer),
-        crop_size=table.take("crop_size", _positive_integer),
-        interpolation=table.take("interpolation", _one_of(Interpolation)),
-        backend=table.take("backend", _one_of(Backend)),
+        resize_short=table.take("resize_short", positive_integer),
+        crop_size=table.take("crop_size", positive_integer),
+        interpolation=table.take("interpolation", one_of(Interpolation)),
+        backend=table.take("backend", one_of(Backend)),
         mean=table.take("mean", _rgb),
         std=table.take("std", _rgb),
     )
@@ -250,81 +245,81 @@ def _read_preset(table: _Table) -> Preset:
     return preset
 
 
-def _read_device(table: _Table) -> Device:
-    device = Device(table.name, table.take("title", _text), table.take("columns", _texts))
+def _read_device(table: Table) -> Device:
+    device = Device(table.name, table.take("title", text), table.take("columns", texts))
     table.close()
     return device
 
 
-def _read_group(table: _Table) -> Group:
+def _read_group(table: Table) -> Group:
     group = Group(
         id=table.name,
-        kind=table.take("kind", _one_of(Kind)),
-        title=table.take("title", _text),
-        title_zh=table.take("title_zh", _text),
+        kind=table.take("kind", one_of(Kind)),
+        title=table.take("title", text),
+        title_zh=table.take("title_zh", text),
     )
     table.close()
     return group
 
 
-def _read_paper(table: _Table) -> Paper:
+def _read_paper(table: Table) -> Paper:
     paper = Paper(
-        title=table.take("title", _text),
-        authors=table.take("authors", _text),
-        venue=table.take("venue", _text),
-        year=table.take("year", _positive_integer),
-        url=table.take("url", _text),
+        title=table.take("title", text),
+        authors=table.take("authors", text),
+        venue=table.take("venue", text),
+        year=table.take("year", positive_integer),
+        url=table.take("url", text),
     )
     table.close()
     return paper
 
 
-def _read_series(table: _Table, groups: Mapping[str, Group], papers: Mapping[str, Paper]) -> Series:
-    title = table.take("title", _text)
+def _read_series(table: Table, groups: Mapping[str, Group], papers: Mapping[str, Paper]) -> Series:
+    title = table.take("title", text)
     series = Series(
         id=table.name,
         title=title,
-        title_zh=table.take("title_zh", _text, title),
-        group=table.defined("group", table.take("group", _text), groups),
-        papers=tuple(table.defined("papers", paper, papers) for paper in table.take("papers", _texts)),
-        note=table.take("note", _text, ""),
+        title_zh=table.take("title_zh", text, title),
+        group=table.defined("group", table.take("group", text), groups),
+        papers=tuple(table.defined("papers", paper, papers) for paper in table.take("papers", texts)),
+        note=table.take("note", text, ""),
     )
     table.close()
     return series
 
 
 def _read_entry(
-    row: _Table, series: Series, base_url: str, presets: Mapping[str, Preset], devices: Mapping[str, Device]
+    row: Table, series: Series, base_url: str, presets: Mapping[str, Preset], devices: Mapping[str, Device]
 ) -> Entry:
-    arch = row.take("arch", _text, row.name)
+    arch = row.take("arch", text, row.name)
     weights, alternates = _read_weights(row, base_url)
     entry = Entry(
         name=row.name,
         arch=arch,
         series=series,
-        preset=row.defined("preset", row.take("preset", _text, "imagenet_224"), presets),
-        num_classes=row.take("num_classes", _positive_integer, 1000),
-        labels=row.take("labels", _one_of(Labels), "imagenet1k"),
+        preset=row.defined("preset", row.take("preset", text, "imagenet_224"), presets),
+        num_classes=row.take("num_classes", positive_integer, 1000),
+        labels=row.take("labels", one_of(Labels), "imagenet1k"),
         weights=weights,
         alternates=alternates,
         top1=row.take("top1", _percent, None),
         top5=row.take("top5", _percent, None),
-        gflops=row.take("gflops", _positive, None),
-        params_m=row.take("params_m", _positive, None),
+        gflops=row.take("gflops", positive, None),
+        params_m=row.take("params_m", positive, None),
         latency=dict(_read_latency(row, devices)),
-        recipe=row.take("recipe", _text, arch) or None,
-        note=row.take("note", _text, ""),
+        recipe=row.take("recipe", text, arch) or None,
+        note=row.take("note", text, ""),
     )
     row.close()
     return entry
 
 
-def _read_weights(row: _Table, base_url: str) -> tuple[WeightsFile | None, tuple[WeightsFile, ...]]:
-    layout: Layout = row.take("layout", _one_of(Layout), "current")
-    package = row.take("package", _text, None)
-    folder = row.take("folder", _text, "")
-    file = row.take("file", _text, f"{row.name}_pretrained.pdparams")
-    has_twin = row.take("twin", _truth, False)
+def _read_weights(row: Table, base_url: str) -> tuple[WeightsFile | None, tuple[WeightsFile, ...]]:
+    layout: Layout = row.take("layout", one_of(Layout), "current")
+    package = row.take("package", text, None)
+    folder = row.take("folder", text, "")
+    file = row.take("file", text, f"{row.name}_pretrained.pdparams")
+    has_twin = row.take("twin", truth, False)
     if not file:
         return None, ()
     if package is not None:
@@ -334,7 +329,7 @@ def _read_weights(row: _Table, base_url: str) -> tuple[WeightsFile | None, tuple
     return weights, (twin,) if has_twin else ()
 
 
-def _read_latency(row: _Table, devices: Mapping[str, Device]) -> Iterator[tuple[str, tuple[float, ...]]]:
+def _read_latency(row: Table, devices: Mapping[str, Device]) -> Iterator[tuple[str, tuple[float, ...]]]:
     for device in devices.values():
         key = f"{device.id}_ms"
         milliseconds = row.take(key, _numbers, None)
@@ -345,82 +340,7 @@ def _read_latency(row: _Table, devices: Mapping[str, Device]) -> Iterator[tuple[
         yield device.id, milliseconds
 
 
-class _Table:
-    """A TOML table that is being read: every key is taken once, with its type; `close` rejects the rest."""
-
-    def __init__(self, name: str, values: Mapping[str, object]) -> None:
-        self.name = name
-        self._values = dict(values)
-        self._known: list[str] = []
-
-    def error(self, key: str, problem: str) -> CatalogError:
-        return CatalogError(f"{self.name}: {key}: {problem}")
-
-    def fill(self, defaults: Mapping[str, object]) -> None:
-        self._values = {**defaults, **self._values}
-
-    @overload
-    def take(self, key: str, read: Callable[[object], T]) -> T: ...
-    @overload
-    def take(self, key: str, read: Callable[[object], T], default: D) -> T | D: ...
-    def take(self, key: str, read: Callable[[object], Any], default: object = _REQUIRED) -> Any:
-        self._known.append(key)
-        if key not in self._values:
-            if default is _REQUIRED:
-                raise self.error(key, "is missing")
-            return default
-        value = self._values.pop(key)
-        try:
-            return read(value)
-        except ValueError as error:
-            raise self.error(key, f"must be {error}, not {value!r}") from None
-
-    def tables(self, key: str) -> Iterator[_Table]:
-        for name, value in self.take(key, _mapping).items():
-            if not isinstance(value, Mapping):
-                raise self.error(f"{key}.{name}", f"must be a table, not {value!r}")
-            yield _Table(name, cast(Mapping[str, object], value))
-
-    def defined(self, key: str, name: str, known: Mapping[str, T]) -> T:
-        if name not in known:
-            raise self.error(key, f"{name!r} is not defined{_nearest(name, known)}")
-        return known[name]
-
-    def close(self) -> None:
-        for key in self._values:
-            raise self.error(key, f"unknown key{_nearest(key, self._known)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {match[0]}?" if match else ""
-
-
-# Readers of values: they return the value with its type, or raise ValueError with what it must be.
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("text")
-    return value
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _positive_integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise ValueError("a positive integer")
-    return value
-
-
-def _positive(value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ValueError("a positive number")
-    return float(value)
+# Readers of values that only the catalog has.
 
 
 def _percent(value: object) -> float:
@@ -429,24 +349,8 @@ def _percent(value: object) -> float:
     return float(value)
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise ValueError("a table")
-    return cast(Mapping[str, object], value)
-
-
-def _list(value: object) -> Sequence[object]:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("a list")
-    return cast(Sequence[object], value)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(_text(item) for item in _list(value))
-
-
 def _numbers(value: object) -> tuple[float, ...]:
-    return tuple(_positive(item) for item in _list(value))
+    return tuple(positive(item) for item in sequence(value))
 
 
 def _rgb(value: object) -> tuple[float, float, float]:
@@ -457,14 +361,3 @@ def _rgb(value: object) -> tuple[float, float, float]:
             return float(red), float(green), float(blue)
         case _:
             raise ValueError("three numbers in 0..1")
-
-
-def _one_of(choices: object) -> Callable[[object], Any]:
-    allowed = get_args(choices)
-
-    def read(value: object) -> Any:
-        if value not in allowed:
-            raise ValueError("one of " + ", ".join(allowed))
-        return value
-
-    return read

@@ -108,7 +108,7 @@ def info(
     entry = catalog.find(name)
     computed: dict[str, int] = {}
     if compute:
-        from torchclas.models.complexity import complexity
+        from torchclas.complexity import complexity
 
         cost = complexity(entry.arch, num_classes=entry.num_classes, size=entry.preset.crop_size)
         computed = {"parameters": cost.params, "multiply_adds": cost.macs}
@@ -207,6 +207,22 @@ def evaluate(
     )
     task.print_report(report, _stdout())
     return 0 if report.complete else 1
+
+
+@app.command(name="recipe")
+def show_recipe(
+    name: Annotated[str, Parameter(help="A model or an architecture, ssld, ssld_finetune, fixres or finetune.")],
+    /,
+    *,
+    set: Annotated[  # noqa: A002 - the option's name
+        tuple[str, ...],
+        Parameter(negative="", show_default=False, help="Change a setting: --set optimizer.lr=0.05; may be repeated."),
+    ] = (),
+) -> None:
+    """Print the recipe that a model is trained by, as TOML: optimizer, schedule, augmentation, source."""
+    from torchclas.tasks.recipe import recipe_file
+
+    print(recipe_file(name, set), end="")
 
 
 @app.command

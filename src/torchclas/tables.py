@@ -51,6 +51,11 @@ class Table:
         except ValueError as error:
             raise self.error(key, f"must be {error}, not {value!r}") from None
 
+    def rest(self) -> dict[str, object]:
+        """Take all other keys, as they are."""
+        rest, self._values = self._values, {}
+        return rest
+
     def tables(self, key: str) -> Iterator[Table]:
         """The tables inside the table at `key`, each named by its own key."""
         for name, value in self.take(key, mapping).items():
@@ -139,7 +144,7 @@ def one_of(choices: object) -> Callable[[object], Any]:
 
     def read(value: object) -> Any:
         if value not in allowed:
-            raise ValueError("one of " + ", ".join(allowed))
+            raise ValueError("one of " + ", ".join(choice or '""' for choice in allowed))
         return value
 
     return read

@@ -37,7 +37,7 @@ class Outcome:
 def check(arch: str, layout: str) -> Outcome:
     """float64 first, which separates a wrong graph from rounding, then float32."""
     case = golden(arch, layout)
-    usual, other_size = case.images(), other_sizes().get(arch, 0)
+    usual, other_size = case.images(), other_sizes()[arch]
     errors: dict[str, float] = {}
     other_errors: dict[str, float] = {}
     with TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def check(arch: str, layout: str) -> Outcome:
         for dtype in ("float64", "float32"):
             network, _ = loaded(arch, path, getattr(torch, dtype))
             errors[dtype] = relative_error(logits(network, usual, dtype), case.logits())
-            if layout == "current" and other_size:  # the other layout's values differ, so they have logits of their own
+            if layout == "current":  # the other layout's values differ, so they have logits of their own
                 other_errors[dtype] = relative_error(logits(network, case.other_images(), dtype), case.other_logits())
             del network
             gc.collect()  # the largest network holds 7 GB in float64

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.parity.check import Outcome, check
 from tests.parity.golden import cases, golden
-from torchclas.models.complexity import complexity
+from torchclas.complexity import complexity
 
 PAGE = """# Parity
 

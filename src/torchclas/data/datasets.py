@@ -1,15 +1,48 @@
-"""Labelled images: class folders and PaddleClas list files."""
+"""Labelled images: class folders and PaddleClas list files, and what else there is to be read as one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from torchclas.data.sources import SUFFIXES, expand
+import numpy as np
+import numpy.typing as npt
+
+from torchclas.data.sources import SUFFIXES, expand, read
 from torchclas.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+
+
+class LabelledImages(Protocol):
+    """Images with labels in a fixed order, any of which can be read at once; `Dataset` and the shards are such."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names that the labels index, where the data says so."""
+        ...
+
+    @property
+    def labels(self) -> Indices:
+        """The class of every image, [N]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call an image in a message."""
+        ...
+
+    def key(self, index: int) -> str:
+        """What an image is called within its data set, wherever that is kept."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """Return the image's file; raises ImageError with the reason alone."""
+        ...
 
 
 class Sample(NamedTuple):
@@ -21,10 +54,67 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled samples; `classes` are the names that the labels index, where the data says so."""
+    """Labelled samples; `classes` are the names that the labels index, where the data says so.
+
+    `root` is the folder that all paths begin with, where there is one.
+    """
 
     samples: list[Sample]
     classes: tuple[str, ...] | None = None
+    root: str = ""
+
+    @property
+    def labels(self) -> Indices:
+        """The class of every image, [N]; computed anew each time."""
+        return np.fromiter((label for _, label in self.samples), np.int64, len(self.samples))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        """The path."""
+        return self.samples[index].path
+
+    def key(self, index: int) -> str:
+        """The path below `root`."""
+        return self.samples[index].path.removeprefix(self.root).lstrip(os.sep).replace(os.sep, "/")
+
+    def read(self, index: int) -> bytes:
+        """Return the image's file; raises ImageError with the reason alone."""
+        return read(self.samples[index].path)
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some of the images of a data set, in the order of `indices`."""
+
+    images: LabelledImages
+    indices: Indices
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Those of the whole."""
+        return self.images.classes
+
+    @property
+    def labels(self) -> Indices:
+        """The class of every image, [N]; computed anew each time."""
+        return self.images.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        """What the whole calls it."""
+        return self.images.name(int(self.indices[index]))
+
+    def key(self, index: int) -> str:
+        """What the whole calls it."""
+        return self.images.key(int(self.indices[index]))
+
+    def read(self, index: int) -> bytes:
+        """Return the image's file; raises ImageError with the reason alone."""
+        return self.images.read(int(self.indices[index]))
 
 
 def class_folders(root: str | Path, *, class_ids: Sequence[str] | None = None) -> Dataset:
@@ -55,7 +145,7 @@ def class_folders(root: str | Path, *, class_ids: Sequence[str] | None = None) -
     ]
     if not samples:
         raise DataError(f"{root}: none of its {len(names)} class folders holds an image")
-    return Dataset(samples, classes)
+    return Dataset(samples, classes, str(root))
 
 
 def list_file(
@@ -67,6 +157,23 @@ def list_file(
 
     Raises DataError, with the line: a missing, non-integer or out-of-range label; an unreadable or empty list.
     """
+    samples: list[Sample] = []
+    for sample in list_lines(path, root=root, delimiter=delimiter, num_classes=num_classes):
+        if isinstance(sample, DataError):
+            raise sample
+        samples.append(sample)
+    if not samples:
+        raise DataError(f"{path}: the list is empty")
+    return Dataset(samples, root=str(Path(path).parent if root is None else root))
+
+
+def list_lines(
+    path: str | Path, *, root: str | Path | None = None, delimiter: str = " ", num_classes: int | None = None
+) -> Iterator[Sample | DataError]:
+    """Yield what `list_file` reads from each line, or what is wrong with it.
+
+    Raises DataError: an unreadable list.
+    """
     path = Path(path)
     root = path.parent if root is None else Path(root)
     if not delimiter:
@@ -75,25 +182,24 @@ def list_file(
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")  # file names may be any bytes
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    samples: list[Sample] = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
         if not line:
             continue
         name, found, label = line.rpartition(delimiter)
         if not found:
-            raise DataError(f"{path}:{number}: no label; expected a path, {delimiter!r} and a label, got {line!r}")
+            yield DataError(f"{path}:{number}: no label; expected a path, {delimiter!r} and a label, got {line!r}")
+            continue
         try:
             index = int(label)
         except ValueError:
-            raise DataError(f"{path}:{number}: the label {label!r} is not an integer") from None
+            yield DataError(f"{path}:{number}: the label {label!r} is not an integer")
+            continue
         if index < 0 or (num_classes is not None and index >= num_classes):
             last = "" if num_classes is None else num_classes - 1
-            raise DataError(f"{path}:{number}: the label {index} is out of range 0..{last}")
-        samples.append(Sample(os.path.join(root, name.strip()), index))  # noqa: PTH118 - a million of them
-    if not samples:
-        raise DataError(f"{path}: the list is empty")
-    return Dataset(samples)
+            yield DataError(f"{path}:{number}: the label {index} is out of range 0..{last}")
+            continue
+        yield Sample(os.path.join(root, name.strip()), index)  # noqa: PTH118 - a million of them
 
 
 def _own_classes(root: Path, names: list[str], class_ids: Sequence[str] | None) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from torchclas.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Which device a chart of each kind is about. Of a device's columns the first one is drawn: one image, one thread.
 DEVICES: dict[Kind, str] = {"server": "v100", "mobile": "sd855", "transformer": "v100"}
@@ -67,7 +68,6 @@ LEFT, RIGHT, BOTTOM, TOP = 56, 16, 50, 14
 PASSES = 3
 TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 
-
 Pixels = npt.NDArray[np.float64]
 
 
@@ -108,22 +108,27 @@ def draw(kind: Kind, path: Path) -> None:
     """
     try:
         import matplotlib as mpl
-        from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError("matplotlib", "'torchclas[plot]'") from None
 
     style = mpl.rc_context({"svg.hashsalt": kind, "font.family": "DejaVu Sans", "font.size": 11})
     with style, atomic_path(path) as temporary:
-        shown = lines(kind)
-        height = HEIGHT + HEIGHT_PER_LINE * len(shown)
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
-        figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - RIGHT / WIDTH, 1 - TOP / height)
-        axes = figure.add_subplot()
-        _draw_axes(axes, kind, [entry for line in shown for entry in line.entries])
-        colours = _draw_lines(axes, shown)
-        _draw_labels(axes, shown, colours)
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(temporary, format=path.suffix[1:], transparent=True, metadata=metadata)
+        plot(kind).savefig(temporary, format=path.suffix[1:], transparent=True, metadata=metadata)
+
+
+def plot(kind: Kind) -> Figure:
+    """The chart of this kind as a figure of 72 pixels per inch."""
+    from matplotlib.figure import Figure
+
+    shown = lines(kind)
+    height = HEIGHT + HEIGHT_PER_LINE * len(shown)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - RIGHT / WIDTH, 1 - TOP / height)
+    axes = figure.add_subplot()
+    _draw_axes(axes, kind, [entry for line in shown for entry in line.entries])
+    _draw_labels(axes, shown, _draw_lines(axes, shown))
+    return figure
 
 
 def _design(entry: Entry) -> str:
@@ -194,6 +199,7 @@ def _draw_labels(axes: Axes, shown: Sequence[Line], colours: Sequence[str]) -> N
     """A name beside each line, where it covers least."""
     points = [axes.transData.transform([_point(entry) for entry in line.entries]) for line in shown]
     paths = [_path(axes, line) for line in shown]
+    all_points, all_paths = np.concatenate(points), np.concatenate(paths)
     frame = np.asarray(axes.get_window_extent().extents)
     legend = axes.get_legend()
     fixed = [] if legend is None else [np.asarray(legend.get_window_extent().extents)]
@@ -206,16 +212,16 @@ def _draw_labels(axes: Axes, shown: Sequence[Line], colours: Sequence[str]) -> N
     for _ in range(PASSES):  # once all have a place, a label may find a better one
         for i in in_need:
             extent = labels[i].get_window_extent()
-            others = [*fixed, *(box for j, box in boxes.items() if j != i)]
+            others = np.array([*fixed, *(box for j, box in boxes.items() if j != i)]).reshape(-1, 4)
 
-            def cost(place: tuple[float, Pixels], own: int = i, others: list[Pixels] = others) -> float:
+            def cost(place: tuple[float, Pixels], own: int = i, others: Pixels = others) -> float:
                 preference, box = place
                 outside = np.any(box[:2] < frame[:2]) or np.any(box[2:] > frame[2:])
-                overlaps = sum(bool(np.all(box[:2] < other[2:]) and np.all(other[:2] < box[2:])) for other in others)
-                markers = sum(_inside(box, marks, 6) for marks in points)
-                near = sum(_inside(box, marks, 14) for j, marks in enumerate(points) if j != own)
-                crossed = sum(_inside(box, path, 2) * (0.3 if j == own else 1) for j, path in enumerate(paths))
-                return 1000 * outside + 300 * overlaps + 25 * markers + 4 * near + crossed + preference
+                overlaps = np.all((box[:2] < others[:, 2:]) & (others[:, :2] < box[2:]), axis=1).sum()
+                covered = _inside(box, all_points, 6)
+                near = _inside(box, all_points, 14) - _inside(box, points[own], 14)
+                crossed = _inside(box, all_paths, 2) - 0.7 * _inside(box, paths[own], 2)
+                return 1000 * outside + 300 * overlaps + 25 * covered + 4 * near + crossed + preference
 
             _, boxes[i] = min(_places(points[i], extent.width, extent.height), key=cost)
     for i, label in enumerate(labels):

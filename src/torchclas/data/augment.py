@@ -1,0 +1,155 @@
+"""From an image to a training input, as the published recipes made it: crop, flip, policy, normalisation, erasing."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from torchclas.catalog import Preset
+from torchclas.data.decode import ImageLike, Pixels, decode
+from torchclas.data.preprocess import OPENCV_INTERPOLATION, PILLOW_INTERPOLATION, Preprocess
+from torchclas.errors import MissingDependencyError
+from torchclas.recipes import Augment
+
+# Random erasing: the rectangle's share of the area, its aspect ratio, and how often a place for it is looked for.
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_ASPECT = (0.3, 1 / 0.3)
+ERASING_ATTEMPTS = 10
+
+GRAY = 128  # what rotating and shearing move into the picture under AutoAugment
+
+
+class TrainTransform:
+    """The training transform of one recipe, for anything `decode` reads; the result depends on `rng` alone.
+
+    The published operators differ from torchvision's `RandomResizedCrop`: the aspect ratio is drawn uniformly (not its
+    logarithm), and a crop that would not fit is made smaller before it is drawn, so there is no fallback to the centre.
+
+    The policies draw from the process's global generators, which are seeded for the call and then put back: calls must
+    not overlap on threads (worker processes are fine).
+
+    Raises MissingDependencyError: the recipe's policy needs a package that is not installed.
+    """
+
+    def __init__(self, augment: Augment, preset: Preset, size: int) -> None:
+        self.augment = augment
+        self.size = size
+        self._policy = _policy(augment, preset, size)
+        # To an image that has its size already, the evaluation transform does nothing but normalise.
+        self._normalize = Preprocess(replace(preset, resize_short=size, crop_size=size)).array
+        self._centre = Preprocess(
+            Preset(
+                round(preset.resize_short * size / preset.crop_size),
+                size,
+                preset.interpolation,
+                preset.backend,
+                mean=(0, 0, 0),
+                std=(1, 1, 1),
+            )
+        )
+
+    def __call__(self, image: ImageLike, rng: np.random.Generator) -> torch.Tensor:
+        """Return float32 [3, size, size]; raises ImageError as `decode` does."""
+        pixels = self._crop(decode(image), rng)
+        if rng.random() < self.augment.flip:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        if self._policy is not None:
+            with seeded_globals(int(rng.integers(2**32))):
+                pixels = np.asarray(self._policy(Image.fromarray(pixels)))
+        normalized = self._normalize(pixels)
+        if rng.random() < self.augment.erasing:
+            erase(normalized, rng)
+        return torch.from_numpy(normalized)  # pyright: ignore[reportUnknownMemberType]
+
+    def _crop(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        if self.augment.crop == "center":
+            scaled = self._centre.array(pixels)  # 0..1, of which each of the 256 intensities comes back exactly
+            return np.ascontiguousarray(np.rint(255 * scaled).astype(np.uint8).transpose(1, 2, 0))
+        pixels = random_crop(pixels, rng, self.augment.scale, self.augment.ratio)
+        size = (self.size, self.size)
+        if self.augment.backend == "pillow":
+            resized = Image.fromarray(pixels).resize(size, PILLOW_INTERPOLATION[self.augment.interpolation])
+            return np.asarray(resized)
+        interpolation = OPENCV_INTERPOLATION[self.augment.interpolation]
+        return cv2.resize(pixels, size, interpolation=interpolation)  # pyright: ignore[reportReturnType]
+
+
+def generator(seed: int, epoch: int, draw: int) -> np.random.Generator:
+    """The random numbers of one image: the `draw`-th of an epoch."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch, draw)))
+
+
+def random_crop(
+    pixels: Pixels, rng: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Pixels:
+    """Return a rectangle of the image that covers a `scale` share of it, or as much as its aspect ratio lets fit."""
+    height, width = pixels.shape[:2]
+    aspect = rng.uniform(*ratio)
+    largest = min(width / height / aspect, height / width * aspect)  # as a share of the image
+    area = height * width * rng.uniform(min(scale[0], largest), min(scale[1], largest))
+    # A few pixels may leave less than one for a side, and rounding one too many.
+    crop_width = min(max(int(math.sqrt(area * aspect)), 1), width)
+    crop_height = min(max(int(math.sqrt(area / aspect)), 1), height)
+    left = int(rng.integers(width - crop_width + 1))
+    top = int(rng.integers(height - crop_height + 1))
+    return np.ascontiguousarray(pixels[top : top + crop_height, left : left + crop_width])
+
+
+def erase(image: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Fill a random rectangle of a normalised image [3, H, W] with noise (zero mean, unit variance), in place."""
+    height, width = image.shape[1:]
+    for _ in range(ERASING_ATTEMPTS):
+        area = rng.uniform(*ERASED_AREA) * height * width
+        aspect = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            image[:, top : top + h, left : left + w] = rng.standard_normal((3, h, w), np.float32)
+            return
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Generator[None, None, None]:
+    """Seed the global generators of Python, NumPy and torch (CPU) for a while; then they go on as if untouched."""
+    # Torch's own `manual_seed` would also seed the generators of every GPU.
+    torch_rng = torch.default_generator
+    states = random.getstate(), np.random.get_state(), torch_rng.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch_rng.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch_rng.set_state(states[2])
+
+
+def _policy(augment: Augment, preset: Preset, size: int) -> Callable[[Image.Image], Image.Image] | None:
+    if not augment.policy:
+        return None
+    if augment.policy == "autoaugment":
+        try:
+            from torchvision.transforms import v2
+        except ImportError:
+            raise MissingDependencyError("torchvision", "'torchclas[train]'") from None
+        return v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET, fill=GRAY)
+    try:
+        from timm.data.auto_augment import rand_augment_transform
+    except ImportError:
+        raise MissingDependencyError("timm", "'torchclas[train]'") from None
+    settings = {
+        "translate_const": int(0.45 * size),  # pixels at magnitude 10
+        "img_mean": tuple(min(255, round(255 * mean)) for mean in preset.mean),
+        "interpolation": PILLOW_INTERPOLATION[augment.interpolation],
+    }
+    return rand_augment_transform(augment.policy, settings)

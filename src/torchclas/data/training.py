@@ -1,0 +1,291 @@
+"""Labelled images as training batches that follow from (seed, epoch, step) alone.
+
+Which images make up a step, and how each is augmented, depends neither on the number of processes and workers nor on
+what happened before. So a run goes on at any step exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from torchclas.data.augment import TrainTransform, generator
+from torchclas.data.datasets import Indices, LabelledImages, Subset
+from torchclas.data.preprocess import Preprocess
+from torchclas.errors import DataError, ImageError
+
+Weights: TypeAlias = npt.NDArray[np.float64]
+
+PREFETCHED = 2  # batches that each worker has ready
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One place of an epoch, `position` counted from 0, and the image that takes it."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An image [3, H, W], its class, and its place in the data set."""
+
+    image: Tensor
+    label: int
+    index: int
+
+
+class Skipped(NamedTuple):
+    """An image that could not be read."""
+
+    name: str
+    reason: str
+
+
+class Batch(NamedTuple):
+    """Images float32 [N, 3, H, W], classes int64 [N] and places in the data set int64 [N], without the `skipped` ones.
+
+    N is 0 where no image of the batch could be read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    skipped: Sequence[Skipped]
+
+
+class ImageData(TorchDataset["Example | Skipped"]):
+    """Reads, decodes and transforms the image of a draw. A bad file gives `Skipped`; no other image takes its place.
+
+    Raises DataError: there are images without a class.
+    """
+
+    def __init__(self, images: LabelledImages, transform: TrainTransform | Preprocess, *, seed: int = 0) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+        self._labels = images.labels
+        if len(unlabelled := np.flatnonzero(self._labels < 0)):
+            raise DataError(
+                f"{len(unlabelled):,} images have no class, the first is {images.name(int(unlabelled[0]))}: "
+                "`torchclas data check` lists them"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Draw) -> Example | Skipped:
+        draw = index
+        try:
+            file = self.images.read(draw.index)
+            if isinstance(self.transform, TrainTransform):
+                # Keyed by the place, not the image: class-balanced sampling may draw an image twice in an epoch.
+                image = self.transform(file, generator(self.seed, draw.epoch, draw.position))
+            else:
+                image = self.transform(file)
+        except ImageError as error:
+            return Skipped(self.images.name(draw.index), str(error))
+        return Example(image, int(self._labels[draw.index]), draw.index)
+
+
+def collate(items: Sequence[Example | Skipped]) -> Batch:
+    """Stack what could be read."""
+    examples = [item for item in items if isinstance(item, Example)]
+    images = torch.stack([example.image for example in examples]) if examples else torch.empty(0, 3, 1, 1)
+    labels, indices = (
+        torch.tensor(column, dtype=torch.int64)
+        for column in ([example.label for example in examples], [example.index for example in examples])
+    )
+    return Batch(images, labels, indices, tuple(item for item in items if isinstance(item, Skipped)))
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """This process's share of every batch of an epoch.
+
+    Step t holds places t·B … (t+1)·B - 1 of the epoch's order, where B is `batch_size` over all processes; process
+    `rank` takes a contiguous share of them (of near equal size where B does not divide). The order is a permutation
+    that follows from (seed, epoch); with `weights` it is as many draws with replacement in proportion to them; without
+    `shuffle` it is that of the data. `drop_last` leaves a smaller last batch out, unless it is the only one.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        weights: Weights | None = None,
+    ) -> None:
+        if images < 1 or batch_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"{images} images, batches of {batch_size}, process {rank} of {world_size}")
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle = shuffle
+        self.weights = None if weights is None else weights / weights.sum()
+        complete, rest = divmod(images, batch_size)
+        self.steps_per_epoch = complete + (rest > 0 and (not drop_last or complete == 0))
+        self.go_to(epoch, start_step)
+
+    def go_to(self, epoch: int, step: int = 0) -> None:
+        """Let the next iteration be over this epoch, from this step on."""
+        self.epoch = epoch
+        self.start_step = step
+
+    def __len__(self) -> int:
+        return max(0, self.steps_per_epoch - self.start_step)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, order = self.epoch, self._order()
+        for step in range(self.start_step, self.steps_per_epoch):
+            first = step * self.batch_size
+            size = min(self.batch_size, self.images - first)
+            start, stop = (first + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            yield [Draw(epoch, position, int(order[position])) for position in range(start, stop)]
+
+    def _order(self) -> Indices:
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, self.epoch)))
+        if self.weights is not None:
+            return rng.choice(self.images, self.images, p=self.weights)
+        return rng.permutation(self.images) if self.shuffle else np.arange(self.images)
+
+
+def build_loader(
+    images: LabelledImages,
+    transform: TrainTransform | Preprocess,
+    batches: EpochBatches,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """Return a loader of `Batch`, with `workers` processes that last as long as it does (0: the calling one works)."""
+    return DataLoader(  # pyright: ignore[reportReturnType] - typed by what it reads, not by what it collates
+        ImageData(images, transform, seed=seed),
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType] - its keys need not be integers
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+    )
+
+
+class TrainingBatches:
+    """The batches of a whole run, epoch by epoch; `skipped` collects the files that could not be read, with reasons."""
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        transform: TrainTransform,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+        drop_last: bool = True,
+        weights: Weights | None = None,
+    ) -> None:
+        self.skipped: dict[str, str] = {}
+        self._order = EpochBatches(
+            len(images),
+            batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+            weights=weights,
+        )
+        self._loader = build_loader(images, transform, self._order, seed=seed, workers=workers, pin_memory=pin_memory)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of every epoch."""
+        return self._order.steps_per_epoch
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images [N, 3, H, W] and classes [N] of each step from `start_step` on; N may be 0."""
+        self._order.go_to(epoch, start_step)
+        for batch in self._loader:
+            self.skipped.update(batch.skipped)
+            yield batch.images, batch.labels
+
+
+def balanced_weights(labels: Indices) -> Weights:
+    """Weights [N] with which every class that occurs is drawn equally often."""
+    return 1 / np.bincount(labels)[labels]
+
+
+def class_weights(labels: Indices, num_classes: int) -> Tensor:
+    """Weights [num_classes] for the loss: inverse to the classes' frequency, 1 on average over the images.
+
+    A class without images has weight 0.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = np.divide(len(labels), np.count_nonzero(counts) * counts, where=counts > 0, out=np.zeros(len(counts)))
+    return torch.from_numpy(weights).float()  # pyright: ignore[reportUnknownMemberType]
+
+
+def split_by_hash(images: LabelledImages, fraction: float, *, stratified: bool = True) -> tuple[Subset, Subset]:
+    """Divide a data set into (training, validation); `fraction` of it is for validation.
+
+    A hash of an image's key decides, so the same images are chosen on every machine. With `stratified` every class
+    gives its share, at least one image where it has two or more. Without, images that are added later never move
+    others from one side to the other.
+
+    Raises DataError: nothing would be left for one of the sides.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"the share of images for validation must lie between 0 and 1, not {fraction:g}")
+    labels = images.labels
+    hashes = np.fromiter((_hash(images.key(index)) for index in range(len(images))), np.uint64, len(images))
+    if stratified:
+        chosen = np.zeros(len(images), bool)
+        by_class = np.lexsort((hashes, labels))
+        starts = np.flatnonzero(np.diff(labels[by_class], prepend=-2))
+        for members in np.split(by_class, starts[1:]):
+            share = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            chosen[members[:share]] = True
+    else:
+        chosen = hashes < np.uint64(fraction * 2**64)
+    if chosen.all() or not chosen.any():
+        raise DataError(
+            f"{len(images)} images cannot be divided into {1 - fraction:.0%} for training and {fraction:.0%} for "
+            "validation: add images, or name a folder of others for validation"
+        )
+    return Subset(images, np.flatnonzero(~chosen)), Subset(images, np.flatnonzero(chosen))
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # the workers are the parallelism (torch limits its own threads there)
+    # What stops a run is often sent to all its processes. The main one saves and then ends the workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,1 @@
+"""Training: schedules, optimizers, losses, and the loop that puts them to work."""

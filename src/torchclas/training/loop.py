@@ -1,0 +1,435 @@
+"""The training loop. What it does next follows from its checkpoint and its settings alone.
+
+So a run that was killed goes on as if nothing had happened: batches are keyed by (seed, epoch), augmentation by (seed,
+epoch, image), dropout by (seed, step, process), and a checkpoint holds all the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.optim.swa_utils import AveragedModel
+
+from torchclas.errors import Error
+from torchclas.layers.network import Network
+from torchclas.recipes import Recipe
+from torchclas.training.losses import classification_loss
+from torchclas.training.mixing import mix
+from torchclas.training.optimizer import build_optimizer
+from torchclas.training.schedule import learning_rate
+from torchclas.training.validation import Scores
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class TrainingError(Error):
+    """A training run that cannot go on."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is none: the run was asked to stop, and can go on
+    """The run was stopped by a signal, after saving."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the loop follows beside the data.
+
+    `lr` is the recipe's, scaled to the batch that is used. `accumulate` splits each step's images to save memory.
+    During the first `head_epochs` only the classifier learns. Training ends after `early_stop` epochs without a new
+    best (0: never). A checkpoint is due at every epoch's end, every `checkpoint_steps` (0: never) and
+    `checkpoint_seconds`.
+    """
+
+    recipe: Recipe
+    lr: float
+    seed: int = 0
+    accumulate: int = 1
+    head_epochs: int = 0
+    early_stop: int = 0
+    checkpoint_steps: int = 0
+    checkpoint_seconds: float = 300.0
+    compile: bool = False
+
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One row of the log. `train_loss` is the mean over the images of the loss that was minimised."""
+
+    epoch: int
+    steps: int
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_top1: float
+    val_top5: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """Where a run is. `step` counts the steps done in `epoch`, both from 0; sums are over that epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = -1
+    finished: bool = False
+    history: list[Epoch] = field(default_factory=list[Epoch])
+
+    @property
+    def best(self) -> Epoch | None:
+        """The row of the best epoch so far."""
+        return self.history[self.best_epoch] if self.best_epoch >= 0 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Progress:
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "history": [Epoch(**row) for row in values["history"]]})
+
+
+class Batches(Protocol):
+    """The training images, this process's share of them."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of every epoch."""
+        ...
+
+    def epoch(self, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [N, 3, H, W] and classes [N] of each step from `start_step` on; N may be 0 where files are bad."""
+        ...
+
+
+class Run(Protocol):
+    """Where checkpoints and figures go; see torchclas.training.run."""
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest state that can be read."""
+        ...
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state."""
+        ...
+
+    def save_best(self, network: Network, row: Epoch) -> None:
+        """Keep the best network so far."""
+        ...
+
+    def record(self, progress: Progress) -> None:
+        """Write what is to be read: the log, curves' data."""
+        ...
+
+    def where(self) -> str:
+        """What to go back to, for a message."""
+        ...
+
+
+class Display(Protocol):
+    """Shows how a run gets on."""
+
+    def step(self, progress: Progress, loss: float, lr: float) -> None:
+        """A step was done; its loss is 0 where it had too few images."""
+        ...
+
+    def epoch(self, progress: Progress) -> None:
+        """An epoch was done and measured."""
+        ...
+
+
+class Trainer:
+    """Trains a network; everything that changes is in `network`, `averaged`, `optimizer` and `progress`."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: Network,
+        settings: Settings,
+        batches: Batches,
+        validate: Callable[[Network], Scores],
+        run: Run,
+        display: Display | None = None,
+    ) -> None:
+        self.fabric = fabric
+        self.settings = settings
+        self.batches = batches
+        self.validate = validate
+        self.run = run
+        self.display = display
+        self.progress = Progress()
+        recipe = settings.recipe
+        # Convolutions of a batch in channels_last are faster nearly everywhere.
+        self.network = network.to(fabric.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if recipe.freeze == "body":
+            freeze_body(self.network, last_norm=True)
+        self.optimizer = build_optimizer(self.network, recipe.optimizer)
+        self.averaged = (
+            AveragedModel(self.network, multi_avg_fn=_moving_average(recipe.ema), use_buffers=True)
+            if recipe.ema
+            else None
+        )
+        self._step_optimizer = fabric.setup_optimizers(self.optimizer)
+        self._least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
+        self._prepared: tuple[bool, nn.Module] | None = None
+        self._saved_at = time.monotonic()
+
+    @property
+    def result(self) -> Network:
+        """The network that is measured and kept: the averaged one where there is one."""
+        return self.network if self.averaged is None else cast(Network, self.averaged.module)
+
+    def fit(self) -> Progress:
+        """Train to the end from wherever the run is.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            Interrupted: Ctrl-C or SIGTERM; the state has been saved.
+        """
+        state = self.run.latest()
+        if state is not None:
+            self.restore(state)
+        with _signals() as received:
+            while not self.progress.finished:
+                self._train(received)
+                self._end_epoch()
+        return self.progress
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a run needs to go on: tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16's gradients
+            "progress": self.progress.to_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.progress = Progress.from_dict(state["progress"])
+
+    def _train(self, received: list[int]) -> None:
+        """The rest of the current epoch."""
+        progress, steps = self.progress, self.batches.steps_per_epoch
+        model = self._prepare()
+        last = time.monotonic()
+        for images, labels in self.batches.epoch(progress.epoch, progress.step):
+            number = progress.epoch * steps + progress.step
+            torch.manual_seed(_key(self.settings.seed, number, self.fabric.global_rank))
+            lr = learning_rate(
+                self.settings.recipe.schedule, self.settings.lr, number, steps, self.settings.recipe.epochs
+            )
+            counts, stop = self._agree(len(images), received)
+            loss = 0.0
+            if min(counts) >= self._least:
+                loss = self._step(model, images, labels, lr, sum(counts))
+                progress.images += sum(counts)
+                progress.loss += loss * sum(counts)
+            progress.step += 1
+            now = time.monotonic()
+            progress.seconds, last = progress.seconds + now - last, now
+            if self.display is not None:
+                self.display.step(progress, loss, lr)
+            self._checkpoint(due=bool(stop))
+            if stop:
+                raise Interrupted(stop)
+
+    def _prepare(self) -> nn.Module:
+        """The network as this epoch trains it."""
+        recipe = self.settings.recipe
+        asleep = recipe.freeze == "body" or self.progress.epoch < self.settings.head_epochs
+        self.network.requires_grad_(True).train()
+        if asleep:
+            freeze_body(self.network, last_norm=recipe.freeze == "body")
+        if self._prepared is None or self._prepared[0] != asleep:  # DDP must be told anew when what learns changes
+            heads: nn.Module = _Heads(self.network, len(recipe.loss.head_weights))
+            if self.settings.compile:
+                heads = cast(nn.Module, torch.compile(heads))
+            self._prepared = asleep, self.fabric.setup_module(heads)
+        return self._prepared[1]
+
+    def _step(self, model: nn.Module, images: Tensor, labels: Tensor, lr: float, total: int) -> float:
+        """One step of the optimizer; returns the mean loss over the `total` images of all processes."""
+        recipe, fabric = self.settings.recipe, self.fabric
+        images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
+        targets = labels.to(fabric.device, non_blocking=True)
+        if recipe.augment.mixup_prob or recipe.augment.cutmix_prob:
+            number = self.progress.epoch * self.batches.steps_per_epoch + self.progress.step
+            targets = F.one_hot(targets, self.network.num_classes).float()
+            images, targets = mix(images, targets, recipe.augment, seed=self.settings.seed, step=number)
+        parts = list(
+            zip(images.chunk(self.settings.accumulate), targets.chunk(self.settings.accumulate), strict=True)
+        )
+        loss = torch.zeros((), device=fabric.device)
+        for index, (part, target) in enumerate(parts):
+            with fabric.no_backward_sync(model, enabled=index < len(parts) - 1):
+                # DDP averages over the processes; with this weight the sum is the mean over all images.
+                share = classification_loss(model(part), target, recipe.loss) * (len(part) / total)
+                fabric.backward(share * fabric.world_size)
+            loss += share.detach()
+        mean = float(fabric.all_reduce(loss, reduce_op="sum"))
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the loss is {mean} at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}, learning rate "
+                f"{lr:.3g}, so training stopped before it could spoil the weights; {self.run.where()}: begin a new run "
+                "with a lower learning rate (--set optimizer.lr=…) or, if it was not, with --precision fp32"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if recipe.clip:
+            fabric.clip_gradients(model, self._step_optimizer, max_norm=recipe.clip)
+        self._step_optimizer.step()
+        self._step_optimizer.zero_grad()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        return mean
+
+    def _agree(self, images: int, received: list[int]) -> tuple[list[int], int]:
+        """How many images each process has for this step, and the signal that any of them received (0: none)."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        stop = received[0] if received else 0
+        if world == 1:
+            return [images], stop
+        mine = torch.zeros(2, world, dtype=torch.long, device=self.fabric.device)
+        mine[0, rank], mine[1, rank] = images, stop
+        counts, stops = cast(Tensor, self.fabric.all_reduce(mine, reduce_op="sum")).tolist()
+        return counts, max(stops)
+
+    def _checkpoint(self, due: bool) -> None:
+        every = self.settings.checkpoint_steps
+        due = due or (every > 0 and self.progress.step % every == 0)
+        due = due or time.monotonic() - self._saved_at > self.settings.checkpoint_seconds
+        if due and self.fabric.is_global_zero:
+            self.run.save(self.state())
+            self._saved_at = time.monotonic()
+
+    def _end_epoch(self) -> None:
+        """Measure, log, keep the network if it is the best, and save."""
+        progress, settings, steps = self.progress, self.settings, self.batches.steps_per_epoch
+        if not progress.images:
+            raise TrainingError(f"epoch {progress.epoch + 1} trained on no image: none of the files could be read")
+        scores = self.validate(self.result)
+        last_step = (progress.epoch + 1) * steps - 1
+        row = Epoch(
+            epoch=progress.epoch + 1,
+            steps=last_step + 1,
+            lr=learning_rate(settings.recipe.schedule, settings.lr, last_step, steps, settings.recipe.epochs),
+            train_loss=progress.loss / progress.images,
+            val_loss=scores.loss,
+            val_top1=scores.top1,
+            val_top5=scores.top5,
+            images_per_second=progress.images / max(progress.seconds, 1e-9),
+            seconds=progress.seconds,
+        )
+        best = progress.best
+        progress.history.append(row)
+        if best is None or (row.val_top1, -row.val_loss) > (best.val_top1, -best.val_loss):
+            progress.best_epoch = progress.epoch
+        waited = progress.epoch - progress.best_epoch
+        progress.epoch += 1
+        progress.step = progress.images = 0
+        progress.loss = progress.seconds = 0.0
+        progress.finished = progress.epoch >= settings.recipe.epochs or 0 < settings.early_stop <= waited
+        if self.fabric.is_global_zero:
+            if waited == 0:
+                self.run.save_best(self.result, row)
+            self.run.record(progress)
+            if self.display is not None:
+                self.display.epoch(progress)
+        self._checkpoint(due=True)
+
+
+class _Heads(nn.Module):
+    """A network as training calls it: one output for each head that the recipe weighs."""
+
+    def __init__(self, network: Network, heads: int) -> None:
+        super().__init__()
+        self.network = network
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.network(x),) if self.heads == 1 else self.network.forward_heads(x)
+
+
+def freeze_body(network: Network, *, last_norm: bool = False) -> None:
+    """Let only the classifier learn (with `last_norm`, the last batch norm too); what sleeps is in evaluation mode.
+
+    A batch norm of the body must keep its statistics, or a sleeping body would still change.
+    """
+    network.requires_grad_(False).eval()
+    awake = [module for name, module in network.named_children() if name.startswith("classifier")]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for module in [*awake, *(norms[-1:] if last_norm else [])]:
+        module.requires_grad_(True).train()
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average that forgets the first steps sooner, or short runs would keep their start."""
+
+    @torch.no_grad()
+    def average(averaged: list[Tensor], current: list[Tensor], updates: int | Tensor) -> None:
+        count = int(updates)
+        rate = 1 - min(decay, (1 + count) / (10 + count))
+        for target, value in zip(averaged, current, strict=True):
+            if target.is_floating_point():
+                target.lerp_(value, rate)
+            else:  # a batch norm's count of batches
+                target.copy_(value)
+
+    return average
+
+
+def _key(*parts: int) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextlib.contextmanager
+def _signals() -> Generator[list[int], None, None]:
+    """Collect SIGINT and SIGTERM instead of dying of them; the second one of a kind has its usual effect."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,86 @@
+"""Losses: cross entropy for one or several heads, and what a student learns from a teacher.
+
+All take logits [N, classes], compute in float32 whatever their type, and return the mean over N as a scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchclas.recipes import Distill, Loss
+
+
+def classification_loss(outputs: Tensor | Sequence[Tensor], targets: Tensor, settings: Loss) -> Tensor:
+    """Cross entropy with smoothed labels, summed over the heads with their weights.
+
+    `outputs` are the logits, or those of every head; `targets` are classes [N] or probabilities [N, classes].
+    """
+    heads = [outputs] if isinstance(outputs, Tensor) else outputs
+    if len(heads) != len(settings.head_weights):
+        raise ValueError(f"{len(heads)} outputs for the {len(settings.head_weights)} head weights of the recipe")
+    losses = [cross_entropy(head, targets, settings.label_smoothing) for head in heads]
+    return torch.stack([weight * loss for weight, loss in zip(settings.head_weights, losses, strict=True)]).sum()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy with classes [N] or probabilities [N, classes], of which `label_smoothing` is spread evenly."""
+    targets = targets.float() if targets.ndim > 1 else targets
+    return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, targets: Tensor | None, settings: Distill, loss: Loss
+) -> Tensor:
+    """What the student's logits lack towards the teacher's and, with a `label_weight`, towards the labels.
+
+    `targets` are classes [N]; they may be None where nothing needs them, as in SSLD.
+    """
+    needs_labels = settings.method == "dkd" or settings.label_weight > 0
+    if needs_labels and targets is None:
+        raise ValueError(f"distillation with method {settings.method!r} and this label_weight needs labels")
+    if settings.method == "ssld":
+        total = symmetric_kl(student, teacher)
+    elif settings.method == "ce":
+        total = cross_entropy(student, teacher.float().softmax(-1))
+    else:
+        assert targets is not None
+        total = dkd(student, teacher, targets, settings.alpha, settings.beta, settings.temperature)
+    if settings.label_weight > 0:
+        assert targets is not None
+        total = total + settings.label_weight * cross_entropy(student, targets, loss.label_smoothing)
+    return total
+
+
+def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
+    """Mean of the Kullback–Leibler divergences in both directions, the loss of SSLD (arXiv 2103.05959)."""
+    log_p, log_q = first.float().log_softmax(-1), second.float().log_softmax(-1)
+    # Both factors have the same sign, so that rounding cannot make it negative; and no 0 · log 0 can occur.
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1).mean() / 2
+
+
+def dkd(
+    student: Tensor, teacher: Tensor, targets: Tensor, alpha: float = 1.0, beta: float = 1.0, temperature: float = 1.0
+) -> Tensor:
+    """Decoupled knowledge distillation (arXiv 2203.08679), which weighs two divergences from the teacher by themselves.
+
+    `alpha` is for target or not, `beta` for which of the other classes; `targets` are classes [N].
+    """
+    log_p, other_p = _decouple(teacher, targets, temperature)
+    log_q, other_q = _decouple(student, targets, temperature)
+    return (alpha * _kl(log_p, log_q) + beta * _kl(other_p, other_q)) * temperature**2
+
+
+def _decouple(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of target and non-target [N, 2], and of the others among themselves [N, classes − 1]."""
+    logits = logits.float() / temperature
+    is_target = F.one_hot(targets, logits.shape[-1]).bool()
+    target, others = logits[is_target], logits[~is_target].unflatten(0, (len(logits), -1))
+    return torch.stack([target, others.logsumexp(-1)], -1).log_softmax(-1), others.log_softmax(-1)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)

@@ -1,0 +1,71 @@
+"""How good a network is while it is being trained, measured by all processes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchclas.catalog import Preset
+from torchclas.data.datasets import LabelledImages
+from torchclas.data.preprocess import Preprocess
+from torchclas.data.training import EpochBatches, build_loader
+from torchclas.errors import DataError
+from torchclas.layers.network import Network
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How a network does on the images that could be read; `loss` is their mean cross entropy, the others in 0..1."""
+
+    images: int
+    loss: float
+    top1: float
+    top5: float
+
+
+class Validation:
+    """Scores a network on labelled images, prepared as the preset says."""
+
+    def __init__(
+        self, fabric: Fabric, images: LabelledImages, preset: Preset, *, batch_size: int, workers: int = 0
+    ) -> None:
+        self.fabric = fabric
+        self.skipped: dict[str, str] = {}
+        batches = EpochBatches(
+            len(images),
+            batch_size * fabric.world_size,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            shuffle=False,
+            drop_last=False,
+        )
+        self._loader = build_loader(images, Preprocess(preset), batches, workers=workers)
+
+    @torch.inference_mode()
+    def __call__(self, network: Network) -> Scores:
+        """Leaves the network in evaluation mode; raises DataError where no image can be read."""
+        network.eval()
+        device = self.fabric.device
+        sums = torch.zeros(4, dtype=torch.float64, device=device)
+        for batch in self._loader:
+            self.skipped.update(batch.skipped)
+            if not len(batch.images):
+                continue
+            images = batch.images.to(device, memory_format=torch.channels_last)
+            labels = batch.labels.to(device)
+            with self.fabric.autocast():
+                logits = network(images).float()
+            best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([torch.tensor(len(labels), device=device), loss, best[:, 0].sum(), best.sum()])
+        count, loss, top1, top5 = cast(Tensor, self.fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        if not count:
+            raise DataError("none of the validation images can be read")
+        return Scores(int(count), loss / count, top1 / count, top5 / count)
