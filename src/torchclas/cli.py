@@ -39,6 +39,8 @@ app = App(
 app.register_install_completion_command(help="Make the shell complete commands, options and their values.")
 weights_app = App(name="weights", help="Fetch, convert and inspect weights.")
 app.command(weights_app)
+data_app = App(name="data", help="Look over data before training on it.")
+app.command(data_app)
 
 
 def _amount(kind: type, tokens: Sequence[Any]) -> float:
@@ -126,7 +128,11 @@ def info(
 @app.command
 def predict(
     *sources: Annotated[
-        str, Parameter(help="Images: files, folders, globs, URLs; - reads such names from standard input.")
+        str,
+        Parameter(
+            help="Images: files, folders, globs, URLs; - reads such names from standard input.",
+            allow_leading_hyphen=True,  # for - itself
+        ),
     ],
     model: Model = None,
     weights: Weights = None,
@@ -146,6 +152,10 @@ def predict(
 
     An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
     """
+    for name in sources:
+        if name.startswith("-") and name != "-":
+            raise Error(f"unknown option {name}: see `torchclas predict --help` (a file of this name is ./{name})")
+
     from torchclas.tasks.classify import classify
     from torchclas.tasks.predict import Classifier
 
@@ -226,6 +236,88 @@ def show_recipe(
 
 
 @app.command
+def train(
+    data: Annotated[Path, Parameter(help="Class folders (DATA/class/image), or a list file of `path label` lines.")],
+    /,
+    *,
+    model: Model = None,
+    val: Annotated[
+        Path | None, Parameter(help="Images for validation, like DATA. Default: a fifth of each class is held out.")
+    ] = None,
+    recipe: Annotated[
+        str | None, Parameter(help="A recipe's name. Default: finetune from weights, the model's own from scratch.")
+    ] = None,
+    start: Annotated[
+        str | None, Parameter(name="--from", help="pretrained, scratch, or a weights file.", show_default=False)
+    ] = None,
+    epochs: PositiveInt | None = None,
+    batch_size: Annotated[PositiveInt | None, Parameter(help="Images of each step, over all devices.")] = None,
+    set: Annotated[  # noqa: A002 - the option's name
+        tuple[str, ...],
+        Parameter(negative="", show_default=False, help="Change a setting: --set optimizer.lr=0.05; may be repeated."),
+    ] = (),
+    devices: Annotated[PositiveInt, Parameter(help="GPUs, or processes on the CPU.")] = 1,
+    device: Device = "auto",
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Parameter(help="Default: the recipe's.")] = None,
+    compile: Annotated[bool, Parameter(negative="", help="Compile the network: slow to start, then faster.")] = False,  # noqa: A002
+    accumulate: Annotated[PositiveInt, Parameter(help="Parts to split each step into, to save memory.")] = 1,
+    head_epochs: Annotated[
+        NonNegativeInt | None,
+        Parameter(help="Epochs at the start in which only the last layer learns. Default: 1 where it is new."),
+    ] = None,
+    early_stop: Annotated[NonNegativeInt, Parameter(help="End after so many epochs without a new best; 0: never.")] = 0,
+    fixres: Annotated[
+        PositiveInt | None, Parameter(help="Adapt a trained model to this larger image size; only its end learns.")
+    ] = None,
+    seed: Annotated[NonNegativeInt, Parameter(help="Everything random follows from it.")] = 0,
+    workers: Annotated[
+        NonNegativeInt | None, Parameter(help="Processes that read images, for each device; 0: none of their own.")
+    ] = None,
+    checkpoint_steps: Annotated[
+        NonNegativeInt, Parameter(help="Save every so many steps, beside every epoch and every five minutes.")
+    ] = 0,
+    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " ",
+    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    output: Annotated[
+        Path | None, Parameter(name=("--output", "-o"), help="The run's folder. Default: runs/MODEL-DATA.")
+    ] = None,
+) -> int:
+    """Train a model, or fine-tune it on your pictures; the same command again goes on where a run was stopped.
+
+    The run's folder gets best.safetensors, which all other commands take as a model, and report.html.
+    """
+    from torchclas.tasks import train as task
+
+    options = task.Options(
+        data=data,
+        val=val,
+        model=model,
+        recipe=recipe,
+        start=start,
+        epochs=epochs,
+        batch_size=batch_size,
+        overrides=set,
+        devices=devices,
+        device=device,
+        seed=seed,
+        workers=workers,
+        precision=precision,
+        compile=compile,
+        accumulate=accumulate,
+        head_epochs=head_epochs,
+        early_stop=early_stop,
+        fixres=fixres,
+        checkpoint_steps=checkpoint_steps,
+        delimiter=delimiter,
+        root=root,
+        output=output,
+    )
+    summary = task.train(options, _stderr())
+    task.print_summary(summary, _stdout())
+    return 128 + summary.stopped if summary.stopped else 0
+
+
+@app.command
 def demo(
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="Folder for what it makes.")] = Path("demo"),
@@ -234,6 +326,38 @@ def demo(
     from torchclas.tasks import demo as task
 
     task.demo(output)
+
+
+@data_app.command(name="check")
+def check_data(
+    data: Annotated[
+        str, Parameter(help="Class folders, a list file, .tar or .parquet shards; or a folder with train and val.")
+    ],
+    /,
+    *,
+    val: Annotated[str | None, Parameter(help="Images for validation. Default: those beside the others.")] = None,
+    output: Annotated[
+        Path | None,
+        Parameter(name=("--output", "-o"), help="List file of the training images without the bad and repeated ones."),
+    ] = None,
+    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " ",
+    workers: Workers = None,
+    json: Annotated[bool, Parameter(name="--json", negative="", help="Every finding, as JSON.")] = False,
+) -> int:
+    """Look for what hurts training: unreadable files, repeated pictures, wrong or missing classes, odd formats.
+
+    The exit code is 1 where something was found that does.
+    """
+    from torchclas.tasks import data_check
+
+    report = data_check.check(data, val, output=output, delimiter=delimiter, workers=workers)
+    if json:
+        from json import dumps
+
+        print(dumps(report.to_dict(), indent=2))
+    else:
+        data_check.print_report(report, _stdout())
+    return 0 if report.ok else 1
 
 
 @weights_app.command

@@ -15,7 +15,9 @@ class UnknownNameError(Error, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         lowered = {candidate.lower(): candidate for candidate in known}
-        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+        close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
+        longer = [candidate for candidate in lowered if name and name.lower() in candidate]
+        near = [lowered[match] for match in dict.fromkeys([*longer[:2], *close])][:3]
         hint = f"did you mean {', '.join(near)}?" if near else "`torchclas list` prints all names"
         super().__init__(f"unknown {kind} {name!r}: {hint}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -149,30 +149,19 @@ def class_folders(root: str | Path, *, class_ids: Sequence[str] | None = None) -
 
 
 def list_file(
-    path: str | Path, *, root: str | Path | None = None, delimiter: str = " ", num_classes: int | None = None
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    delimiter: str = " ",
+    num_classes: int | None = None,
+    bad_lines: list[DataError] | None = None,
 ) -> Dataset:
     """Read a list of `path<delimiter>label` lines; the last delimiter counts, so paths may contain it.
 
     Paths are relative to `root`, by default the list's folder. Whether the images exist is found out on reading them.
 
-    Raises DataError, with the line: a missing, non-integer or out-of-range label; an unreadable or empty list.
-    """
-    samples: list[Sample] = []
-    for sample in list_lines(path, root=root, delimiter=delimiter, num_classes=num_classes):
-        if isinstance(sample, DataError):
-            raise sample
-        samples.append(sample)
-    if not samples:
-        raise DataError(f"{path}: the list is empty")
-    return Dataset(samples, root=str(Path(path).parent if root is None else root))
-
-
-def list_lines(
-    path: str | Path, *, root: str | Path | None = None, delimiter: str = " ", num_classes: int | None = None
-) -> Iterator[Sample | DataError]:
-    """Yield what `list_file` reads from each line, or what is wrong with it.
-
-    Raises DataError: an unreadable list.
+    Raises DataError, with the line: a missing, non-integer or out-of-range label (`bad_lines` collects these instead);
+    an unreadable or empty list.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
@@ -182,24 +171,37 @@ def list_lines(
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")  # file names may be any bytes
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    samples: list[Sample] = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
         if not line:
             continue
-        name, found, label = line.rpartition(delimiter)
-        if not found:
-            yield DataError(f"{path}:{number}: no label; expected a path, {delimiter!r} and a label, got {line!r}")
-            continue
         try:
-            index = int(label)
-        except ValueError:
-            yield DataError(f"{path}:{number}: the label {label!r} is not an integer")
-            continue
-        if index < 0 or (num_classes is not None and index >= num_classes):
-            last = "" if num_classes is None else num_classes - 1
-            yield DataError(f"{path}:{number}: the label {index} is out of range 0..{last}")
-            continue
-        yield Sample(os.path.join(root, name.strip()), index)  # noqa: PTH118 - a million of them
+            name, label = _parse_line(line, delimiter, num_classes)
+        except DataError as error:
+            located = DataError(f"{path}:{number}: {error}")
+            if bad_lines is None:
+                raise located from None
+            bad_lines.append(located)
+        else:
+            samples.append(Sample(os.path.join(root, name), label))  # noqa: PTH118 - a million of them
+    if not samples:
+        raise DataError(f"{path}: the list is empty" if not bad_lines else f"{bad_lines[0]}; no line is any better")
+    return Dataset(samples, root=str(root))
+
+
+def _parse_line(line: str, delimiter: str, num_classes: int | None) -> tuple[str, int]:
+    name, found, label = line.rpartition(delimiter)
+    if not found:
+        raise DataError(f"no label; expected a path, {delimiter!r} and a label, got {line!r}")
+    try:
+        index = int(label)
+    except ValueError:
+        raise DataError(f"the label {label!r} is not an integer") from None
+    if index < 0 or (num_classes is not None and index >= num_classes):
+        last = "" if num_classes is None else num_classes - 1
+        raise DataError(f"the label {index} is out of range 0..{last}")
+    return name.strip(), index
 
 
 def _own_classes(root: Path, names: list[str], class_ids: Sequence[str] | None) -> tuple[str, ...]:

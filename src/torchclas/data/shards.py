@@ -6,12 +6,14 @@ was; with an index, batches follow from (seed, epoch, step) as they do for files
 - A tar file is uncompressed, so an image is a place in it. One pass over the headers finds all; it is kept as
   `shard.tar.idx.json` where the folder can be written.
 - Parquet is compressed in row groups of hundreds of images, all of which would be decoded for one. Its rows are copied
-  once into an Arrow file (`.name.parquet.arrow` beside it, of about the same size), which is mapped into memory.
+  once into an Arrow file (`.name.parquet.arrow` beside it, or in the cache where that cannot be written; of
+  about the same size), which is mapped into memory.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import io
 import json
 import os
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -30,7 +32,8 @@ from torchclas.data.datasets import Dataset, Indices, LabelledImages, class_fold
 from torchclas.data.sources import SUFFIXES
 from torchclas.errors import DataError, ImageError, MissingDependencyError, OutputError
 
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
+Split = Literal["train", "val"]
+SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,12 @@ class ParquetImages:
 
 
 def open_dataset(
-    data: str | Path, *, class_ids: Sequence[str] | None = None, delimiter: str = " ", split: str = "train"
+    data: str | Path,
+    *,
+    class_ids: Sequence[str] | None = None,
+    delimiter: str = " ",
+    split: Split = "train",
+    bad_lines: list[DataError] | None = None,
 ) -> LabelledImages:
     """Open what a path holds.
 
@@ -164,13 +172,14 @@ def open_dataset(
     - tar shards: one, a folder of them, a glob, or a range such as `data-{000..099}.tar`;
     - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
 
-    `class_ids` are the names that the labels of class folders index, see `class_folders`.
+    `class_ids` are the names that the labels of class folders index, see `class_folders`; `bad_lines` is as in
+    `list_file`.
 
     Raises DataError: nothing there, or not in any of these forms.
     """
     data = os.fspath(data)
     if os.path.isdir(data):  # noqa: PTH112 - may be a pattern
-        return _open_folder(Path(data), class_ids, delimiter, split)
+        return _open_folder(Path(data), class_ids, delimiter, split, bad_lines)
     paths = _expand(data)
     suffixes = {Path(path).suffix.lower() for path in paths}
     if suffixes == {".tar"}:
@@ -184,31 +193,36 @@ def open_dataset(
         raise DataError(f"{data}: no such file or folder; expected class folders, a list file, .tar or .parquet")
     if suffixes <= SUFFIXES:
         raise DataError(f"{data}: is a single image; expected a folder of class folders, or a list file")
-    return list_file(path, delimiter=delimiter)
+    return list_file(path, delimiter=delimiter, bad_lines=bad_lines)
 
 
 def open_splits(
-    data: str | Path, val: str | Path | None = None, *, delimiter: str = " "
+    data: str | Path,
+    val: str | Path | None = None,
+    *,
+    delimiter: str = " ",
+    bad_lines: list[DataError] | None = None,
 ) -> tuple[LabelledImages, LabelledImages | None]:
     """Open the images for training and, from `val` or else from beside them, those for validation (None: neither).
 
     Raises DataError: as `open_dataset`; or the validation images have classes that the training images lack.
     """
-    train = open_dataset(data, delimiter=delimiter)
-    source = data if val is None else val
-    if val is None and not (Path(data).is_dir() and _split(Path(data), "val")):
-        return train, None
-    checked = open_dataset(source, delimiter=delimiter, split="val")
-    if train.classes is not None and checked.classes is not None:
-        unknown = sorted(set(checked.classes) - set(train.classes))
-        if unknown:
-            raise DataError(
-                f"{source}: {len(unknown)} of its classes (such as {unknown[0]!r}) are not among the "
-                f"{len(train.classes)} for training"
-            )
-        if isinstance(checked, Dataset):  # a subset of the classes is no mistake, but must be numbered as in training
-            checked = open_dataset(source, class_ids=train.classes, delimiter=delimiter, split="val")
-    return train, checked
+    train = open_dataset(data, delimiter=delimiter, bad_lines=bad_lines)
+    if val is None:
+        if not (Path(data).is_dir() and _split(Path(data), "val")):
+            return train, None
+        val = data
+    images = open_dataset(val, delimiter=delimiter, split="val", bad_lines=bad_lines)
+    if train.classes is None or images.classes is None or images.classes == train.classes:
+        return train, images
+    unknown = sorted(set(images.classes) - set(train.classes))
+    if unknown or not isinstance(images, Dataset):
+        raise DataError(
+            f"{val}: its classes are not those for training: "
+            + (f"{len(unknown)} of them, such as {unknown[0]!r}, are unknown there" if unknown else "the order differs")
+        )
+    # Folders for some of the classes are no mistake, but they must be numbered as in training.
+    return train, open_dataset(val, class_ids=train.classes, delimiter=delimiter, split="val")
 
 
 def tar_index(path: str | Path) -> list[TarMember]:
@@ -293,7 +307,13 @@ def _read_at(path: str, offset: int, size: int) -> bytes:
 
 
 def _arrow(path: Path) -> Path:
-    return path.with_name(f".{path.name}.arrow")
+    beside = path.with_name(f".{path.name}.arrow")
+    if beside.exists() or os.access(path.parent, os.W_OK):
+        return beside
+    from torchclas.weights.cache import cache_dir  # and with it what downloads weights
+
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    return cache_dir() / "data" / f"{path.stem}-{digest}.arrow"
 
 
 def _unpack(path: Path) -> None:
@@ -352,18 +372,22 @@ def _check_columns(schema: Any, path: Path) -> None:
     )
 
 
-def _open_folder(folder: Path, class_ids: Sequence[str] | None, delimiter: str, split: str) -> LabelledImages:
+def _open_folder(
+    folder: Path, class_ids: Sequence[str] | None, delimiter: str, split: Split, bad_lines: list[DataError] | None
+) -> LabelledImages:
     paths = _split(folder, split) or _archives(folder)
     if len(paths) == 1 and not paths[0].endswith((".tar", ".parquet")):
         only = Path(paths[0])
-        return class_folders(only, class_ids=class_ids) if only.is_dir() else list_file(only, delimiter=delimiter)
+        if only.is_file():
+            return list_file(only, delimiter=delimiter, bad_lines=bad_lines)
+        return class_folders(only, class_ids=class_ids)
     if not paths:
         return class_folders(folder, class_ids=class_ids)
     shards = TarShards(paths) if paths[0].endswith(".tar") else ParquetImages(paths)
     return _not_empty(shards, folder)
 
 
-def _split(folder: Path, split: str) -> tuple[str, ...]:
+def _split(folder: Path, split: Split) -> tuple[str, ...]:
     """What a folder holds of a split: a list file, a folder of classes or archives, or archives, or nothing."""
     for name in SPLITS[split]:
         for path in (folder / f"{name}_list.txt", folder / f"{name}.txt"):

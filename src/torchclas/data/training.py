@@ -174,7 +174,7 @@ class EpochBatches(Sampler[list[Draw]]):
 def build_loader(
     images: LabelledImages,
     transform: TrainTransform | Preprocess,
-    batches: EpochBatches,
+    batches: Sampler[list[Draw]],
     *,
     seed: int = 0,
     workers: int = 0,

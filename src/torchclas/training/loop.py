@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -69,7 +69,6 @@ class Settings:
     compile: bool = False
 
 
-
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """One row of the log. `train_loss` is the mean over the images of the loss that was minimised."""
@@ -110,7 +109,8 @@ class Progress:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
         """Inverse of `to_dict`."""
-        return cls(**{**values, "history": [Epoch(**row) for row in values["history"]]})
+        history = [Epoch(**row) for row in values["history"]]
+        return cls(**{key: value for key, value in values.items() if key != "history"}, history=history)
 
 
 class Batches(Protocol):
@@ -123,6 +123,14 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images [N, 3, H, W] and classes [N] of each step from `start_step` on; N may be 0 where files are bad."""
+        ...
+
+
+class Criterion(Protocol):
+    """What is minimised."""
+
+    def __call__(self, images: Tensor, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """Mean loss of a part of a batch, given the logits of every head; `targets` are as the batches have them."""
         ...
 
 
@@ -174,6 +182,7 @@ class Trainer:
         validate: Callable[[Network], Scores],
         run: Run,
         display: Display | None = None,
+        criterion: Criterion | None = None,
     ) -> None:
         self.fabric = fabric
         self.settings = settings
@@ -183,6 +192,7 @@ class Trainer:
         self.display = display
         self.progress = Progress()
         recipe = settings.recipe
+        self.criterion = criterion or (lambda _, outputs, targets: classification_loss(outputs, targets, recipe.loss))
         # Convolutions of a batch in channels_last are faster nearly everywhere.
         self.network = network.to(fabric.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if recipe.freeze == "body":
@@ -193,7 +203,7 @@ class Trainer:
             if recipe.ema
             else None
         )
-        self._step_optimizer = fabric.setup_optimizers(self.optimizer)
+        self._step_optimizer = cast(Any, fabric.setup_optimizers(self.optimizer))
         self._least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
         self._prepared: tuple[bool, nn.Module] | None = None
         self._saved_at = time.monotonic()
@@ -287,17 +297,15 @@ class Trainer:
             number = self.progress.epoch * self.batches.steps_per_epoch + self.progress.step
             targets = F.one_hot(targets, self.network.num_classes).float()
             images, targets = mix(images, targets, recipe.augment, seed=self.settings.seed, step=number)
-        parts = list(
-            zip(images.chunk(self.settings.accumulate), targets.chunk(self.settings.accumulate), strict=True)
-        )
+        parts = list(zip(images.chunk(self.settings.accumulate), targets.chunk(self.settings.accumulate), strict=True))
         loss = torch.zeros((), device=fabric.device)
         for index, (part, target) in enumerate(parts):
-            with fabric.no_backward_sync(model, enabled=index < len(parts) - 1):
+            with fabric.no_backward_sync(cast(Any, model), enabled=index < len(parts) - 1):
                 # DDP averages over the processes; with this weight the sum is the mean over all images.
-                share = classification_loss(model(part), target, recipe.loss) * (len(part) / total)
+                share = self.criterion(part, model(part), target) * (len(part) / total)
                 fabric.backward(share * fabric.world_size)
             loss += share.detach()
-        mean = float(fabric.all_reduce(loss, reduce_op="sum"))
+        mean = cast(Tensor, fabric.all_reduce(loss, reduce_op="sum")).item()
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss is {mean} at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}, learning rate "
@@ -425,7 +433,7 @@ def _signals() -> Generator[list[int], None, None]:
         received.append(number)
         signal.signal(number, previous[number])
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:
         signal.signal(number, receive)
     try:

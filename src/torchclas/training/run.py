@@ -1,12 +1,12 @@
 """The run folder: what a training run leaves behind, and all it needs to go on.
 
-    run.json            what the run was started with; another command on the same folder is an error
-    recipe.toml         the recipe, every setting resolved
-    environment.json    versions and machine, one entry for each time it was started
-    log.csv             one row per epoch
-    tensorboard/        the same for TensorBoard
-    last/               the two newest checkpoints: enough to go on bit by bit
-    best.safetensors    the best network so far, with all that other commands need to run it
+run.json            what the run was started with; another command on the same folder is an error
+recipe.toml         the recipe, every setting resolved
+environment.json    versions and machine, one entry for each time it was started
+log.csv             one row per epoch
+tensorboard/        the same for TensorBoard
+last/               the two newest checkpoints: enough to go on bit by bit
+best.safetensors    the best network so far, with all that other commands need to run it
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ from torchclas.training.loop import Epoch, Progress
 from torchclas.weights.checkpoint import Metadata, save_checkpoint
 
 KEPT = 2  # checkpoints: should the last not be readable, the one before is
-_PACKAGES = ("torchclas", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "opencv-python-headless", "pillow")
+_PACKAGES = (
+    "torchclas",
+    "torch",
+    "torchvision",
+    "lightning-fabric",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
 
 
 class RunError(Error):
@@ -151,7 +160,9 @@ def check(folder: Path, settings: Mapping[str, Any], recipe: Recipe) -> None:
         differences = [f"the recipe's {a!r} is now {b!r}" for a, b in pairs if a != b] or ["the recipe differs"]
     if differences:
         shown = "; ".join(differences[:3]) + ("; …" if len(differences) > 3 else "")
-        raise RunError(f"{folder} holds a run of another command ({shown}): repeat that one, or choose another folder (-o)")
+        raise RunError(
+            f"{folder} holds a run of another command ({shown}): repeat that one, or choose another folder (-o)"
+        )
 
 
 def stored(folder: Path) -> dict[str, Any]:

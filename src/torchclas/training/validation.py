@@ -53,7 +53,7 @@ class Validation:
         """Leaves the network in evaluation mode; raises DataError where no image can be read."""
         network.eval()
         device = self.fabric.device
-        sums = torch.zeros(4, dtype=torch.float64, device=device)
+        sums = torch.zeros(4, dtype=torch.float64)
         for batch in self._loader:
             self.skipped.update(batch.skipped)
             if not len(batch.images):
@@ -64,8 +64,10 @@ class Validation:
                 logits = network(images).float()
             best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            sums += torch.stack([torch.tensor(len(labels), device=device), loss, best[:, 0].sum(), best.sum()])
-        count, loss, top1, top5 = cast(Tensor, self.fabric.all_reduce(sums, reduce_op="sum")).tolist()
+            sums += torch.tensor([len(labels), loss.item(), best[:, 0].sum().item(), best.sum().item()])
+        if self.fabric.world_size > 1:
+            sums = cast(Tensor, self.fabric.all_reduce(sums.to(device), reduce_op="sum"))
+        count, loss, top1, top5 = sums.tolist()
         if not count:
             raise DataError("none of the validation images can be read")
         return Scores(int(count), loss / count, top1 / count, top5 / count)

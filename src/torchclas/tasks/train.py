@@ -1,0 +1,588 @@
+"""Train a model: by its published recipe, or from published weights on a folder of pictures."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import nn
+
+from torchclas import catalog, models
+from torchclas.catalog import Preset
+from torchclas.data.augment import TrainTransform
+from torchclas.data.datasets import Dataset, LabelledImages, Subset, class_folders, list_file
+from torchclas.data.training import TrainingBatches, split_by_hash
+from torchclas.errors import DataError, DownloadError, Error, MissingDependencyError
+from torchclas.labels import label_set
+from torchclas.layers.drop_path import DropPath
+from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.network import Network
+from torchclas.recipes import Recipe, override, recipes
+from torchclas.recipes import recipe as find_recipe
+from torchclas.tasks.train_report import write_report
+from torchclas.training.loop import Criterion, Epoch, Interrupted, Progress, Settings, Trainer
+from torchclas.training.run import RunFolder, stored
+from torchclas.training.validation import Validation
+from torchclas.weights.checkpoint import Metadata
+from torchclas.zoo import ModelSpec, find_model, load_model
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+Precision = Literal["fp32", "bf16", "fp16"]
+
+VALIDATION_SHARE = 0.2  # of the images, where none are named for validation
+STEPS_PER_EPOCH = 16  # at least, when fine-tuning: smaller batches for few images
+FINETUNE = ("ema=0.999",)  # forgets sooner at the start, so it serves runs of any length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be asked for.
+
+    `data` and `val` are class folders or list files; without `val`, a fifth of the images of each class is held out.
+    `start` is "pretrained", "scratch" or a weights file. Without `recipe`, pretrained weights are fine-tuned with
+    settings for few images, and a start from scratch follows the model's published recipe, which `overrides` change
+    (`optimizer.lr=0.05`). `batch_size` counts the images of a step over all `devices`; published learning rates follow
+    it. In the first `head_epochs` only the classifier learns (by default one where it is new). `fixres` adapts a
+    trained model to this image size. `output` is the run's folder.
+    """
+
+    data: Path
+    val: Path | None = None
+    model: str | None = None
+    recipe: str | None = None
+    start: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    overrides: Sequence[str] = ()
+    devices: int = 1
+    device: str = "auto"
+    seed: int = 0
+    workers: int | None = None
+    precision: Precision | None = None
+    compile: bool = False
+    accumulate: int = 1
+    head_epochs: int | None = None
+    early_stop: int = 0
+    fixres: int | None = None
+    checkpoint_steps: int = 0
+    delimiter: str = " "
+    root: Path | None = None
+    output: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A training run as it will be, all choices made. Every process gets a copy."""
+
+    model: ModelSpec
+    pretrained: bool
+    keep_head: bool
+    settings: Settings
+    preset: Preset
+    train: LabelledImages
+    validation: LabelledImages
+    classes: tuple[str, ...]
+    metadata: Metadata
+    output: Path
+    total_batch: int
+    identity: Mapping[str, Any]
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it goes."""
+        return RunFolder(self.output, self.metadata)
+
+    def batches(self, fabric: Fabric) -> TrainingBatches:
+        """What this process trains on."""
+        return TrainingBatches(
+            self.train,
+            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size),
+            self.total_batch,
+            seed=self.settings.seed,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            workers=self.workers,
+            pin_memory=fabric.device.type == "cuda",
+        )
+
+    def criterion(self, fabric: Fabric) -> Criterion | None:
+        """What is minimised; None stands for cross entropy with the labels, as the recipe has it."""
+        return None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a run; `stopped` is the signal that stopped it (0: it is finished)."""
+
+    output: Path
+    best: Epoch | None
+    epochs: int
+    stopped: int = 0
+    was_finished: bool = False
+    unreadable: Mapping[str, str] = field(default_factory=dict[str, str])
+    written: tuple[Path, ...] = ()
+
+
+def train(options: Options, console: Console | None = None) -> Summary:
+    """Train, or go on with the run that the output folder holds, and write what came out into it.
+
+    Raises:
+        DataError, UnknownNameError, CheckpointError, DownloadError, RecipeError: something given cannot be used.
+        RunError: the output folder holds another run, or something else.
+        TrainingError: the loss is not finite.
+        MissingDependencyError: the packages for training are not installed.
+    """
+    if find_spec("lightning_fabric") is None:
+        raise MissingDependencyError("lightning-fabric", "'torchclas[train]'")
+    return run(make_plan(options), console or Console(stderr=True))
+
+
+def run(plan: Plan, console: Console) -> Summary:
+    """Carry a plan out; raises what `train` does."""
+    leader = int(os.environ.get("RANK", "0")) == 0  # torchrun starts this command once per process
+    if leader:
+        plan.folder.begin(plan.identity, plan.settings.recipe)
+    state = plan.folder.latest()
+    if state is not None and state["progress"]["finished"]:
+        progress = Progress.from_dict(state["progress"])
+        return Summary(plan.output, progress.best, progress.epoch, was_finished=True)
+    if leader:
+        for note in plan.notes:
+            console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+        console.print(_headline(plan, state), soft_wrap=True, highlight=False)
+    outcome = _launch(plan)
+    summary = Summary(
+        plan.output, outcome.progress.best, outcome.progress.epoch, outcome.stopped, unreadable=outcome.unreadable
+    )
+    if outcome.stopped or not leader:
+        return summary
+    written = write_report(plan.output, plan.validation, outcome.progress, outcome.unreadable, _facts(plan))
+    return replace(summary, written=tuple(written))
+
+
+def make_plan(options: Options) -> Plan:
+    """Make every choice that the options leave open; nothing is written."""
+    weights = None if options.start in (None, "pretrained", "scratch") else Path(str(options.start))
+    spec = find_model(options.model, weights=weights)
+    start, notes = _start(options, spec)
+    tunes = start != "scratch" and options.recipe in (None, "finetune")
+    images, held_out, classes = read_data(options, spec)
+    same_classes = classes == spec.classes.ids
+    if options.fixres is not None and not same_classes:
+        raise DataError(f"{options.data}: FixRes keeps the classifier, so the data must have {spec.name}'s classes")
+
+    output = Path("runs", f"{Path(spec.name).stem}-{options.data.resolve().name}")
+    output = output if options.output is None else options.output
+    # A run goes on with its batches, however many devices there are now.
+    batch_size = options.batch_size or stored(output).get("total_batch")
+    if tunes and batch_size is None:
+        steps = max(1, len(images) // STEPS_PER_EPOCH)
+        batch_size = max(8, min(64, 2 ** (steps.bit_length() - 1)))
+    recipe = _recipe(options, spec, tunes, batch_size)
+    total = min(batch_size or recipe.batch_size * options.devices, len(images))
+    head_epochs = options.head_epochs
+    if head_epochs is None:
+        head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
+    preset = preset_at(spec.preset, recipe.input_size, whole=options.fixres is not None)
+    identity: dict[str, Any] = {
+        "command": "train",
+        "data": str(options.data.resolve()),
+        "val": None if options.val is None else str(options.val.resolve()),
+        "model": spec.name if spec.path is None else str(spec.path),
+        "from": start,
+        "classes": len(classes),
+        "images": len(images),
+        "seed": options.seed,
+        "total_batch": total,
+        "accumulate": options.accumulate,
+        "head_epochs": head_epochs,
+        "early_stop": options.early_stop,
+    }
+    metadata = Metadata(
+        arch=spec.arch,
+        num_classes=len(classes),
+        preset=preset,
+        name=spec.arch if spec.path is not None else spec.name,
+        labels=catalog.find(spec.name).labels if same_classes and spec.path is None else "",
+        class_ids=classes,
+        class_names=_names(spec, classes),
+        origin={
+            "trained_by": "torchclas train",
+            "recipe": recipe.name,
+            "from": start,
+            "data": options.data.resolve().name,
+        },
+    )
+    return Plan(
+        model=spec,
+        pretrained=start != "scratch",
+        keep_head=same_classes,
+        settings=Settings(
+            recipe=recipe,
+            lr=recipe.optimizer.lr * total / recipe.total_batch,
+            seed=options.seed,
+            accumulate=options.accumulate,
+            head_epochs=head_epochs,
+            early_stop=options.early_stop,
+            checkpoint_steps=options.checkpoint_steps,
+            compile=options.compile,
+        ),
+        preset=preset,
+        train=images,
+        validation=held_out,
+        classes=classes,
+        metadata=metadata,
+        output=output,
+        total_batch=total,
+        identity=identity,
+        device=options.device,
+        devices=options.devices,
+        workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
+        notes=tuple(notes),
+    )
+
+
+def _start(options: Options, spec: ModelSpec) -> tuple[str, list[str]]:
+    """Where the weights come from, and what to say about it."""
+    if options.fixres is not None and (options.recipe is not None or options.start == "scratch"):
+        raise Error("--fixres adapts a trained model to larger images, by a recipe of its own: leave that option out")
+    if options.start is not None:
+        return options.start, []
+    if spec.path is not None:
+        return "pretrained", []
+    if options.recipe not in (None, "finetune"):
+        return "scratch", []
+    if catalog.find(spec.name).weights is None:
+        return "scratch", [f"no weights of {spec.name} were published, so it is trained from scratch"]
+    return "pretrained", []
+
+
+def _recipe(options: Options, spec: ModelSpec, tunes: bool, batch_size: int | None) -> Recipe:
+    """The recipe with all that the options change."""
+    if options.fixres is not None:
+        chosen = replace(find_recipe("fixres").fit(spec.preset), input_size=options.fixres)
+    elif tunes:
+        chosen = override(find_recipe("finetune").fit(spec.preset), FINETUNE)
+    else:
+        chosen = find_recipe(options.recipe or spec.arch)
+    if chosen.distill is not None:
+        raise Error(f"{chosen.name} is a recipe for distillation: `torchclas distill` follows it")
+    if batch_size is not None and not chosen.published:  # AdamW at our rates does not mind the size of the batch
+        chosen = replace(chosen, batch_size=batch_size, devices=1)
+    return adjust(chosen, options, spec.arch)
+
+
+def adjust(chosen: Recipe, options: Options, arch: str) -> Recipe:
+    """The recipe with the epochs, precision and settings that the options ask for, for this architecture's heads."""
+    if options.epochs is not None:
+        warmup = min(chosen.schedule.warmup_epochs, options.epochs / 4)
+        chosen = replace(chosen, epochs=options.epochs, schedule=replace(chosen.schedule, warmup_epochs=warmup))
+    if options.precision is not None:
+        chosen = override(chosen, [f"precision={PRECISIONS[options.precision]}"])
+    if arch in recipes():  # which knows how many heads there are
+        heads = recipes()[arch].loss.head_weights
+        chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
+    return override(chosen, options.overrides)
+
+
+def read_data(options: Options, spec: ModelSpec) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+    """Images to train on, images to validate on, and the ids of the classes."""
+    data, val = options.data, options.val
+    images = _read(data, options.delimiter, options.root)
+    if images.classes is None:
+        count = max(2, int(images.labels.max()) + 1)
+        classes = spec.classes.ids if count == len(spec.classes.ids) else tuple(map(str, range(count)))
+    elif len(images.classes) == 1:
+        raise DataError(
+            f"{data}: one class alone ({images.classes[0]}) is nothing to tell apart: add folders of others"
+        )
+    else:
+        classes = images.classes
+    if val is None:
+        kept, held_out = split_by_hash(images, VALIDATION_SHARE)
+        return kept, held_out, classes
+    if val.is_dir():
+        return images, class_folders(val, class_ids=classes), classes
+    held_out = list_file(val, root=options.root, delimiter=options.delimiter, num_classes=len(classes))
+    return images, held_out, classes
+
+
+def _read(data: Path, delimiter: str, root: Path | None) -> Dataset:
+    if not data.exists():
+        raise DataError(f"{data}: no such file or folder; expected class folders, or a list of image paths and labels")
+    return class_folders(data) if data.is_dir() else list_file(data, root=root, delimiter=delimiter)
+
+
+def _names(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The English names of classes that the model, or ImageNet, knows by their ids; ids stand for the others."""
+    known: dict[str, str] = {}
+    for labels in (label_set("imagenet1k"), spec.classes):
+        known |= zip(labels.ids, labels.names("en"), strict=True)
+    return tuple(known.get(name, name) for name in classes)
+
+
+def preset_at(preset: Preset, size: int, *, whole: bool = False) -> Preset:
+    """Evaluation at `size` pixels, of the same share of the image, or as FixRes does of its whole short side."""
+    if size == preset.crop_size and not whole:
+        return preset
+    short = size if whole else max(size, round(preset.resize_short * size / preset.crop_size))
+    return replace(preset, crop_size=size, resize_short=short)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    progress: Progress
+    stopped: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict[str, str])
+    error: Error | None = None
+
+
+def _launch(plan: Plan) -> _Outcome:
+    """Train in this process, in `devices` new ones, or as one of those that torchrun started."""
+    from lightning_fabric import Fabric
+
+    precision: Any = plan.settings.recipe.precision
+    accelerator = "auto" if plan.device == "auto" else plan.device.partition(":")[0]
+    chosen: Any = [int(plan.device.partition(":")[2])] if ":" in plan.device else plan.devices
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        fabric = Fabric(
+            accelerator=accelerator, devices=local, num_nodes=world // local, strategy="ddp", precision=precision
+        )
+        fabric.launch()
+        outcome = _work(fabric, plan)
+    elif plan.devices == 1:
+        outcome = _work(Fabric(accelerator=accelerator, devices=chosen, precision=precision), plan)
+    else:
+        fabric = Fabric(accelerator=accelerator, devices=plan.devices, strategy="ddp_spawn", precision=precision)
+        with _forwarded_signals():
+            outcome = fabric.launch(partial(_work, plan=plan))
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
+
+
+def _work(fabric: Fabric, plan: Plan) -> _Outcome:
+    """What each process does."""
+    display = _Display(plan) if fabric.is_global_zero else None
+    try:
+        batches = plan.batches(fabric)
+        validation = Validation(
+            fabric,
+            plan.validation,
+            plan.preset,
+            batch_size=max(1, plan.total_batch // fabric.world_size // plan.settings.accumulate),
+            workers=plan.workers,
+        )
+        trainer = Trainer(
+            fabric,
+            build_network(plan),
+            plan.settings,
+            batches,
+            validation,
+            plan.folder,
+            display,
+            criterion=plan.criterion(fabric),
+        )
+        stopped = 0
+        try:
+            trainer.fit()
+        except Interrupted as interrupted:
+            stopped = interrupted.number
+        skipped = batches.skipped | validation.skipped
+        if fabric.world_size > 1:
+            everyone: list[Any] = [None] * fabric.world_size
+            torch.distributed.all_gather_object(everyone, skipped)
+            skipped = {name: reason for part in everyone for name, reason in part.items()}
+        return _Outcome(trainer.progress, stopped, skipped)
+    except Error as error:
+        return _Outcome(Progress(), error=error)
+    finally:
+        if display is not None:
+            display.close()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def build_network(plan: Plan) -> Network:
+    """The network as the run starts: its weights, a fresh classifier for other classes, its size and regularisation."""
+    torch.manual_seed(plan.settings.seed)
+    recipe, spec = plan.settings.recipe, plan.model
+    if plan.pretrained:
+        try:
+            # Loaded tensors may be views of a file; training writes to its own.
+            network = copy.deepcopy(load_model(spec)).train()
+        except DownloadError as error:
+            raise DownloadError(f"{error}; or train without them: --from scratch") from error
+        if not plan.keep_head:
+            network.reset_classifier(len(plan.classes))
+    else:
+        network = models.build(spec.arch, num_classes=len(plan.classes), in_channels=spec.in_channels)
+    if network.input_size not in (None, plan.preset.crop_size):
+        try:
+            network.set_input_size(plan.preset.crop_size)
+        except ValueError as error:
+            raise Error(f"input_size: {error}") from error
+    set_regularisation(network, recipe)
+    return network
+
+
+def set_regularisation(network: nn.Module, recipe: Recipe) -> None:
+    """Give the network the recipe's dropout and stochastic depth, which rises from 0 to `drop_path` over the blocks."""
+    if recipe.dropout is not None:
+        for module in network.modules():
+            if isinstance(module, (nn.Dropout, DownscalingDropout)):
+                module.p = recipe.dropout
+    if recipe.drop_path is not None:
+        blocks = [module for module in network.modules() if isinstance(module, DropPath)]
+        for index, module in enumerate(blocks):
+            module.p = recipe.drop_path * index / max(1, len(blocks) - 1)
+
+
+@contextmanager
+def _forwarded_signals() -> Generator[None]:
+    """Let the processes that train save and end when this one, which waits for them, is asked to stop.
+
+    They are sent SIGTERM even for Ctrl-C: a terminal sends that to all of them itself, and twice means at once.
+    """
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Display:
+    """A bar on a terminal's stderr; a line per epoch everywhere."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.console = Console(stderr=True)
+        self.epochs = plan.settings.recipe.epochs
+        self.steps = 0
+        self.loss = 0.0
+        self.bar: Bar | None = None
+        self.task: TaskID | None = None
+        self.total = len(plan.train) // plan.total_batch or 1
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}"),
+                TextColumn("{task.fields[speed]:,.0f} images/s"),
+                TimeRemainingColumn(),
+            )  # fmt: skip
+            self.bar = Bar(*columns, console=self.console, transient=True)
+
+    def step(self, progress: Progress, loss: float, lr: float) -> None:
+        """Move the bar."""
+        self.loss = loss if not self.steps else 0.95 * self.loss + 0.05 * loss
+        self.steps += 1
+        if self.bar is None:
+            return
+        speed = progress.images / max(progress.seconds, 1e-9)
+        values: dict[str, Any] = dict(epoch=f"{progress.epoch + 1}/{self.epochs}", loss=self.loss, lr=lr, speed=speed)
+        done = progress.epoch * self.total + progress.step
+        if self.task is None:
+            self.task = self.bar.add_task("", total=self.epochs * self.total, **values)
+            self.bar.start()
+        self.bar.update(self.task, completed=done, **values)
+
+    def epoch(self, progress: Progress) -> None:
+        """Print the newest row."""
+        row = progress.history[-1]
+        star = " ★" if progress.best is row else ""
+        self.console.print(
+            f"epoch {row.epoch}/{self.epochs}  loss {row.train_loss:.4f}  val loss {row.val_loss:.4f}  "
+            f"top-1 {100 * row.val_top1:.2f} %  lr {row.lr:.2e}  {row.images_per_second:,.0f} images/s  "
+            f"{row.seconds:.0f} s{star}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
+    recipe = plan.settings.recipe
+    what = "published recipe" if recipe.published else "recipe"
+    begun = ""
+    if state is not None:
+        begun = f", going on at epoch {state['progress']['epoch'] + 1}, step {state['progress']['step'] + 1}"
+    return escape(
+        f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
+        f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
+        f"{plan.preset.crop_size} px, batches of {plan.total_batch}, {recipe.epochs} epochs → {plan.output}{begun}"
+    )
+
+
+def _facts(plan: Plan) -> list[tuple[str, str]]:
+    """What the report says of the run."""
+    recipe = plan.settings.recipe
+    held_out = " (held out)" if isinstance(plan.validation, Subset) else ""
+    return [
+        ("model", plan.model.name if plan.model.name == plan.model.arch else f"{plan.model.name} ({plan.model.arch})"),
+        ("start", str(plan.identity["from"])),
+        ("recipe", f"{recipe.name} ({recipe.source})"),
+        ("data", f"{plan.identity['data']}: {len(plan.train):,} images, {len(plan.classes)} classes"),
+        ("validation", f"{len(plan.validation):,} images{held_out}"),
+        ("image size", f"{plan.preset.crop_size} px"),
+        ("batch", f"{plan.total_batch} images"),
+        ("optimizer", f"{recipe.optimizer.name}, learning rate {plan.settings.lr:.3g}, {recipe.schedule.name}"),
+        ("seed", str(plan.settings.seed)),
+    ]
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Say how it went and where things are."""
+    if summary.stopped:
+        name = signal.Signals(summary.stopped).name
+        console.print(f"stopped by {name}; everything is saved in {escape(str(summary.output))}: "
+                      "the same command goes on from here", soft_wrap=True)  # fmt: skip
+        return
+    best = summary.best
+    if summary.was_finished:
+        console.print(f"{escape(str(summary.output))} is finished: there is nothing left to train", soft_wrap=True)
+    if best is not None:
+        console.print(
+            f"best: epoch {best.epoch} of {summary.epochs}, top-1 {100 * best.val_top1:.2f} %, "
+            f"validation loss {best.val_loss:.4f}",
+            highlight=False,
+        )
+    if summary.unreadable:
+        console.print(f"[bold red]{len(summary.unreadable):,} images could not be read[/] (see unreadable.csv)")
+    for path in summary.written:
+        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+    console.print(
+        f"use it: torchclas predict IMAGE -m {escape(str(summary.output / 'best.safetensors'))}", soft_wrap=True
+    )

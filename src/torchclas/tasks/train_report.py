@@ -1,0 +1,112 @@
+"""What a finished training run is worth, measured with the file that it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from torchclas.atomic import atomic_path
+from torchclas.catalog import Preset
+from torchclas.data.datasets import LabelledImages
+from torchclas.data.preprocess import Preprocess
+from torchclas.data.training import EpochBatches, build_loader
+from torchclas.tasks.confusion import draw
+from torchclas.tasks.metrics import Proportion, Tally
+from torchclas.tasks.montage import chinese_font
+from torchclas.training.loop import Progress
+from torchclas.training.report import Mistake, draw_curves, draw_mistakes, write_page
+from torchclas.zoo import find_model, load_model
+
+SHOWN = 48  # mistakes
+BATCH = 32
+
+
+def write_report(
+    folder: Path,
+    images: LabelledImages,
+    progress: Progress,
+    unreadable: Mapping[str, str],
+    facts: Sequence[tuple[str, str]],
+) -> list[Path]:
+    """Measure best.safetensors on the validation images; write charts, a sheet of mistakes and report.html.
+
+    Without matplotlib there are no charts, and a note says so.
+    """
+    best = progress.best
+    assert best is not None
+    tally, mistakes, names = _measure(folder / "best.safetensors", images)
+    written, charts, notes = list[Path](), list[tuple[str, Path]](), list[str]()
+    if unreadable:
+        bad = folder / "unreadable.csv"
+        with atomic_path(bad) as path, path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            csv.writer(file).writerows([("path", "error"), *unreadable.items()])
+        written.append(bad)
+        notes.append(f"{len(unreadable):,} images could not be read; unreadable.csv lists them.")
+    if find_spec("matplotlib") is None:
+        notes.append('There are no charts: matplotlib is needed for them, run pip install "torchclas[plot]".')
+    else:
+        curves, confusion = folder / "curves.png", folder / "confusion.png"
+        draw_curves(progress.history, (curves, folder / "curves.svg"))
+        with atomic_path(confusion) as path:
+            draw(tally.confusion, names, tally.calibration, f"top-1 {_percent(tally.top1)}", path)
+        charts += [("Curves", folder / "curves.svg"), ("What it confuses, and how far its scores hold", confusion)]
+        written += [curves, folder / "curves.svg", confusion]
+    if mistakes:
+        sheet = folder / "misclassified.png"
+        ascii_only = all(map(str.isascii, names))
+        draw_mistakes(mistakes, sheet, None if ascii_only else chinese_font())
+        written.append(sheet)
+    low, high = tally.top1.interval
+    figures = [
+        ("top-1 accuracy", f"{100 * tally.top1.value:.2f} %"),
+        ("its 95 % interval", f"{100 * low:.1f} – {100 * high:.1f}"),
+        ("wrong", f"{tally.top1.total - tally.top1.count:,} of {tally.top1.total:,}"),
+        ("best epoch", f"{best.epoch} of {progress.epoch}"),
+    ]
+    page = folder / "report.html"
+    model = dict(facts)["model"]
+    write_page(page, f"{model}: {folder.name}", facts, figures, progress.history, best, charts, mistakes, notes)
+    return [*written, page]
+
+
+@torch.inference_mode()
+def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mistake], tuple[str, ...]]:
+    """Figures, the mistakes with the highest scores, and the names of the classes."""
+    spec = find_model(checkpoint)
+    names = spec.classes.names("en")
+    network = load_model(spec).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    tally = Tally(spec.num_classes)
+    worst: list[tuple[float, int, Mistake]] = []
+    batches = EpochBatches(len(images), BATCH, shuffle=False, drop_last=False)
+    for batch in build_loader(images, Preprocess(spec.preset), batches):
+        if not len(batch.images):
+            continue
+        probabilities = network(batch.images.to(memory_format=torch.channels_last)).float().softmax(-1).numpy()
+        labels = batch.labels.numpy()
+        tally.add(probabilities, labels)
+        said = probabilities.argmax(1)
+        for row in np.flatnonzero(said != labels).tolist():
+            score, index = float(probabilities[row, said[row]]), int(batch.indices[row])
+            if len(worst) == SHOWN and score <= worst[0][0]:
+                continue
+            pixels = _pixels(batch.images[row].numpy(), spec.preset)
+            mistake = Mistake(images.name(index), names[labels[row]], names[said[row]], score, pixels)
+            (heapq.heappushpop if len(worst) == SHOWN else heapq.heappush)(worst, (score, index, mistake))
+    return tally, [mistake for _, _, mistake in sorted(worst, key=lambda item: -item[0])], names
+
+
+def _pixels(image: npt.NDArray[np.float32], preset: Preset) -> npt.NDArray[np.uint8]:
+    """Undo the normalisation."""
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (preset.mean, preset.std))
+    return ((image * std + mean) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _percent(proportion: Proportion) -> str:
+    return f"{100 * proportion.value:.2f} %"

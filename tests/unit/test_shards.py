@@ -1,0 +1,314 @@
+"""Tar shards, Parquet, and what a path stands for."""
+
+import io
+import json
+import os
+import pickle
+import sys
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from torchclas.catalog import Preset
+from torchclas.data.augment import TrainTransform
+from torchclas.data.datasets import Dataset
+from torchclas.data.shards import ParquetImages, TarShards, open_dataset, open_splits, tar_index
+from torchclas.data.training import TrainingBatches
+from torchclas.errors import DataError, ImageError, MissingDependencyError
+from torchclas.recipes import Augment
+
+
+def png(number):
+    pixels = np.random.default_rng(number).integers(0, 256, (10, 12, 3), np.uint8)
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_parquet(path, rows, *, names=("cat", "dog"), label="label", **options):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"image": [image for image, _ in rows], label: [label for _, label in rows]})
+    features = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+    if names:
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return path
+
+
+def write_folders(root, names=("cat", "dog"), count=2):
+    for label, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number}.png").write_bytes(png(10 * label + number))
+    return root
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for shard in range(3):
+        members = {}
+        for number in range(4):
+            members[f"{shard}/a{number}.left.png" if number == 3 else f"{shard}/a{number}.png"] = png(
+                10 * shard + number
+            )
+            members[f"{shard}/a{number}.cls"] = str(number % 2).encode()
+        write_tar(tmp_path / f"data-{shard:03}.tar", members)
+    return tmp_path
+
+
+def contents(images):
+    return [images.read(index) for index in range(len(images))]
+
+
+def test_tar_shards(shards):
+    images = open_dataset(f"{shards}/data-{{000..001}}.tar")
+    assert len(images) == 6  # a3.left.png has another name for an extension
+    assert images.labels.tolist() == [0, 1, 0, 0, 1, 0]
+    assert contents(images) == [png(number) for number in (0, 1, 2, 10, 11, 12)]
+    assert images.name(3) == f"{shards}/data-001.tar/1/a0.png"
+    assert images.key(3) == "1/a0.png"
+    assert images.classes is None
+    for data in (f"{shards}/data-*.tar", str(shards), shards):
+        assert len(open_dataset(data)) == 9
+
+
+def test_tar_index_is_kept_and_made_anew_when_the_shard_changes(shards, monkeypatch):
+    path = shards / "data-000.tar"
+    first = tar_index(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", lambda *_: pytest.fail("the shard was read again"))
+        assert tar_index(path) == first
+    write_tar(path, {"b.png": png(7), "b.cls": b"5"})
+    assert [(member.key, member.label) for member in tar_index(path)] == [("b.png", 5)]
+    (shards / "data-000.tar.idx.json").write_text('{"version": 3}')
+    assert len(tar_index(path)) == 1
+
+
+def test_tar_in_a_folder_that_cannot_be_written(shards, monkeypatch):
+    from torchclas.data import shards as module
+    from torchclas.errors import OutputError
+
+    def refuse(path):
+        raise OutputError("read-only")
+
+    monkeypatch.setattr(module, "atomic_path", refuse)
+    assert len(open_dataset(shards / "data-000.tar")) == 3
+
+
+def test_classes_in_tar(tmp_path):
+    path = write_tar(
+        tmp_path / "a.tar",
+        {
+            "n01.tail/x.jpg": b"1",
+            "n01.tail/x.json": b'{"label": 3}',
+            "y.JPG": b"2",
+            "y.json": b'{"cls": 4}',
+            "z.jpg": b"3",
+            "z.cls": b"cat",
+            "w.jpg": b"4",
+        },
+    )
+    images = TarShards((str(path),))
+    assert images.labels.tolist() == [3, 4, -1, -1]
+    with pytest.raises(DataError, match=r"2 images have no class, the first is .*a\.tar/z\.jpg"):
+        TrainingBatches(images, TrainTransform(Augment(), PRESET, 16), 2)
+
+
+def test_damaged_tar(shards, tmp_path):
+    path = shards / "data-000.tar"
+    images = open_dataset(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: images._members[1][1].offset + 10])
+    with pytest.raises(ImageError, match="ends within the image"):
+        images.read(1)
+    assert images.read(0) == png(0)
+    assert len(open_dataset(path)) >= 1  # what is whole remains
+    path.write_bytes(b"no tar at all" * 100)
+    with pytest.raises(DataError, match="not an uncompressed tar file"):
+        open_dataset(path)
+    with pytest.raises(DataError, match="holds no images"):
+        open_dataset(write_tar(tmp_path / "none.tar", {"a.txt": b""}))
+    with pytest.raises(DataError, match="No such file"):
+        open_dataset(f"{shards}/data-{{001..009}}.tar")
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_parquet(tmp_path, struct):
+    rows = [({"bytes": png(n), "path": f"{n}.png"} if struct else png(n), n % 2) for n in range(10)]
+    write_parquet(tmp_path / "data" / "part-0.parquet", rows[:7], row_group_size=3)
+    write_parquet(tmp_path / "data" / "part-1.parquet", rows[7:])
+    images = open_dataset(tmp_path)
+    assert contents(images) == [png(number) for number in range(10)]
+    assert images.labels.tolist() == [number % 2 for number in range(10)]
+    assert images.classes == ("cat", "dog")
+    assert images.key(8) == "part-1.parquet/1"
+    assert images.name(8) == f"{tmp_path}/data/part-1.parquet row 1" + (" (8.png)" if struct else "")
+    assert contents(pickle.loads(pickle.dumps(images))) == contents(images)
+    assert len(open_dataset(tmp_path / "data" / "part-1.parquet")) == 3
+
+
+def test_parquet_that_was_changed_is_unpacked_again(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", [(png(0), 0)])
+    assert len(open_dataset(path)) == 1
+    write_parquet(path, [(png(1), 1), (None, None)], names=())
+    os.utime(path, ns=(2**62, 2**62))
+    images = open_dataset(path)
+    assert images.labels.tolist() == [1, -1]
+    assert images.classes is None
+    with pytest.raises(ImageError, match="no image bytes"):
+        images.read(1)
+
+
+def test_bad_parquet(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", [(png(0), "cat")], names=())
+    with pytest.raises(DataError, match=r"expected the columns image .* not image \(binary\), label \(string\)"):
+        open_dataset(path)
+    with pytest.raises(DataError, match="expected the columns"):
+        open_dataset(write_parquet(tmp_path / "b.parquet", [(png(0), 1)], label="class"))
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        open_dataset(tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="no such file"):
+        open_dataset(tmp_path / "d.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"torchclas\[parquet\]"):
+        open_dataset(path)
+    assert not list(tmp_path.glob(".*.arrow"))
+
+
+def test_parquet_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "in" / "a.parquet", [(png(0), 1)])
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path / "cache"))
+    assert contents(open_dataset(path)) == [png(0)]
+    assert [file.name for file in path.parent.iterdir()] == ["a.parquet"]
+    assert len(list((tmp_path / "cache" / "data").glob("*.arrow"))) == 1
+
+
+PRESET = Preset(16, 16, "bilinear", "opencv", (0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_archives_train_as_files_do(tmp_path, kind):
+    """The same images in the same order give the same batches, with worker processes and after resuming too."""
+    folders = open_dataset(write_folders(tmp_path / "files", count=5))
+    rows = [(folders.read(index), int(label)) for index, label in enumerate(folders.labels)]
+    if kind == "tar":
+        members = {}
+        for number, (image, label) in enumerate(rows):
+            members |= {f"{number:02}.png": image, f"{number:02}.cls": str(label).encode()}
+        archive = write_tar(tmp_path / "a.tar", members)
+    else:
+        archive = write_parquet(tmp_path / "a.parquet", rows)
+
+    def run(images, workers, start):
+        batches = TrainingBatches(images, TrainTransform(Augment(), PRESET, 16), 3, workers=workers)
+        return list(batches.epoch(1, start))
+
+    expected = run(folders, 0, 0)
+    for workers in (0, 2):
+        resumed = run(open_dataset(archive), workers, 1)
+        assert len(resumed) == 2
+        for first, second in zip(resumed, expected[1:], strict=True):
+            assert all(map(torch.equal, first, second))
+
+
+def test_folders_lists_and_what_else_a_path_may_be(tmp_path):
+    root = write_folders(tmp_path / "own")
+    assert len(open_dataset(root)) == 4
+    path = tmp_path / "list.txt"
+    path.write_text("own/cat/0.png\t3\n")
+    assert open_dataset(path, delimiter="\t").labels.tolist() == [3]
+    with pytest.raises(DataError, match="is a single image"):
+        open_dataset(root / "cat" / "0.png")
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_dataset(tmp_path / "none")
+    with pytest.raises(DataError, match="stands for 2 files"):
+        open_dataset(f"{root}/cat/*.png")
+    with pytest.raises(DataError, match="stands for 0 files"):
+        open_dataset(tmp_path / "a{3..1}.tar")
+
+
+def test_splits_in_sub_folders(tmp_path):
+    write_folders(tmp_path / "train", ("ant", "bee", "cat"))
+    write_folders(tmp_path / "validation", ("bee", "cat"), count=1)
+    (tmp_path / "devkit").mkdir()
+    train, val = open_splits(tmp_path)
+    assert train.classes == val.classes == ("ant", "bee", "cat")
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert val.labels.tolist() == [1, 2]  # numbered as in training
+    assert open_dataset(tmp_path) == train
+    assert open_splits(tmp_path / "train")[1] is None
+    assert open_splits(tmp_path / "train", tmp_path / "validation")[1] == val
+
+
+def test_a_class_called_train_is_no_split(tmp_path):
+    write_folders(tmp_path, ("car", "train"))
+    train, val = open_splits(tmp_path)
+    assert train.classes == ("car", "train")
+    assert val is None
+
+
+def test_validation_of_other_classes(tmp_path):
+    write_folders(tmp_path / "train", ("ant", "bee"))
+    write_folders(tmp_path / "val", ("ant", "cow"))
+    with pytest.raises(DataError, match="1 of them, such as 'cow', are unknown"):
+        open_splits(tmp_path)
+
+
+def test_lists_go_before_folders(tmp_path):
+    """As ImageNet lies for PaddleClas: val/ has no class folders."""
+    write_folders(tmp_path / "train")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "1.png").write_bytes(png(1))
+    (tmp_path / "train_list.txt").write_text("train/cat/0.png 0\ntrain/dog/0.png 1\n")
+    (tmp_path / "val_list.txt").write_text("val/1.png 1\n")
+    train, val = open_splits(tmp_path)
+    assert isinstance(train, Dataset)
+    assert (len(train), len(val)) == (2, 1)
+    assert val.read(0) == png(1)
+    assert train.key(1) == "train/dog/0.png"
+
+
+def test_splits_in_archives(tmp_path):
+    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [(png(0), 0), (png(1), 1)])
+    write_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [(png(2), 1)])
+    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [(png(3), -1)])
+    train, val = open_splits(tmp_path)
+    assert isinstance(train, ParquetImages)
+    assert (len(train), len(val)) == (2, 1)
+    assert val.read(0) == png(2)
+
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        (other / split).mkdir(parents=True)
+        write_tar(other / split / "0.tar", {"a.png": png(len(split)), "a.cls": b"0"})
+    train, val = open_splits(other)
+    assert (train.read(0), val.read(0)) == (png(5), png(3))
+
+
+def test_bad_lines_of_a_list(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.png 0\nb.png\nc.png x\n")
+    bad = []
+    assert len(open_dataset(path, bad_lines=bad)) == 1
+    assert [str(error) for error in bad] == [
+        f"{path}:2: no label; expected a path, ' ' and a label, got 'b.png'",
+        f"{path}:3: the label 'x' is not an integer",
+    ]
+    with pytest.raises(DataError, match=r"list\.txt:2"):
+        open_dataset(path)
+    path.write_text("b.png\n")
+    with pytest.raises(DataError, match=r"list\.txt:1: no label.*no line is any better"):
+        open_dataset(path, bad_lines=[])

@@ -1,0 +1,222 @@
+"""Training batches: the same for every number of processes and workers, and after every interruption."""
+
+import os
+import signal
+from collections import Counter
+from itertools import chain
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchclas.catalog import Preset
+from torchclas.data.augment import TrainTransform
+from torchclas.data.datasets import Dataset, Sample, class_folders
+from torchclas.data.preprocess import Preprocess
+from torchclas.data.training import (
+    EpochBatches,
+    ImageData,
+    TrainingBatches,
+    balanced_weights,
+    build_loader,
+    class_weights,
+    split_by_hash,
+)
+from torchclas.errors import DataError
+from torchclas.recipes import Augment
+
+PRESET = Preset(16, 16, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TRANSFORM = TrainTransform(Augment(erasing=0.25), PRESET, 16)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Eleven images of two classes, the fifth of which is broken."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(11):
+        folder = root / ("cat" if number < 7 else "dog")
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f"{number:02}.png"), rng.integers(0, 256, (20, 24, 3), np.uint8))
+    (root / "cat" / "04.png").write_bytes(b"\x89PNG\r\n")
+    return class_folders(root)
+
+
+def same(first, second):
+    return len(first) == len(second) and all(
+        torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(first, second, strict=True)
+    )
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_processes_share_each_batch_and_resume(data):
+    count = data.draw(st.integers(1, 60), "images")
+    options = dict(
+        batch_size=data.draw(st.integers(1, 40), "batch size"),
+        seed=data.draw(st.integers(0, 2**40), "seed"),
+        shuffle=data.draw(st.booleans(), "shuffle"),
+        drop_last=data.draw(st.booleans(), "drop last"),
+        weights=data.draw(st.sampled_from([None, np.arange(1.0, count + 1)]), "weights"),
+    )
+    epoch, world = data.draw(st.integers(0, 3), "epoch"), data.draw(st.integers(1, 9), "processes")
+    whole = list(EpochBatches(count, **options, epoch=epoch))
+    assert len(whole) == len(EpochBatches(count, **options))
+
+    shares = [list(EpochBatches(count, **options, epoch=epoch, rank=rank, world_size=world)) for rank in range(world)]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
+    for parts in zip(*shares, strict=True):
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+    start = data.draw(st.integers(0, len(whole)), "start")
+    batches = EpochBatches(count, **options)
+    batches.go_to(epoch, start)
+    assert list(batches) == whole[start:]
+    assert len(batches) == len(whole) - start
+
+
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_an_epoch_has_every_image_once(count, batch_size, epoch):
+    drawn = [draw.index for batch in EpochBatches(count, batch_size, epoch=epoch, drop_last=False) for draw in batch]
+    assert sorted(drawn) == list(range(count))
+    complete = list(EpochBatches(count, batch_size, epoch=epoch))
+    assert {len(batch) for batch in complete} == {min(batch_size, count)}
+    assert len({draw.index for batch in complete for draw in batch}) == sum(map(len, complete))
+
+
+def test_order_changes_with_seed_and_epoch():
+    orders = {
+        tuple(draw.index for batch in EpochBatches(20, 20, seed=seed, epoch=epoch) for draw in batch)
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+def test_what_makes_no_sense_is_refused():
+    for arguments in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="batches of"):
+            EpochBatches(*arguments)
+    with pytest.raises(ValueError, match="process 2 of 2"):
+        EpochBatches(4, 2, rank=2, world_size=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_after_resuming_are_bit_equal(images, workers):
+    def run(**options):
+        return TrainingBatches(images, TRANSFORM, 4, seed=5, drop_last=False, **options)
+
+    reference = run()
+    epochs = [list(reference.epoch(epoch)) for epoch in range(2)]
+    assert not same(*epochs)
+
+    resumed = run(workers=workers)
+    assert same(list(resumed.epoch(0, 1)), epochs[0][1:])
+    abandoned = resumed.epoch(1)
+    next(abandoned)
+    abandoned.close()
+    assert same(list(resumed.epoch(1, 2)), epochs[1][2:])
+
+    shares = [list(run(rank=rank, world_size=2, workers=workers if rank else 0).epoch(1)) for rank in range(2)]
+    joined = [tuple(torch.cat(pair) for pair in zip(*parts, strict=True)) for parts in zip(*shares, strict=True)]
+    assert same(joined, epochs[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_left_out_and_listed(images, workers):
+    batches = TrainingBatches(images, TRANSFORM, 4, workers=workers, drop_last=False)
+    assert sum(len(labels) for _, labels in batches.epoch(0)) == 10
+    [(name, reason)] = batches.skipped.items()
+    assert name.endswith("04.png")
+    assert "PNG" in reason
+    assert name not in reason
+
+    loader = build_loader(images, Preprocess(PRESET), EpochBatches(11, 3, shuffle=False, drop_last=False))
+    read = list(loader)
+    assert [batch.indices.tolist() for batch in read] == [[0, 1, 2], [3, 5], [6, 7, 8], [9, 10]]
+    assert torch.cat([batch.labels for batch in read]).tolist() == [0] * 6 + [1] * 4
+    torch.testing.assert_close(read[0].images[1], Preprocess(PRESET)(images.name(1)), rtol=0, atol=0)
+
+
+def test_a_batch_of_bad_files_is_empty(tmp_path):
+    dataset = Dataset([Sample(str(tmp_path / f"{number}.jpg"), 0) for number in range(2)])
+    batches = TrainingBatches(dataset, TRANSFORM, 2)
+    [(images, labels)] = batches.epoch(0)
+    assert len(images) == len(labels) == 0
+    assert set(batches.skipped.values()) == {"no such file"}
+
+
+def test_workers_survive_the_signal_that_stops_the_run(images):
+    batches = TrainingBatches(images, TRANSFORM, 2, workers=1)
+    epoch = batches.epoch(0)
+    next(epoch)
+    [worker] = batches._loader._iterator._workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert len(list(epoch)) == batches.steps_per_epoch - 1
+    assert worker.is_alive()
+    del batches, epoch
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+def test_images_without_a_class_are_refused():
+    with pytest.raises(DataError, match=r"1 images have no class, the first is b\.jpg"):
+        ImageData(Dataset([Sample("a.jpg", 0), Sample("b.jpg", -1)]), TRANSFORM)
+
+
+def test_balanced_sampling_draws_classes_equally():
+    labels = np.array([0] * 900 + [1] * 90 + [3] * 10)
+    batches = EpochBatches(1000, 100, weights=balanced_weights(labels))
+    counts = Counter(int(labels[draw.index]) for batch in batches for draw in batch)
+    assert set(counts) == {0, 1, 3}
+    assert min(counts.values()) > 270
+
+
+def test_class_weights():
+    weights = class_weights(np.array([0, 0, 0, 1, 3, 3]), 5)
+    torch.testing.assert_close(weights, torch.tensor([2 / 3, 2, 0, 1, 0]))
+    assert float(weights[torch.tensor([0, 0, 0, 1, 3, 3])].mean()) == pytest.approx(1)
+
+
+def listed(names, root="/data"):
+    return Dataset([Sample(f"{root}/{name}", name.startswith("dog")) for name in names], root=root)
+
+
+NAMES = [f"{kind}/{number}.jpg" for kind, count in (("cat", 40), ("dog", 20)) for number in range(count)]
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_split_is_the_same_in_another_place_and_order(stratified):
+    train, val = split_by_hash(listed(NAMES), 0.25, stratified=stratified)
+    assert sorted([*train.indices, *val.indices]) == list(range(60))
+    _, moved = split_by_hash(listed(NAMES[::-1], "/mnt/elsewhere"), 0.25, stratified=stratified)
+    assert {val.key(index) for index in range(len(val))} == {moved.key(index) for index in range(len(moved))}
+    assert val.name(0).startswith("/data/cat/")
+    assert val.labels.tolist() == [int(val.key(index).startswith("dog")) for index in range(len(val))]
+
+
+def test_stratified_split_takes_the_share_of_every_class():
+    train, val = split_by_hash(listed([*NAMES, "bird.jpg"]), 0.25)
+    assert Counter(val.labels.tolist()) == {0: 10, 1: 5}
+    pair = Dataset([Sample("a.jpg", 0), Sample("b.jpg", 0), Sample("c.jpg", 1)])
+    train, val = split_by_hash(pair, 0.01)
+    assert (len(train), len(val), val.labels.tolist()) == (2, 1, [0])
+
+
+def test_added_images_move_no_other():
+    _, before = split_by_hash(listed(NAMES[:50]), 0.3, stratified=False)
+    _, after = split_by_hash(listed(NAMES), 0.3, stratified=False)
+    assert after.indices[after.indices < 50].tolist() == before.indices.tolist()
+
+
+def test_split_that_leaves_nothing():
+    with pytest.raises(DataError, match="cannot be divided"):
+        split_by_hash(Dataset([Sample("a.jpg", 0)]), 0.5)
+    for fraction in (0.0, 1.0):
+        with pytest.raises(DataError, match="between 0 and 1"):
+            split_by_hash(listed(NAMES), fraction)
