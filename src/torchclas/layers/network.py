@@ -13,7 +13,8 @@ from typing_extensions import Self
 # A family's table: architecture → its class and what its constructor is given.
 Variants = dict[str, tuple[type["Network"], dict[str, Any]]]
 
-# A family's layouts: name → rules (ours, published[, "linear"]); see torchclas.weights.renames.
+# A family's layouts: name → rules (ours, published[, "linear"]); see torchclas.weights.renames. A name may say which
+# architectures it is for, as globs behind a colon; the first row that fits counts.
 Renames = dict[str, tuple[tuple[str, ...], ...]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any
 
@@ -110,8 +111,13 @@ def build(arch: str, *, num_classes: int = 1000, in_channels: int = 3) -> Networ
 
 
 def renames(arch: str) -> Renames:
-    """Published layout → how its names follow from ours."""
-    return _family(arch).RENAMES
+    """The layouts in which `arch` was published → how their names follow from ours."""
+    found: Renames = {}
+    for row, rules in _family(arch).RENAMES.items():
+        layout, _, globs = row.partition(":")
+        if not globs or any(fnmatchcase(arch, glob) for glob in globs.split()):
+            found.setdefault(layout, rules)
+    return found
 
 
 def family(arch: str) -> str:

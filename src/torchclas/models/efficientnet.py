@@ -135,7 +135,7 @@ RENAMES: Renames = {
         ("classifier", "_fc"),
     ),
     # The first batch norm of a block that does not expand is its second in the others' count.
-    "lukemelas": (
+    "lukemelas: EfficientNet_lite0": (
         ("expand.conv", "_expand_conv"),
         ("expand.bn", "_bn0"),
         ("depthwise.conv", "_depthwise_conv"),

@@ -106,7 +106,7 @@ _DEEP_BLOCKS = (
     *_BLOCKS,
 )
 RENAMES: Renames = {
+    "current: Res2Net101_vd_* Res2Net200_vd_*": (*_PARTS, ("stem.{i}", "conv1_{i+1}"), *_DEEP_BLOCKS),
+    "current: *_vd_*": (*_PARTS, ("stem.{i}", "conv1_{i+1}"), *_BLOCKS),
     "current": (*_PARTS, ("stem.0", "conv1"), *_BLOCKS),
-    "current-vd": (*_PARTS, ("stem.{i}", "conv1_{i+1}"), *_BLOCKS),
-    "current-vd-deep": (*_PARTS, ("stem.{i}", "conv1_{i+1}"), *_DEEP_BLOCKS),
 }

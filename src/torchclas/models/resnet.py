@@ -128,25 +128,12 @@ _OLD_PARTS = (
     ("bn", "_batch_norm"),
     ("classifier", "out"),
 )
+_GRID = (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "bb_{s}_{b}"))
+_GRID_VD = (*_OLD_PARTS, ("stem.{i}", "conv1_{i+1}"), ("stages.{s}.{b}", "bb_{s}_{b}"))
+_LETTERS = (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "res{s+2}{b:letter}"))
+# ResNet was rewritten once, and has the old names in its original files; its relatives kept them.
 RENAMES: Renames = {
-    "current": (
-        ("branch.{i}", "conv{i}"),
-        ("shortcut.1", "short"),
-        ("stages.{s}.{b}", "blocks.{n}"),
-        ("classifier", "fc"),
-    ),
-    # How ResNet was written before its rewrite; most of its relatives kept these names.
-    "original": (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "res{s+2}{b:letter}")),
-    "original-deep": (
-        *_OLD_PARTS,
-        ("stem.0", "conv"),
-        ("stages.2.0", "res4a"),
-        ("stages.2.{b}", "res4b{b}"),
-        ("stages.{s}.{b}", "res{s+2}{b:letter}"),
-    ),
-    "original-grid": (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "bb_{s}_{b}")),
-    "original-grid-vd": (*_OLD_PARTS, ("stem.{i}", "conv1_{i+1}"), ("stages.{s}.{b}", "bb_{s}_{b}")),
-    "original-wsl": (
+    "current: *_wsl": (
         ("branch.{i}.conv", "_conv{i}._conv"),
         ("branch.{i}.bn", "_conv{i}._bn"),
         ("shortcut.1.conv", "_short._conv._conv"),
@@ -156,4 +143,15 @@ RENAMES: Renames = {
         ("stem.0.bn", "_conv_stem._bn"),
         ("classifier", "_out"),
     ),
+    "current: ResNet50_vc ResNeXt*_vd_* SE_*_vd* SENet*": _GRID_VD,
+    "current: *ResNeXt*": _GRID,
+    "current": (
+        ("branch.{i}", "conv{i}"),
+        ("shortcut.1", "short"),
+        ("stages.{s}.{b}", "blocks.{n}"),
+        ("classifier", "fc"),
+    ),
+    "original: ResNet*_vd": _GRID_VD,
+    "original: ResNet18 ResNet34 ResNet50": _LETTERS,
+    "original: ResNet101 ResNet152": (("stages.2.0", "res4a"), ("stages.2.{b}", "res4b{b}"), *_LETTERS),
 }

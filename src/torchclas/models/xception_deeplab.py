@@ -95,4 +95,4 @@ def _rules(backbone: str) -> tuple[tuple[str, ...], ...]:
 
 
 # The published names tell the depth.
-RENAMES: Renames = {"current-41": _rules("xception_41"), "current-65": _rules("xception_65")}
+RENAMES: Renames = {"current: *41*": _rules("xception_41"), "current: *65*": _rules("xception_65")}

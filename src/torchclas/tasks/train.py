@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +28,8 @@ from torch import nn
 from torchclas import catalog, models
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import Dataset, LabelledImages, Subset, class_folders, list_file
+from torchclas.data.datasets import LabelledImages, Subset
+from torchclas.data.shards import open_splits
 from torchclas.data.training import TrainingBatches, split_by_hash
 from torchclas.errors import DataError, DownloadError, Error, MissingDependencyError
 from torchclas.labels import label_set
@@ -57,7 +60,8 @@ FINETUNE = ("ema=0.999",)  # forgets sooner at the start, so it serves runs of a
 class Options:
     """What can be asked for.
 
-    `data` and `val` are class folders or list files; without `val`, a fifth of the images of each class is held out.
+    `data` and `val` are what `open_splits` reads: class folders, list files, shards. Where nothing is said of
+    validation, a fifth of the images of each class is held out.
     `start` is "pretrained", "scratch" or a weights file. Without `recipe`, pretrained weights are fine-tuned with
     settings for few images, and a start from scratch follows the model's published recipe, which `overrides` change
     (`optimizer.lr=0.05`). `batch_size` counts the images of a step over all `devices`; published learning rates follow
@@ -85,7 +89,6 @@ class Options:
     fixres: int | None = None
     checkpoint_steps: int = 0
     delimiter: str = " "
-    root: Path | None = None
     output: Path | None = None
 
 
@@ -163,8 +166,14 @@ def train(options: Options, console: Console | None = None) -> Summary:
 def run(plan: Plan, console: Console) -> Summary:
     """Carry a plan out; raises what `train` does."""
     leader = int(os.environ.get("RANK", "0")) == 0  # torchrun starts this command once per process
-    if leader:
-        plan.folder.begin(plan.identity, plan.settings.recipe)
+    if not leader:
+        return _run(plan, console, leader=False)
+    plan.folder.begin(plan.identity, plan.settings.recipe)
+    with plan.folder.owned():
+        return _run(plan, console, leader=True)
+
+
+def _run(plan: Plan, console: Console, *, leader: bool) -> Summary:
     state = plan.folder.latest()
     if state is not None and state["progress"]["finished"]:
         progress = Progress.from_dict(state["progress"])
@@ -310,30 +319,20 @@ def adjust(chosen: Recipe, options: Options, arch: str) -> Recipe:
 
 def read_data(options: Options, spec: ModelSpec) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """Images to train on, images to validate on, and the ids of the classes."""
-    data, val = options.data, options.val
-    images = _read(data, options.delimiter, options.root)
-    if images.classes is None:
+    images, held_out = open_splits(options.data, options.val, delimiter=options.delimiter)
+    classes = images.classes
+    if classes is None:
         count = max(2, int(images.labels.max()) + 1)
         classes = spec.classes.ids if count == len(spec.classes.ids) else tuple(map(str, range(count)))
-    elif len(images.classes) == 1:
+    if len(classes) == 1:
+        raise DataError(f"{options.data}: one class alone leaves nothing to tell apart: add images of others")
+    if held_out is None:
+        images, held_out = split_by_hash(images, VALIDATION_SHARE)
+    elif int(held_out.labels.max()) >= len(classes):
         raise DataError(
-            f"{data}: one class alone ({images.classes[0]}) is nothing to tell apart: add folders of others"
+            f"the validation images have the label {held_out.labels.max()}, those for training none so high"
         )
-    else:
-        classes = images.classes
-    if val is None:
-        kept, held_out = split_by_hash(images, VALIDATION_SHARE)
-        return kept, held_out, classes
-    if val.is_dir():
-        return images, class_folders(val, class_ids=classes), classes
-    held_out = list_file(val, root=options.root, delimiter=options.delimiter, num_classes=len(classes))
     return images, held_out, classes
-
-
-def _read(data: Path, delimiter: str, root: Path | None) -> Dataset:
-    if not data.exists():
-        raise DataError(f"{data}: no such file or folder; expected class folders, or a list of image paths and labels")
-    return class_folders(data) if data.is_dir() else list_file(data, root=root, delimiter=delimiter)
 
 
 def _names(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -352,18 +351,27 @@ def preset_at(preset: Preset, size: int, *, whole: bool = False) -> Preset:
     return replace(preset, crop_size=size, resize_short=short)
 
 
-@dataclass(frozen=True)
 class _Outcome:
-    progress: Progress
-    stopped: int = 0
-    unreadable: Mapping[str, str] = field(default_factory=dict[str, str])
-    error: Error | None = None
+    """What a process hands back. Not a dataclass: Fabric would take it apart in search of tensors."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        stopped: int = 0,
+        unreadable: Mapping[str, str] | None = None,
+        error: Error | None = None,
+    ) -> None:
+        self.progress = progress
+        self.stopped = stopped
+        self.unreadable = unreadable or {}
+        self.error = error
 
 
 def _launch(plan: Plan) -> _Outcome:
     """Train in this process, in `devices` new ones, or as one of those that torchrun started."""
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     precision: Any = plan.settings.recipe.precision
     accelerator = "auto" if plan.device == "auto" else plan.device.partition(":")[0]
     chosen: Any = [int(plan.device.partition(":")[2])] if ":" in plan.device else plan.devices
@@ -378,8 +386,13 @@ def _launch(plan: Plan) -> _Outcome:
         outcome = _work(Fabric(accelerator=accelerator, devices=chosen, precision=precision), plan)
     else:
         fabric = Fabric(accelerator=accelerator, devices=plan.devices, strategy="ddp_spawn", precision=precision)
-        with _forwarded_signals():
-            outcome = fabric.launch(partial(_work, plan=plan))
+        with _forwarded_signals() as received:
+            try:
+                outcome = fabric.launch(partial(_work, plan=plan))
+            except Exception:
+                if not received:
+                    raise
+                outcome = _Outcome(Progress(), received[0])  # too early for the others to have anything to save
     if outcome.error is not None:
         raise outcome.error
     return outcome
@@ -387,6 +400,8 @@ def _launch(plan: Plan) -> _Outcome:
 
 def _work(fabric: Fabric, plan: Plan) -> _Outcome:
     """What each process does."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # this may be a new process
+    _end_with_parent()
     display = _Display(plan) if fabric.is_global_zero else None
     try:
         batches = plan.batches(fabric)
@@ -462,20 +477,36 @@ def set_regularisation(network: nn.Module, recipe: Recipe) -> None:
             module.p = recipe.drop_path * index / max(1, len(blocks) - 1)
 
 
+def _end_with_parent() -> None:
+    """Let a process that was started for training end when the one that started it is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
-def _forwarded_signals() -> Generator[None]:
+def _forwarded_signals() -> Generator[list[int]]:
     """Let the processes that train save and end when this one, which waits for them, is asked to stop.
 
     They are sent SIGTERM even for Ctrl-C: a terminal sends that to all of them itself, and twice means at once.
     """
 
+    received: list[int] = []
+
     def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for child in multiprocessing.active_children():
             child.terminate()
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -560,6 +591,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("batch", f"{plan.total_batch} images"),
         ("optimizer", f"{recipe.optimizer.name}, learning rate {plan.settings.lr:.3g}, {recipe.schedule.name}"),
         ("seed", str(plan.settings.seed)),
+        *(("note", note) for note in plan.notes),
     ]
 
 

@@ -29,7 +29,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import Draw, EpochBatches, TrainingBatches, build_loader
 from torchclas.errors import Error, OutputError
 from torchclas.layers.network import Network
-from torchclas.recipes import Distill, Loss
+from torchclas.recipes import Augment, Distill, Loss
 from torchclas.training.losses import distillation_loss
 
 if TYPE_CHECKING:
@@ -161,6 +161,34 @@ class DistillationBatches(TrainingBatches):
         for batch in self._loader:
             self.skipped.update(batch.skipped)
             yield batch.images, torch.stack([batch.labels, view * self._images + batch.indices], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Relabelled:
+    """Images of a data set under labels of another origin."""
+
+    images: LabelledImages
+    labels: Indices
+
+    @property
+    def classes(self) -> None:
+        """Not those of the data."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        """What the data set calls it."""
+        return self.images.name(index)
+
+    def key(self, index: int) -> str:
+        """What the data set calls it."""
+        return self.images.key(index)
+
+    def read(self, index: int) -> bytes:
+        """Return the image's file; raises ImageError with the reason alone."""
+        return self.images.read(index)
 
 
 class FixedViews(Sampler[list[Draw]]):
@@ -358,7 +386,7 @@ def _unpack(values: Tensor, classes: Tensor, count: int) -> Tensor:
     return others.repeat(1, count).scatter(1, classes, values[:, :-1])
 
 
-def describe(images: LabelledImages, transform: TrainTransform, student: Preset, teacher: str) -> dict[str, Any]:
+def describe(images: LabelledImages, augment: Augment, student: Preset, teacher: str) -> dict[str, Any]:
     """What the logits of a cache follow from; `teacher` identifies its weights."""
     digest = hashlib.sha256()
     for index in range(len(images)):
@@ -367,7 +395,7 @@ def describe(images: LabelledImages, transform: TrainTransform, student: Preset,
         "teacher": teacher,
         "files": digest.hexdigest(),
         "preprocessing": student.to_dict(),
-        "augmentation": asdict(transform.augment),
+        "augmentation": asdict(augment),
     }
 
 

@@ -227,6 +227,9 @@ class Trainer:
             while not self.progress.finished:
                 self._train(received)
                 self._end_epoch()
+                _, stop = self._agree(0, received)
+                if stop and not self.progress.finished:
+                    raise Interrupted(stop)
         return self.progress
 
     def state(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torchclas.atomic import atomic_path
 from torchclas.training.loop import Epoch
 
 TILE, CAPTION, GAP, COLUMNS = 144, 40, 12, 8  # pixels, but for the last
+LARGE_RANGE = 30  # of losses: drawn on a logarithmic scale
 TABLE_ROWS = 60  # more epochs than this are thinned out in the page
 
 _STYLE = """
@@ -67,6 +68,9 @@ def draw_curves(history: Sequence[Epoch], paths: Iterable[Path]) -> None:
         loss.plot(epochs, [row.train_loss for row in history], label="training", marker=marker, markersize=3)
         loss.plot(epochs, [row.val_loss for row in history], label="validation", marker=marker, markersize=3)
         loss.set(title="Loss", xlabel="epoch")
+        losses = [value for row in history for value in (row.train_loss, row.val_loss) if value > 0]
+        if losses and max(losses) > LARGE_RANGE * min(losses):  # or a bad start would flatten all the rest
+            loss.set_yscale("log")
         loss.legend()
         accuracy.plot(epochs, [100 * row.val_top1 for row in history], label="top-1", marker=marker, markersize=3)
         if any(row.val_top5 < 1 for row in history):
@@ -95,7 +99,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], path: Path, font: Path | None) ->
         left = GAP + index % columns * (TILE + GAP)
         top = GAP + index // columns * (TILE + CAPTION + GAP)
         sheet.paste(_tile(mistake), (left, top))
-        lines = ((mistake.truth, "#1c2330", 17), (f"{mistake.score:.0%} {mistake.said}", "#b42318", 35))
+        lines = ((mistake.truth, "#1c2330", 17), (f"said {mistake.said} ({mistake.score:.0%})", "#b42318", 35))
         for text, colour, below in lines:
             while text and letters.getlength(text) > TILE:
                 text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
@@ -130,7 +134,7 @@ def write_page(
     )
     tiles = "".join(
         f'<figure><img alt="" src="{_embedded(_jpeg(mistake))}"><figcaption><b>{_text(mistake.truth)}</b><br>'
-        f"{mistake.score:.0%} {_text(mistake.said)}<br>{_text(Path(mistake.source).name)}</figcaption></figure>"
+        f"said {_text(mistake.said)} ({mistake.score:.0%})<br>{_text(Path(mistake.source).name)}</figcaption></figure>"
         for mistake in mistakes
     )
     table = "".join(f"<tr><td>{_text(name)}<td>{_text(value)}" for name, value in facts)

@@ -18,7 +18,8 @@ import platform
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error
@@ -34,6 +36,7 @@ from torchclas.recipes import Recipe
 from torchclas.training.loop import Epoch, Progress
 from torchclas.weights.checkpoint import Metadata, save_checkpoint
 
+_LOCK = ".lock"
 KEPT = 2  # checkpoints: should the last not be readable, the one before is
 _PACKAGES = (
     "torchclas",
@@ -81,6 +84,21 @@ class RunFolder:
             _write_json(self.path / "run.json", dict(settings))
         starts = _read_json(self.path / "environment.json", [])
         _write_json(self.path / "environment.json", [*starts, environment()])
+
+    @contextmanager
+    def owned(self) -> Generator[None]:
+        """Keep a second process from training in the same folder; raises `RunError` where one does already."""
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(
+                f"{self.path}: another process trains here: wait for it, or choose another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def checkpoints(self) -> list[Path]:
         """Oldest first."""
@@ -143,7 +161,7 @@ def check(folder: Path, settings: Mapping[str, Any], recipe: Recipe) -> None:
         raise RunError(f"{folder} is a file: choose a folder for the run (-o)")
     known = folder / "run.json"
     if not known.exists():
-        if folder.is_dir() and any(entry.name not in ("recipe.toml", ".run.json.lock") for entry in folder.iterdir()):
+        if folder.is_dir() and any(entry.name not in ("recipe.toml", _LOCK) for entry in folder.iterdir()):
             raise RunError(f"{folder} is not empty and holds no training run: choose another folder (-o)")
         return
     old: dict[str, Any] = _read_json(known, {})

@@ -61,7 +61,7 @@ def published_tensors(model: Network, layout: str) -> dict[str, Tensor]:
 
 def _as_published(tensor: Tensor, published: PublishedName, of_linear: bool) -> Tensor:
     """Paddle's linear weights are [in, out]; some of our linear layers are 1×1 convolutions there, and vice versa."""
-    if published.linear and tensor.ndim == 4:
+    if published.linear and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
         return tensor[:, :, 0, 0].T
     if published.conv and tensor.ndim == 2:
         return tensor[:, :, None, None]

@@ -1,0 +1,390 @@
+"""Distil a model: a student learns what a teacher says of images that need no labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from torchclas import catalog
+from torchclas.atomic import locked
+from torchclas.data.augment import TrainTransform
+from torchclas.data.datasets import Dataset, LabelledImages, Sample
+from torchclas.data.shards import open_dataset
+from torchclas.data.sources import SUFFIXES, expand
+from torchclas.data.training import TrainingBatches, split_by_hash
+from torchclas.errors import DataError, Error, MissingDependencyError
+from torchclas.recipes import Distill, Recipe, override, recipes
+from torchclas.recipes import recipe as find_recipe
+from torchclas.tasks.train import VALIDATION_SHARE, Options, Plan, Summary, adjust, preset_at, run
+from torchclas.training.distillation import (
+    BatchNormMode,
+    DistillationBatches,
+    DistillationLoss,
+    LogitCache,
+    Relabelled,
+    Teacher,
+    describe,
+    predicted_classes,
+)
+from torchclas.training.loop import Settings
+from torchclas.training.run import check, stored
+from torchclas.weights.checkpoint import Metadata
+from torchclas.zoo import ModelSpec, find_model, load_model
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Method = Literal["ssld", "ce", "dkd"]
+
+AGREEMENT_IMAGES = 5000  # at most, held out to see how often the student agrees with the teacher
+AGREEMENT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(Options):
+    """What can be asked for.
+
+    `data` may be a folder of images without class folders, unless the method needs labels. Without `val`, some images
+    are held out and, where they have no labels, the score is how often the student agrees with the teacher. `finetune`
+    is the data of the second phase. `cache_logits` keeps so many of the teacher's logits for `cache_views` views of
+    each image.
+    """
+
+    teacher: str | None = None
+    method: Method | None = None
+    teacher_bn: BatchNormMode = "eval"
+    finetune: Path | None = None
+    cache_logits: int = 0
+    cache_views: int = 8
+    cache_folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillPlan(Plan):
+    """A plan with a teacher, and with a cache where one was asked for."""
+
+    teacher: ModelSpec
+    teacher_bn: BatchNormMode
+    distill: Distill
+    validates_agreement: bool
+    cache: LogitCache | None
+
+    @property
+    def transform(self) -> TrainTransform:
+        """What makes the views."""
+        return TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size)
+
+    def batches(self, fabric: Fabric) -> TrainingBatches:
+        """What this process trains on."""
+        return DistillationBatches(
+            self.train,
+            self.transform,
+            self.total_batch,
+            views=self.cache.views if self.cache else 0,
+            seed=self.settings.seed,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            workers=self.workers,
+            pin_memory=fabric.device.type == "cuda",
+        )
+
+    def criterion(self, fabric: Fabric) -> DistillationLoss:
+        """What is minimised."""
+        source = self.cache.source() if self.cache else self.load_teacher(fabric, self.teacher_bn)
+        return DistillationLoss(source, self.distill, self.settings.recipe.loss)
+
+    def load_teacher(self, fabric: Fabric, batch_norm: BatchNormMode = "eval") -> Teacher:
+        """The teacher, for images as the student sees them."""
+        return Teacher(fabric, load_model(self.teacher), self.teacher.preset, self.preset, batch_norm)
+
+
+def distill(options: DistillOptions, console: Console | None = None) -> list[Summary]:
+    """Train a student by a teacher, or go on with it; then, with `finetune`, the second phase in OUTPUT/finetune.
+
+    Raises:
+        DistillationError: teacher, student, data and cache do not go together.
+        OutputError: the disk has no room for the cache.
+        What `torchclas.tasks.train.train` does.
+    """
+    if find_spec("lightning_fabric") is None:
+        raise MissingDependencyError("lightning-fabric", "'torchclas[train]'")
+    console = console or Console(stderr=True)
+    plan = make_plan(options)
+    summaries = [_run(plan, console)]
+    if options.finetune is not None and not summaries[0].stopped:
+        summaries.append(_run(make_plan(second_phase(options, plan)), console))
+    return summaries
+
+
+def make_plan(options: DistillOptions) -> DistillPlan:
+    """Make every choice that the options leave open; nothing is written."""
+    weights = None if options.start in (None, "pretrained", "scratch") else Path(options.start)
+    chosen = find_recipe(options.recipe) if options.recipe else None
+    model = options.model or (chosen.distill.student if chosen and chosen.distill else None) or None
+    if model is None and weights is None:
+        raise Error("which model is the student? Name it (-m), or choose a recipe that does, such as MobileNetV1_ssld")
+    student = find_model(model, weights=weights)
+    recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
+    settings = recipe.distill
+    assert settings is not None
+    teacher = find_model(settings.teacher)
+    labelled = settings.method == "dkd" or settings.label_weight > 0
+    if student.num_classes != teacher.num_classes and options.start not in (None, "scratch"):
+        raise Error(
+            f"{student.name} has {student.num_classes} classes, its teacher {teacher.name} {teacher.num_classes}: a "
+            "student that starts from weights needs the teacher's classes (or begin --from scratch)"
+        )
+    images, held_out = _read(options, teacher, labelled=labelled)
+    output = options.output or Path("runs", f"{Path(student.name).stem}-by-{Path(teacher.name).stem}")
+    batch_size = options.batch_size or stored(output).get("total_batch")
+    total = min(batch_size or recipe.batch_size * options.devices, len(images))
+    preset = preset_at(student.preset, recipe.input_size)
+    identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
+    return DistillPlan(
+        model=student,
+        pretrained=options.start not in (None, "scratch"),
+        keep_head=True,
+        settings=Settings(
+            recipe=recipe,
+            lr=recipe.optimizer.lr * total / recipe.total_batch,
+            seed=options.seed,
+            accumulate=options.accumulate,
+            early_stop=options.early_stop,
+            checkpoint_steps=options.checkpoint_steps,
+            compile=options.compile,
+        ),
+        preset=preset,
+        train=images,
+        validation=held_out,
+        classes=teacher.classes.ids,
+        metadata=Metadata(
+            arch=student.arch,
+            num_classes=teacher.num_classes,
+            preset=preset,
+            name=student.arch,
+            labels=catalog.find(teacher.name).labels if teacher.path is None else "",
+            class_ids=teacher.classes.ids,
+            class_names=teacher.classes.names("en"),
+            origin={
+                "trained_by": "torchclas distill",
+                "recipe": recipe.name,
+                "teacher": teacher.name,
+                "from": options.start or "scratch",
+                "data": options.data.resolve().name,
+            },
+        ),
+        output=output,
+        total_batch=total,
+        identity={
+            "command": "distill",
+            "data": str(options.data.resolve()),
+            "val": None if options.val is None else str(options.val.resolve()),
+            "model": student.arch,
+            "teacher": identity,
+            "teacher_bn": options.teacher_bn,
+            "from": options.start or "scratch",
+            "images": len(images),
+            "seed": options.seed,
+            "total_batch": total,
+            "accumulate": options.accumulate,
+            "early_stop": options.early_stop,
+            "cache_logits": options.cache_logits,
+            "cache_views": options.cache_views if options.cache_logits else 0,
+        },
+        device=options.device,
+        devices=options.devices,
+        workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
+        teacher=teacher,
+        teacher_bn=options.teacher_bn,
+        distill=settings,
+        validates_agreement=options.val is None and not labelled,
+        cache=_cache(options, recipe, images, teacher, identity, preset, output),
+    )
+
+
+def second_phase(options: DistillOptions, first: DistillPlan) -> DistillOptions:
+    """The same with the second phase's recipe and data, from the first one's best weights.
+
+    Where the first phase was cut short, so is the second, in proportion. The optimizer and its schedule are the
+    recipe's, whatever the first phase's were changed to.
+    """
+    assert options.finetune is not None
+    recipe = first.settings.recipe
+    name = f"{recipe.name}_finetune" if f"{recipe.name}_finetune" in recipes() else "ssld_finetune"
+    published = find_recipe(recipe.name).epochs
+    kept = [change for change in options.overrides if not change.startswith(("optimizer.", "schedule.", "epochs"))]
+    return replace(
+        options,
+        data=options.finetune,
+        finetune=None,
+        model=first.model.arch,
+        start=str(first.folder.best),
+        recipe=name,
+        teacher=str(first.teacher.path or first.teacher.name),
+        epochs=max(1, round(find_recipe(name).epochs * recipe.epochs / published)),
+        overrides=kept,
+        cache_folder=options.cache_folder / "finetune" if options.cache_folder else None,
+        output=first.output / "finetune",
+    )
+
+
+def _run(plan: DistillPlan, console: Console) -> Summary:
+    """Prepare what needs the teacher beforehand, and train."""
+    check(plan.output, plan.identity, plan.settings.recipe)  # before hours are spent on a cache
+    fabric = _fabric(plan)
+    batch_norm = ", batch norm in training mode" if plan.teacher_bn == "train" else ""
+    label = f", labels weigh {plan.distill.label_weight:g}" if plan.distill.label_weight else ""
+    notes = [f"{plan.teacher.name} teaches by {plan.distill.method}{label}{batch_norm}"]
+    if plan.validates_agreement:
+        classes = predicted_classes(
+            plan.load_teacher(fabric), plan.validation, plan.preset, batch_size=plan.total_batch, workers=plan.workers
+        )
+        plan = replace(plan, validation=Relabelled(plan.validation, classes))
+        notes.append(
+            "no labelled images to validate on (--val): top-1 is how often the student agrees with the teacher"
+        )
+    if plan.cache is not None:
+        _fill(plan, plan.cache, fabric, console)
+    return run(replace(plan, notes=tuple(notes)), console)
+
+
+def _fill(plan: DistillPlan, cache: LogitCache, fabric: Fabric, console: Console) -> None:
+    """Complete the cache; one process does it and the others wait."""
+    with locked(cache.index):
+        if (done := cache.done()) == cache.rows:
+            return
+        console.print(
+            f"cache of logits: {cache.images:,} images × {cache.views} views × {cache.k} of {cache.classes} logits "
+            f"take {cache.bytes / 2**20:,.1f} MiB in {cache.folder}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        filled = cache.fill(
+            plan.load_teacher(fabric), plan.train, plan.transform, batch_size=plan.total_batch, workers=plan.workers
+        )
+        with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+            task = progress.add_task("asking the teacher", total=cache.rows, completed=done)
+            for position in filled:
+                progress.update(task, completed=position)
+
+
+def _fabric(plan: DistillPlan) -> Fabric:
+    """One device of those that training will use."""
+    from lightning_fabric import Fabric
+
+    accelerator, _, index = plan.device.partition(":")
+    devices: Any = [int(index)] if index else 1
+    precision: Any = plan.settings.recipe.precision
+    return Fabric(accelerator=accelerator, devices=devices, precision=precision)
+
+
+def _default_recipe(arch: str) -> Recipe:
+    """The one that was published for the student, or SSLD's for any."""
+    own = recipes().get(f"{arch}_ssld")
+    return own if own is not None and own.distill is not None and own.distill.student == arch else recipes()["ssld"]
+
+
+def _recipe(options: DistillOptions, chosen: Recipe, arch: str) -> Recipe:
+    """The recipe with all that the options change."""
+    settings = chosen.distill or Distill()
+    changes: list[str] = []
+    if options.teacher is not None and options.teacher != settings.teacher:
+        changes.append(f"distill.teacher={options.teacher}")
+    if arch != settings.student:
+        changes.append(f"distill.student={arch}")
+    method = options.method or settings.method
+    if method != settings.method or chosen.distill is None:
+        changes.append(f"distill.method={method}")
+        if method == "dkd" and not settings.label_weight:  # as published: the labels teach as well
+            changes.append("distill.label_weight=1")
+    recipe = adjust(override(chosen, changes), options, arch)
+    assert recipe.distill is not None
+    if not recipe.distill.teacher:
+        raise Error(f"recipe {recipe.name} names no teacher: give one (--teacher NAME or FILE)")
+    if recipe.augment.mixup or recipe.augment.cutmix:
+        raise Error(
+            f"recipe {recipe.name} mixes images, and no one asks the teacher about mixtures: turn that off "
+            "(--set augment.mixup=0 --set augment.mixup_prob=0, and the same for cutmix)"
+        )
+    return recipe
+
+
+def _cache(
+    options: DistillOptions,
+    recipe: Recipe,
+    images: LabelledImages,
+    teacher: ModelSpec,
+    identity: str,
+    preset: catalog.Preset,
+    output: Path,
+) -> LogitCache | None:
+    if not options.cache_logits:
+        return None
+    if options.teacher_bn == "train":
+        raise Error(
+            "--teacher-bn train makes the teacher's answer depend on the other images of a batch, and those change "
+            "from epoch to epoch: use it without --cache-logits"
+        )
+    return LogitCache(
+        options.cache_folder or output.with_name(f"{output.name}-logits"),
+        describe(images, recipe.augment, preset, identity),
+        images=len(images),
+        views=options.cache_views,
+        classes=teacher.num_classes,
+        k=options.cache_logits,
+    )
+
+
+def _read(options: DistillOptions, teacher: ModelSpec, *, labelled: bool) -> tuple[LabelledImages, LabelledImages]:
+    """Images to train on and images to validate on."""
+    if labelled:
+        images = _labelled(options, options.data, teacher)
+    else:
+        images = _unlabelled(options)
+        if len(images) < 2:
+            raise DataError(f"{options.data}: {len(images)} images are too few to learn from")
+    if options.val is not None:
+        return images, _labelled(options, options.val, teacher)
+    return split_by_hash(images, VALIDATION_SHARE if labelled else min(AGREEMENT_SHARE, AGREEMENT_IMAGES / len(images)))
+
+
+def _labelled(options: DistillOptions, data: Path, teacher: ModelSpec) -> LabelledImages:
+    images = open_dataset(data, class_ids=teacher.classes.ids, delimiter=options.delimiter)
+    if (last := int(images.labels.max())) >= teacher.num_classes:
+        raise DataError(f"{data}: the label {last} is not one of the {teacher.num_classes} classes of {teacher.name}")
+    return images
+
+
+def _unlabelled(options: DistillOptions) -> LabelledImages:
+    """All images below a folder, or whatever else can be opened, under a class that nothing looks at."""
+    found = expand([options.data]) if options.data.is_dir() else ()
+    samples = [Sample(path, 0) for path in found if Path(path).suffix.lower() in SUFFIXES]
+    if samples:
+        return Dataset(samples, root=str(options.data))
+    images = open_dataset(options.data, delimiter=options.delimiter)
+    return Relabelled(images, np.zeros(len(images), np.int64))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def print_summaries(summaries: Sequence[Summary], console: Console) -> None:
+    """Say how it went and where things are."""
+    from torchclas.tasks.train import print_summary
+
+    for summary in summaries:
+        print_summary(summary, console)

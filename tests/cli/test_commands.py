@@ -1,0 +1,228 @@
+"""The commands as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.parity.golden import golden
+from torchclas import cli
+from torchclas.weights.pdparams import read_pdparams
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photographs: Path) -> Path:
+    """Three good images, one of them below, and two that are none."""
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    for name, target in (("chelsea.png", "a.png"), ("coffee.png", "b c.png"), ("coffee.png", "below/d.png")):
+        (folder / target).symlink_to(photographs / name)
+    (folder / "c.jpg").write_text("no image")
+    (folder / "zero.png").touch()
+    return folder
+
+
+def rows(output: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["--help"], ["predict", "--help"], ["train", "--help"], ["info", "VGG11"]]
+)
+def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from torchclas import cli
+code = cli.run({arguments!r})
+heavy = {{"torch", "numpy", "cv2", "PIL", "matplotlib"}} & set(sys.modules)
+sys.exit(code or (f"imported {{heavy}}" if heavy else 0))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (2, 2), (16, 1)])
+def test_predict_writes_one_row_per_input_in_order(
+    folder: Path, capsys: pytest.CaptureFixture[str], batch_size: int, workers: int
+) -> None:
+    arguments = [str(folder), "nowhere.jpg", str(folder / "a.png"), str(folder / "a.png")]
+    options = ["--format", "jsonl", "--batch-size", str(batch_size), "--workers", str(workers)]
+    assert cli.run(["predict", *arguments, *options]) == 1
+    found = rows(capsys.readouterr().out)
+    names = ["a.png", "b c.png", "below/d.png", "c.jpg", "zero.png"]
+    assert sorted(str(row["source"]) for row in found[:5]) == sorted(str(folder / name) for name in names)
+    assert [row["source"] for row in found[5:]] == arguments[1:]
+    by_name = {Path(str(row["source"])).name: row for row in found}
+    assert by_name["a.png"]["class_ids"][0] == "n02123159"  # type: ignore[index]
+    assert by_name["b c.png"]["labels"][0] == "espresso"  # type: ignore[index]
+    assert by_name["c.jpg"]["status"] == by_name["zero.png"]["status"] == by_name["nowhere.jpg"]["status"] == "error"
+    assert found[6] == found[7]
+
+
+def test_predict_reads_names_from_standard_input(photographs: Path) -> None:
+    command = [sys.executable, "-m", "torchclas", "predict", "-", "--top-k", "1", "--format", "jsonl", "--lang", "zh"]
+    names = f"{photographs / 'coffee.png'}\n{photographs / 'chelsea.png'}\n"
+    result = subprocess.run(command, input=names, capture_output=True, text=True, check=True)
+    assert [row["labels"] for row in rows(result.stdout)] == [["意式浓缩咖啡"], ["虎斑猫"]]
+
+
+def test_predict_writes_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["predict", str(folder / "b c.png"), str(folder / "zero.png"), "--top-k", "1"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "95.1%  espresso" in lines[1]
+    assert "the file is empty" in lines[2]
+
+
+def test_predict_writes_csv_and_parquet(folder: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    assert cli.run(["predict", str(folder), "-o", str(tmp_path / "out.csv"), "--top-k", "2"]) == 1
+    assert cli.run(["predict", str(folder), "-o", str(tmp_path / "out.parquet"), "--threshold", "0.9"]) == 1
+    with (tmp_path / "out.csv").open() as file:
+        flat = list(csv.DictReader(file))
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["source"] for row in flat] == [row["source"] for row in table]
+    espresso = next(row for row in flat if row["source"].endswith("b c.png"))
+    assert espresso["class_id_1"] == "n07920052"
+    assert 0.9 < float(espresso["score_1"]) < 1
+    assert {len(row["labels"]) for row in table} == {0, 1}
+
+
+def test_montage(folder: Path, tmp_path: Path) -> None:
+    cli.run(["predict", str(folder), "--montage", str(tmp_path / "sheet.png"), "-o", str(tmp_path / "x.csv")])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 300
+        assert len(sheet.convert("RGB").getcolors(2**24) or []) > 1000, "pictures, not a blank sheet"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict"], "no images were named"),
+        (["predict", "x.jpg", "-m", "ResNet50_vdd"], "did you mean ResNet50_vd"),
+        (["predict", "x.jpg", "-m", "ResNet50_vd"], "TORCHCLAS_OFFLINE"),
+        (["predict", "x.jpg", "-m", "MobileNetV3_large_x1_0_ssld_int8"], "never published"),
+        (["predict", "x.jpg", "--fromat", "csv"], "unknown option --fromat"),
+        (["predict", "x.jpg", "-o", "out.doc"], "cannot tell the format"),
+        (["predict", "x.jpg", "--threshold", "2"], "between 0 and 1"),
+        (["predict", "x.jpg", "--device", "cuda:7"], "cannot be used here"),
+        (["predict", "x.jpg", "-m", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["list", "--series", "Swin"], "SwinTransformer"),
+        (["info", "ResNet5O"], "did you mean"),
+        (["weights", "inspect", "nowhere.pdparams"], "cannot be read"),
+        (["evaluate", "nowhere"], "nowhere"),
+        (["recipe", "PPLCNet_x1_0", "--set", "optimizer.rl=1"], "optimizer.rl"),
+    ],
+)
+def test_errors_are_one_line_that_helps(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not captured.out
+
+
+def test_full_disk_leaves_the_old_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("precious")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.run(["predict", str(folder), "-o", str(output)]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert output.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pictures"]
+
+
+def test_interrupt_keeps_the_rows_done_so_far(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "0.png")
+    for i in range(1, 3000):
+        (images / f"{i}.png").symlink_to("0.png")
+    output = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "torchclas", "predict", str(images), "-o", str(output), "--batch-size", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (partial := list(tmp_path.glob(".out*"))) or partial[0].stat().st_size == 0:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED
+    found = rows(output.read_text())
+    assert 0 < len(found) < 3000
+    assert all(row["status"] == "ok" for row in found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "layout"),
+    [
+        ("ResNet18_vd", "current"),
+        ("ResNet18_vd", "original"),
+        ("SE_ResNet18_vd", "current"),
+        ("MobileNetV3_small_x0_35", "current"),
+        ("MobileNetV3_small_x0_35", "original"),
+        ("DeiT_tiny_patch16_224", "current"),
+    ],
+)
+def test_convert_there_and_back(tmp_path: Path, arch: str, layout: str) -> None:
+    """What goes through our format comes back tensor by tensor, under the published names."""
+    case = golden(arch, layout)
+    case.write(tmp_path / "in.pdparams")
+    ours, back = str(tmp_path / "ours.safetensors"), str(tmp_path / "back.pdparams")
+    assert cli.run(["weights", "convert", str(tmp_path / "in.pdparams"), ours, "-m", arch]) == 0
+    assert cli.run(["weights", "convert", ours, back, "--layout", layout]) == 0
+    got, want = read_pdparams(Path(back)), case.state()
+    assert got.keys() == want.keys()
+    for name, tensor in want.items():
+        np.testing.assert_array_equal(got[name], tensor, err_msg=name)
+
+
+def test_inspect_tells_which_model_a_file_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "unknown.pdparams"
+    golden("PPLCNet_x0_25").write(path)
+    assert cli.run(["weights", "inspect", str(path)]) == 0
+    assert "PPLCNet_x0_25 (current layout)" in capsys.readouterr().out
+    assert cli.run(["weights", "inspect", str(path), "-m", "VGG11"]) != 0
+
+
+def test_fetch_path_and_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path))
+    assert cli.run(["weights", "fetch", "EfficientNet_lite0", "PPLCNet_x0_25"]) == 1, "the second one is not to be had"
+    captured = capsys.readouterr()
+    assert "fetched" in captured.out
+    assert "PPLCNet_x0_25" in captured.err
+    assert cli.run(["weights", "path", "EfficientNet_lite0"]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+    assert cli.run(["weights", "clear", "--all"]) == 0
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_list_filters_and_sorts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["list", "--max-params", "5M", "--min-top1", "75", "--sort", "flops", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found
+    assert all(row["params_m"] <= 5 and row["top1"] >= 75 for row in found)
+    flops = [row["gflops"] for row in found if row["gflops"] is not None]
+    assert flops == sorted(flops)

@@ -1,0 +1,26 @@
+"""Shared by all tests: a cache of their own, and photographs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(max(1, (os.cpu_count() or 2) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Weights are converted once per session, never into the user's cache, and the network is left alone."""
+    os.environ["TORCHCLAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["TORCHCLAS_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The folder of pictures that scikit-image brings: `chelsea.png`, a cat, `coffee.png` …"""
+    import skimage
+
+    return Path(skimage.__file__).parent / "data"

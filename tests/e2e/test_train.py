@@ -1,0 +1,234 @@
+"""Training from the command line: from class folders to a checkpoint that the other commands take."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from torchclas.cli import run
+from torchclas.recipes import Recipe
+from torchclas.weights.checkpoint import read_metadata
+
+pytest.importorskip("lightning_fabric")
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 50, 40)}
+SMALL = ["--workers", "0", "--device", "cpu", "--set", "input_size=32"]
+TUNED = ["--epochs", "6", "--workers", "0", "--set", "optimizer.lr=0.003", "--set", "input_size=64"]
+QUICK = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--batch-size", "8", "--set", "optimizer.lr=0.1", *SMALL]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Ten noisy pictures each of blue, green and red."""
+    root = tmp_path_factory.mktemp("data") / "pictures"
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for index in range(10):
+            noisy = np.array(colour) + rng.normal(0, 30, (40, 48, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name / f"{index}.png")
+    return root
+
+
+def train(data, output, *more, expect=0):
+    assert run(["train", str(data), "-o", str(output), *map(str, more)]) == expect
+    return output
+
+
+def start(data, output, *more):
+    command = [sys.executable, "-m", "torchclas", "train", str(data), "-o", str(output), *map(str, more)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def last_state(folder):
+    state = torch.load(sorted((folder / "last").glob("*.pt"))[-1], weights_only=True)
+    progress = state["progress"]
+    progress["seconds"] = 0
+    for row in progress["history"]:
+        row["seconds"] = row["images_per_second"] = 0
+    return state
+
+
+def same_run(first, second):
+    assert_close(last_state(first), last_state(second), rtol=0, atol=0)
+    assert_close(load_file(first / "best.safetensors"), load_file(second / "best.safetensors"), rtol=0, atol=0)
+    assert read_metadata(first / "best.safetensors") == read_metadata(second / "best.safetensors")
+
+
+class TestTuning:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def folder(pictures, tmp_path_factory):
+        (pictures / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+        folder = train(pictures, tmp_path_factory.mktemp("runs") / "tuned", *TUNED)
+        (pictures / "red" / "broken.png").unlink()
+        return folder
+
+    def test_it_learns_from_published_weights(self, folder):
+        rows = list(csv.DictReader((folder / "log.csv").open()))
+        assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+        assert max(float(row["val_top1"]) for row in rows) > 0.8
+
+    def test_the_folder_is_complete(self, folder):
+        names = {path.name for path in folder.iterdir()}
+        assert {"recipe.toml", "environment.json", "run.json", "log.csv", "tensorboard", "last"} <= names
+        assert {"best.safetensors", "curves.png", "curves.svg", "confusion.png", "report.html"} <= names
+        assert Recipe.from_toml((folder / "recipe.toml").read_text()).optimizer.name == "adamw"
+        page = (folder / "report.html").read_text()
+        assert 'src="http' not in page
+        assert page.count("data:image/") >= 2
+
+    def test_a_bad_file_is_listed_and_left_out(self, folder):
+        [header, row] = list(csv.reader((folder / "unreadable.csv").open()))
+        assert header == ["path", "error"]
+        assert row[0].endswith("red/broken.png")
+
+    def test_predict_knows_the_classes(self, folder, pictures, capsys):
+        best = str(folder / "best.safetensors")
+        image = str(pictures / "green" / "0.png")
+        assert run(["predict", image, "-m", best, "--format", "jsonl", "--device", "cpu"]) == 0
+        assert json.loads(capsys.readouterr().out)["labels"][0] == "green"
+
+    def test_evaluate_agrees_with_the_log(self, folder, pictures, capsys):
+        best = folder / "best.safetensors"
+        assert run(["evaluate", str(pictures), "-m", str(best), "--device", "cpu", "--workers", "0"]) == 0
+        assert "top-1" in capsys.readouterr().out
+        metadata = read_metadata(best)
+        assert metadata.class_ids == tuple(COLOURS)
+        assert metadata.preset.crop_size == 64
+        assert metadata.origin["val_top1"] > 0.8
+
+    def test_a_finished_run_says_so(self, folder, pictures, capsys):
+        (pictures / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+        before = (folder / "best.safetensors").stat().st_mtime_ns
+        train(pictures, folder, *TUNED)
+        (pictures / "red" / "broken.png").unlink()
+        assert "is finished" in capsys.readouterr().out
+        assert (folder / "best.safetensors").stat().st_mtime_ns == before
+
+    def test_another_command_on_the_folder_is_an_error(self, folder, pictures, capsys):
+        train(pictures, folder, *TUNED, "--seed", "1", expect=2)
+        assert "seed was 0 and is 1" in capsys.readouterr().err
+
+    def test_fixres_adapts_the_result_to_larger_images(self, folder, pictures, tmp_path):
+        more = ["-m", folder / "best.safetensors", "--fixres", "96", "--epochs", "1", "--workers", "0"]
+        result = train(pictures, tmp_path / "fixed", *more) / "best.safetensors"
+        preset = read_metadata(result).preset
+        assert (preset.crop_size, preset.resize_short) == (96, 96)
+        before, after = load_file(folder / "best.safetensors"), load_file(result)
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert {"classifier.weight", "classifier.bias"} < changed
+        assert len(changed) <= 7  # and the last batch norm's six
+
+
+class TestKilled:
+    MORE = (*QUICK, "--epochs", "4", "--checkpoint-steps", "1", "--set", "ema=0.9")
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def whole(pictures, tmp_path_factory):
+        return train(pictures, tmp_path_factory.mktemp("runs") / "whole", *TestKilled.MORE)
+
+    @pytest.mark.parametrize("steps", [2, 7])
+    def test_kill_9_changes_nothing(self, pictures, whole, tmp_path, steps):
+        killed = tmp_path / "killed"
+        process = start(pictures, killed, *self.MORE)
+        per_epoch = 3
+        while process.poll() is None:
+            names = sorted(path.stem.split("-") for path in (killed / "last").glob("epoch*.pt"))
+            if names and int(names[-1][1]) * per_epoch + int(names[-1][3]) >= steps:
+                break
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        train(pictures, killed, *self.MORE)
+        same_run(whole, killed)
+
+    def test_sigterm_saves_and_exits_143(self, pictures, tmp_path):
+        more = [*QUICK, "--epochs", "500"]
+        process = start(pictures, tmp_path / "run", *more)
+        while process.poll() is None and not list((tmp_path / "run").glob("last/epoch*.pt")):
+            time.sleep(0.01)
+        process.terminate()
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert "the same command goes on" in out
+        assert len(list((tmp_path / "run" / "last").glob("epoch*.pt"))) == 2
+
+
+class TestMistakes:
+    def test_a_folder_with_something_else(self, pictures, tmp_path, capsys):
+        (tmp_path / "thesis.txt").write_text("mine")
+        train(pictures, tmp_path, *QUICK, expect=2)
+        assert "not empty" in capsys.readouterr().err
+
+    def test_one_class(self, pictures, tmp_path, capsys):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "red").symlink_to(pictures / "red")
+        train(tmp_path / "data", tmp_path / "run", *QUICK, expect=2)
+        assert "one class" in capsys.readouterr().err
+
+    def test_a_misspelled_setting(self, pictures, tmp_path, capsys):
+        train(pictures, tmp_path / "run", *QUICK, "--set", "optimiser.lr=1", expect=2)
+        assert "optimizer.lr" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+    def test_no_data(self, tmp_path, capsys):
+        train(tmp_path / "nothing", tmp_path / "run", *QUICK, expect=2)
+        assert "no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.sweep
+class TestProcesses:
+    """Without batch norm and dropout, any number of processes does the same."""
+
+    PLAIN = ("-m", "SqueezeNet1_1", "--from", "scratch", "--batch-size", "8", "--set", "optimizer.lr=0.01",
+             "--set", "dropout=0", "--set", "ema=0.9", "--set", "augment.mixup=0.2", "--set", "augment.mixup_prob=1",
+             "--workers", "0", "--device", "cpu", "--set", "input_size=64")  # fmt: skip
+
+    def test_two_do_what_one_does(self, pictures, tmp_path):
+        one = train(pictures, tmp_path / "one", *self.PLAIN, "--epochs", "3")
+        process = start(pictures, tmp_path / "two", *self.PLAIN, "--epochs", "3", "--devices", "2")
+        assert process.wait(timeout=120) == 0
+        first, second = (load_file(folder / "best.safetensors") for folder in (one, tmp_path / "two"))
+        assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+    def test_a_run_goes_on_with_another_number_of_them(self, pictures, tmp_path):
+        more = (*self.PLAIN, "--epochs", "40")
+        process = start(pictures, tmp_path / "run", *more, "--devices", "2")
+        while process.poll() is None and len(list((tmp_path / "run").glob("last/epoch*.pt"))) < 2:
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+        train(pictures, tmp_path / "run", *more)
+        whole = train(pictures, tmp_path / "whole", *more)
+        first, second = (load_file(folder / "best.safetensors") for folder in (whole, tmp_path / "run"))
+        assert_close(first, second, rtol=1e-3, atol=1e-5)
+
+    def test_torchrun(self, pictures, tmp_path):
+        one = train(pictures, tmp_path / "one", *self.PLAIN, "--epochs", "2")
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "torchclas", "train"]
+        options = [str(pictures), "-o", str(tmp_path / "two"), *self.PLAIN, "--epochs", "2"]
+        subprocess.run([*command, *options], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+        first, second = (load_file(folder / "best.safetensors") for folder in (one, tmp_path / "two"))
+        assert_close(first, second, rtol=1e-4, atol=1e-6)
