@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -172,7 +172,7 @@ def clear(names: Sequence[str], *, everything: bool) -> int:
     return sum(_delete(path) for entry in choose(names, everything=False, series=None) for path in _files_of(entry))
 
 
-_PLAIN = {"soft_wrap": True, "highlight": False}
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False}
 _FORMATS = {
     "paddle": "PaddlePaddle (.pdparams)",
     "paddle-onnx": "ONNX, exported from PaddlePaddle",
