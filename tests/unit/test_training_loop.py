@@ -163,8 +163,9 @@ class TestResume:
 
 class TestSteps:
     def test_it_learns(self, tmp_path):
-        how = settings("epochs=6", "augment.mixup=0", "augment.mixup_prob=0", "loss.label_smoothing=0", "ema=0")
-        progress = trainer(tmp_path, replace(how, lr=0.02), model="ResNet18_vd").fit()
+        plain = ("augment.mixup=0", "augment.mixup_prob=0", "loss.label_smoothing=0", "ema=0")
+        how = settings("epochs=5", "optimizer.name=adamw", *plain, lr=0.001)
+        progress = trainer(tmp_path, how, model="ResNet18_vd").fit()
         assert progress.best is not None
         assert progress.best.val_top1 == 1.0
         assert progress.history[-1].train_loss < progress.history[0].train_loss

@@ -54,6 +54,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 VALIDATION_SHARE = 0.2  # of the images, where none are named for validation
 STEPS_PER_EPOCH = 16  # at least, when fine-tuning: smaller batches for few images
 FINETUNE = ("ema=0.999",)  # forgets sooner at the start, so it serves runs of any length
+CONVOLUTIONS = ("optimizer.lr=0.001",)  # transformers keep the recipe's lower rate: they forget more easily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +295,9 @@ def _recipe(options: Options, spec: ModelSpec, tunes: bool, batch_size: int | No
     if options.fixres is not None:
         chosen = replace(find_recipe("fixres").fit(spec.preset), input_size=options.fixres)
     elif tunes:
-        chosen = override(find_recipe("finetune").fit(spec.preset), FINETUNE)
+        chosen = find_recipe("finetune").fit(spec.preset)
+        transformer = catalog.find(spec.arch).series.group.kind == "transformer"
+        chosen = override(chosen, FINETUNE if transformer else (*FINETUNE, *CONVOLUTIONS))
     else:
         chosen = find_recipe(options.recipe or spec.arch)
     if chosen.distill is not None:
