@@ -193,6 +193,10 @@ class TestMistakes:
         assert "optimizer.lr" in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
 
+    def test_images_too_small_for_the_network(self, pictures, tmp_path, capsys):
+        train(pictures, tmp_path / "run", "-m", "GoogLeNet", "--from", "scratch", *SMALL, expect=2)
+        assert "set a larger input_size" in capsys.readouterr().err
+
     def test_no_data(self, tmp_path, capsys):
         train(tmp_path / "nothing", tmp_path / "run", *QUICK, expect=2)
         assert "no such file or folder" in capsys.readouterr().err
@@ -214,7 +218,8 @@ class TestProcesses:
         assert_close(first, second, rtol=1e-4, atol=1e-6)
 
     def test_a_run_goes_on_with_another_number_of_them(self, pictures, tmp_path):
-        more = (*self.PLAIN, "--epochs", "40")
+        # At a higher rate, rounding grows over so many steps until it can be seen.
+        more = (*self.PLAIN, "--epochs", "40", "--set", "optimizer.lr=0.001")
         process = start(pictures, tmp_path / "run", *more, "--devices", "2")
         while process.poll() is None and len(list((tmp_path / "run").glob("last/epoch*.pt"))) < 2:
             time.sleep(0.01)

@@ -465,7 +465,18 @@ def build_network(plan: Plan) -> Network:
         except ValueError as error:
             raise Error(f"input_size: {error}") from error
     set_regularisation(network, recipe)
+    _check_size(network, plan.preset.crop_size)
     return network
+
+
+@torch.inference_mode()
+def _check_size(network: Network, size: int) -> None:
+    """Raise `Error` where images of `size` px shrink to nothing on their way."""
+    try:
+        network.eval().forward_heads(torch.zeros(1, network.in_channels, size, size))
+    except RuntimeError as error:
+        raise Error(f"{network.arch} cannot take images of {size} px ({error}): set a larger input_size") from error
+    network.train()
 
 
 def set_regularisation(network: nn.Module, recipe: Recipe) -> None:
@@ -576,7 +587,8 @@ def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
     return escape(
         f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
         f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
-        f"{plan.preset.crop_size} px, batches of {plan.total_batch}, {recipe.epochs} epochs → {plan.output}{begun}"
+        f"{plan.preset.crop_size} px, batches of {plan.total_batch}, "
+        f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} → {plan.output}{begun}"
     )
 
 
