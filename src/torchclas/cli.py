@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -117,9 +118,8 @@ def info(
     if json:
         from json import dumps
 
-        print(
-            dumps(listing.to_dict(entry) | ({"computed": computed} if computed else {}), ensure_ascii=False, indent=2)
-        )
+        values = listing.to_dict(entry) | ({"computed": computed} if computed else {})
+        print(dumps(values, ensure_ascii=False, indent=2))
     else:
         lines = [("computed", f"{count:,} {what.replace('_', '-')}") for what, count in computed.items()]
         listing.print_info(entry, _stdout(), computed=lines)
@@ -461,7 +461,7 @@ def check_data(
 def fetch(
     *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
     series: Annotated[str | None, Parameter(help="All of this series.")] = None,
-    all: Annotated[bool, Parameter(negative="", help="All that were published: some 25 GB.")] = False,  # noqa: A002
+    all: Annotated[bool, Parameter(negative="", help="All that were published: over 40 GB.")] = False,  # noqa: A002
 ) -> int:
     """Fetch published weights and convert them, so that they load at once and without network.
 
@@ -564,10 +564,15 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if debug or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
         # Python flushes standard output once more at exit; let it go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE
+        if error.errno == errno.EPIPE:
+            return READER_GONE
+        _report(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        return 2
 
 
 def _report(message: str) -> None:
@@ -577,7 +582,11 @@ def _report(message: str) -> None:
 def _stdout() -> Console:
     from rich.console import Console
 
-    return Console()
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # for `run`; the default is to exit with 1
+
+    return Output()
 
 
 def _stderr() -> Console:

@@ -15,10 +15,13 @@ from torchclas.atomic import locked
 from torchclas.catalog import Entry
 from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.tasks.listing import mebibytes
+from torchclas.tasks.output import printable
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from torchclas.weights.checkpoint import Metadata
 
 
@@ -55,9 +58,8 @@ def fetch(entries: Sequence[Entry], console: Console, errors: Console) -> bool:
         console.print(f"{entry.name:<{width}}  {mebibytes(bytes_here):>12}  {state}", **_PLAIN)
     here = len(entries) - failed - fetched
     problem = f", [bold red]{failed} failed[/]" if failed else ""
-    console.print(
-        f"{fetched} fetched, {here} already here{problem}; {mebibytes(size)} in {cache.cache_dir()}", **_PLAIN
-    )
+    counts = f"{fetched} fetched, {here} already here{problem}"
+    console.print(f"{counts}; {mebibytes(size)} in {escape(str(cache.cache_dir()))}", **_PLAIN)
     return not failed
 
 
@@ -102,16 +104,13 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
 
     kind, tensors = read_checkpoint(path)
     arrays = {name: torch.as_tensor(value) for name, value in tensors.items()}
-    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in arrays.values())
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in Counter(map(_dtype, arrays.values())).items())
     values = sum(tensor.numel() for tensor in arrays.values())
     bad = [name for name, tensor in arrays.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     lines = [
         ("file", f"{path} ({mebibytes(path.stat().st_size)})"),
         ("format", _FORMATS[kind]),
-        (
-            "tensors",
-            f"{len(arrays)} with {values:,} values: " + ", ".join(f"{n} {dtype}" for dtype, n in dtypes.items()),
-        ),
+        ("tensors", f"{len(arrays)} ({dtypes}), {values:,} values"),
         ("NaN, infinity", f"in {len(bad)}: {_some(bad)}" if bad else "none"),
     ]
     if (own := _own_metadata(path)) is not None:
@@ -129,11 +128,11 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
     if model is not None:
         fits, verdict = _coverage(path, model)
         lines.append((f"as {model}", verdict))
+    _print_pairs(lines, console)
     if list_tensors:
-        lines += [(name, f"{tuple(tensor.shape)} {_dtype(tensor.dtype)}") for name, tensor in arrays.items()]
-    width = max(len(title) for title, _ in lines[: 9 if list_tensors else None])
-    for title, text in lines:
-        console.print(f"[dim]{escape(title):<{width}}[/]  {escape(text)}", **_PLAIN)
+        pairs = [(name, f"{_dtype(tensor)} {list(tensor.shape)}") for name, tensor in arrays.items()]
+        console.print()
+        _print_pairs(pairs, console)
     return fits
 
 
@@ -222,10 +221,7 @@ def _files_of(entry: Entry) -> Iterator[Path]:
     yield converted_path(entry)
     if entry.weights.url:
         fetched = cache.published_path(entry.weights.url)
-        yield from (
-            fetched,
-            *(fetched.with_name(f"{fetched.name}{suffix}") for suffix in (".json", ".part", ".part.json")),
-        )
+        yield from (fetched.with_name(f"{fetched.name}{ending}") for ending in ("", ".json", ".part", ".part.json"))
 
 
 def _delete(path: Path) -> int:
@@ -241,5 +237,12 @@ def _some(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _dtype(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _print_pairs(pairs: Sequence[tuple[str, str]], console: Console) -> None:
+    """Tensors' names come from strangers: what a terminal would obey is escaped."""
+    width = max(len(printable(title)) for title, _ in pairs)
+    for title, text in pairs:
+        console.print(f"[dim]{escape(f'{printable(title):<{width}}')}[/]  {escape(printable(text))}", **_PLAIN)

@@ -1,0 +1,90 @@
+"""The Classifier: whatever an image comes as, one prediction for it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import torchclas
+from torchclas.catalog import find
+from torchclas.errors import Error
+from torchclas.tasks.predict import Classifier
+from torchclas.weights.checkpoint import Metadata, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(workers=1)
+
+
+def test_an_image_in_every_form(classifier: Classifier, photographs: Path) -> None:
+    path = photographs / "coffee.png"
+    with Image.open(path) as image:
+        forms = [path, str(path), path.read_bytes(), image.copy(), np.asarray(image)]
+    results = [list(classifier.predict(form)) for form in forms]
+    assert [len(result) for result in results] == [1] * 5
+    assert {result[0].labels for result in results} == {results[0][0].labels}
+    assert results[0][0].labels[0] == "espresso"
+    assert results[0][0].class_ids[0] == "n07920052"
+    assert list(results[0][0].scores) == sorted(results[0][0].scores, reverse=True)
+    assert [result[0].source for result in results[2:]] == ["bytes[0]", "image[0]", "array[0]"]
+
+
+def test_predictions_stream(classifier: Classifier, photographs: Path) -> None:
+    """An endless source gives its first predictions."""
+
+    def forever() -> Iterator[Path]:
+        yield photographs / "coffee.png"
+        yield from itertools.repeat(photographs / "no such picture")
+
+    first = list(itertools.islice(classifier.predict(forever()), 20))
+    assert [row.status for row in first] == ["ok"] + ["error"] * 19
+    assert first[1].error == "no such file"
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (3, 2), (16, 2)])
+def test_batches_and_workers_change_nothing(
+    classifier: Classifier, photographs: Path, batch_size: int, workers: int
+) -> None:
+    sources = [photographs / name for name in ("coffee.png", "README", "chelsea.png", "coffee.png", "", "rocket.jpg")]
+    want = list(classifier.predict(sources))
+    got = list(Classifier(batch_size=batch_size, workers=workers).predict(sources))
+    assert [(row.source, row.status, row.class_ids[:1], row.error) for row in got] == [
+        (row.source, row.status, row.class_ids[:1], row.error) for row in want
+    ]
+    for row, other in zip(got, want, strict=True):
+        assert row.scores == pytest.approx(other.scores, abs=1e-5)
+
+
+def test_nan_is_an_error(photographs: Path) -> None:
+    classifier = Classifier()
+    with torch.no_grad():
+        next(classifier.model.parameters()).fill_(float("nan"))
+    (row,) = classifier.predict(photographs / "coffee.png")
+    assert row.status == "error"
+    assert "NaN" in (row.error or "")
+
+
+def test_own_classes(tmp_path: Path, photographs: Path) -> None:
+    """A checkpoint of one's own brings its classes, and has no more of them than it has."""
+    model = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
+    path = tmp_path / "own.safetensors"
+    metadata = Metadata(
+        "PPLCNet_x0_25", 2, find("PPLCNet_x0_25").preset, class_ids=("c", "d"), class_names=("cat", "dog")
+    )
+    save_checkpoint(model, path, metadata)
+    (row,) = Classifier(path, lang="zh").predict(photographs / "chelsea.png")
+    assert sorted(zip(row.class_ids, row.labels, strict=True)) == [("c", "cat"), ("d", "dog")]
+    assert sum(row.scores) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"top_k": 0}, {"device": "tpu"}, {"lang": "de"}])
+def test_options_that_cannot_be(options: dict[str, object]) -> None:
+    with pytest.raises(Error, match=r"batch_size|top_k|tpu|'de'"):
+        Classifier(**options)  # type: ignore[arg-type]

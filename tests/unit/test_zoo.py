@@ -1,0 +1,84 @@
+"""From a name to a network with weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import torchclas
+from tests.parity.golden import golden
+from torchclas.catalog import find
+from torchclas.errors import CheckpointError, DownloadError, UnknownNameError
+from torchclas.weights import location, published
+from torchclas.weights.checkpoint import Metadata, save_checkpoint
+from torchclas.zoo import DEFAULT_MODEL, find_model, load_model
+
+
+def test_the_default_model_needs_no_network() -> None:
+    spec = find_model()
+    assert spec.name == DEFAULT_MODEL
+    model = load_model(spec)
+    assert not model.training
+    assert published.is_converted(find(DEFAULT_MODEL))
+    assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+def test_pretrained_for_another_task() -> None:
+    model = torchclas.create_model(DEFAULT_MODEL, pretrained=True, num_classes=3, in_channels=1)
+    assert model.training
+    assert model(torch.zeros(2, 1, 224, 224)).shape == (2, 3)
+
+
+@pytest.mark.xfail(raises=CheckpointError, strict=True, reason="the head that is not wanted is taken for a surplus")
+def test_pretrained_without_a_head() -> None:
+    vectors = torchclas.create_model(DEFAULT_MODEL, pretrained=True, num_classes=0)
+    assert vectors(torch.zeros(2, 3, 64, 64)).shape == (2, vectors.num_features)
+
+
+def test_names_in_any_case_and_names_that_are_weights() -> None:
+    assert torchclas.create_model("resnet18_VD").arch == "ResNet18_vd"
+    assert torchclas.create_model("PPLCNet_x0_5_ssld").arch == "PPLCNet_x0_5"
+    with pytest.raises(UnknownNameError, match="did you mean PPLCNet_x0_5"):
+        torchclas.create_model("PPLCNet_x0_55")
+
+
+def test_weights_that_cannot_be_had() -> None:
+    with pytest.raises(DownloadError, match="TORCHCLAS_OFFLINE"):
+        torchclas.create_model("ResNet18", pretrained=True)
+    with pytest.raises(CheckpointError, match="never published"):
+        torchclas.create_model("MobileNetV3_large_x1_0_ssld_int8", pretrained=True)
+    with pytest.raises(CheckpointError, match="two sets of weights"):
+        torchclas.create_model("ResNet18", pretrained=True, weights="mine.pth")
+
+
+def test_a_checkpoint_contradicts_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    model = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
+    preset = find("PPLCNet_x0_25").preset
+    save_checkpoint(model, path, Metadata("PPLCNet_x0_25", 2, preset, class_ids=("a", "b"), class_names=("a", "b")))
+    assert find_model("PPLCNet_x0_25", weights=path).num_classes == 2
+    assert find_model(weights=path).arch == "PPLCNet_x0_25"
+    with pytest.raises(CheckpointError, match="is a PPLCNet_x0_25, not a ResNet18"):
+        find_model("ResNet18", weights=path)
+
+
+def test_a_published_file_for_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.pdparams"
+    golden("PPLCNet_x0_25").write(path)
+    spec = find_model("PPLCNet_x0_25", weights=path)
+    assert (spec.path, spec.classes.name) == (path, "imagenet1k")
+    assert torch.isfinite(load_model(spec)(torch.zeros(1, 3, 64, 64))).all()
+
+
+def test_preprocessing_belongs_to_the_weights() -> None:
+    assert torchclas.preprocess_for("ResNet50").preset.backend == "opencv"
+    assert torchclas.preprocess_for("EfficientNet_lite0").preset.backend == "pillow"
+    assert torchclas.preprocess_for("Fix_ResNet50_vd_ssld_v2").preset.crop_size == 320
+
+
+def test_listing_and_loading_agree_on_where_weights_are() -> None:
+    for entry in torchclas.catalog.entries():
+        if entry.weights is not None:
+            assert location.converted_name(entry) == published.converted_name(entry)
