@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.parity.golden import cases, golden
 from torchclas import models
 from torchclas.layers.network import Network
 
 pytestmark = pytest.mark.sweep
 
 ARCHITECTURES = models.architectures()
-REFERENCED = {arch for arch, _ in cases()}
 CLASSES = 4
 
 
@@ -26,10 +24,6 @@ def _clean() -> Iterator[None]:
     yield
     torch.compiler.reset()
     gc.collect()
-
-
-def published_size(arch: str) -> int:
-    return golden(arch).input_shape[-1] if arch in REFERENCED else 224
 
 
 def small_size(network: Network) -> int:
