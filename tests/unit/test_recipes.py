@@ -37,7 +37,7 @@ def test_counts() -> None:
     assert len(everything) - len(distilling) - len(ours) == 191 - 2  # two of ours distil
 
 
-@pytest.mark.parametrize("name", [*catalog.names(), *{entry.arch for entry in catalog.entries()}])
+@pytest.mark.parametrize("name", sorted({*catalog.names(), *(entry.arch for entry in catalog.entries())}))
 def test_every_published_name_and_architecture_has_a_recipe(name: str) -> None:
     entry = catalog.find(name)
     if entry.recipe is not None and name not in recipes.recipes():
