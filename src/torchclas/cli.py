@@ -565,7 +565,7 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return INTERRUPTED
     except OSError as error:
-        if debug or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if debug or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             raise
         # Python flushes standard output once more at exit; let it go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -107,10 +107,13 @@ def _loaded(
 ) -> Network:
     # On the meta device nothing is allocated or initialised, so loading needs no more memory than the file.
     with torch.device("meta"):
-        network = models.build(arch, num_classes=num_classes, in_channels=in_channels)
+        # Without a head there is nothing to load into; it goes once the file has been read.
+        network = models.build(arch, num_classes=num_classes or 1000, in_channels=in_channels)
         if network.input_size is not None and input_size not in (None, network.input_size):
             network.set_input_size(input_size)
     load(network, path, strict=True, new_head=new_head)
+    if num_classes == 0:
+        network.reset_classifier(0)
     return network
 
 

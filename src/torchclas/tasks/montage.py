@@ -33,6 +33,7 @@ _CHINESE_FONTS = (
     "NotoSansCJK-Regular*",
     "NotoSansSC-Regular*",
     "NotoSansCJKsc-Regular*",
+    "NotoSansCJK*",
     "SourceHanSans*Regular*",
     "wqy-microhei*",
     "wqy-zenhei*",

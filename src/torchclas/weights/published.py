@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata
 from pathlib import Path
 
@@ -15,18 +14,7 @@ from torchclas.weights import cache
 from torchclas.weights.checkpoint import Metadata, write_checkpoint
 from torchclas.weights.download import remove, verify
 from torchclas.weights.load import load_weights
-
-
-def converted_name(entry: Entry) -> str:
-    """The file name in the cache of `entry`'s weights in our own format."""
-    weights = _weights(entry)
-    origin = weights.url or f"{weights.package}/{weights.path}"
-    return f"{entry.name}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}.safetensors"
-
-
-def is_converted(entry: Entry) -> bool:
-    """Whether `published_file` would return at once."""
-    return cache.converted_path(converted_name(entry)).is_file()
+from torchclas.weights.location import converted_name, weights_file
 
 
 def published_file(entry: Entry) -> Path:
@@ -40,14 +28,8 @@ def published_file(entry: Entry) -> Path:
     return cache.cached_file(converted_name(entry), lambda path: _convert(entry, path))
 
 
-def _weights(entry: Entry) -> WeightsFile:
-    if entry.weights is None:
-        raise CheckpointError(f"{entry.name}: never published; `torchclas info {entry.name}` says what is known")
-    return entry.weights
-
-
 def _convert(entry: Entry, destination: Path) -> None:
-    weights = _weights(entry)
+    weights = weights_file(entry)
     source = _packaged(weights) if weights.package else cache.cached_path(weights.url or "")
     origin: dict[str, object] = {"source": weights.url or f"{weights.package}/{weights.path}"}
     if weights.url and (record := verify(source)):
