@@ -186,6 +186,8 @@ def build_loader(
         batch_sampler=batches,  # pyright: ignore[reportArgumentType] - its keys need not be integers
         collate_fn=collate,
         num_workers=workers,
+        # A fork of a process whose threads hold locks (torch's, OpenCV's) may wait for them forever.
+        multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=PREFETCHED if workers else None,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
