@@ -109,7 +109,7 @@ def server() -> Iterator[Server]:
 
 def fetch(server: Server, cache: Path, names: list[str]) -> subprocess.Popen[str]:
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "TORCHCLAS_OFFLINE"},
         "TORCHCLAS_CACHE": str(cache),
         "TORCHCLAS_MIRROR": f"http://127.0.0.1:{server.server_port}",
         "NO_PROXY": "127.0.0.1",
