@@ -31,7 +31,8 @@ from torchclas.catalog import find
 from torchclas.tasks.distill import DistillOptions, distill
 from torchclas.tasks.evaluate import evaluate
 from torchclas.tasks.train import Options, preset_at, train
-from torchclas.weights.checkpoint import Metadata, save_checkpoint
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
 
 TEACHER, STUDENT = "PPLCNet_x1_0", "PPLCNet_x0_25"
 SIZE, BATCH, LABELLED, TEST = 32, 50, 10, 397

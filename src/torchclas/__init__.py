@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from torchclas.catalog import Entry
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
+    from torchclas.spec import preprocess_for
     from torchclas.tasks.predict import Classifier, Prediction
     from torchclas.weights.load import LoadReport, load_weights
-    from torchclas.zoo import create_model, preprocess_for
+    from torchclas.zoo import create_model
 
 __version__ = "0.1.0"
 
@@ -41,7 +42,7 @@ _HOMES = {
     "list_models": ("torchclas.catalog", "names"),
     "load_weights": ("torchclas.weights.load", "load_weights"),
     "model_info": ("torchclas.catalog", "find"),
-    "preprocess_for": ("torchclas.zoo", "preprocess_for"),
+    "preprocess_for": ("torchclas.spec", "preprocess_for"),
 }
 
 

@@ -50,8 +50,8 @@ def read(descriptor: int) -> bytes:
 
 
 def test_help_knows_the_choices_of_the_tasks() -> None:
-    assert get_args(cli.Format) == get_args(output.Format)
-    assert get_args(cli.Order) == get_args(listing.Order)
+    assert get_args(cli.images.Format) == get_args(output.Format)
+    assert get_args(cli.models.Order) == get_args(listing.Order)
 
 
 def test_list_is_plain_and_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from torchclas.cli import run
 from torchclas.recipes import Recipe
-from torchclas.weights.checkpoint import read_metadata
+from torchclas.weights.metadata import read_metadata
 
 pytest.importorskip("lightning_fabric")
 

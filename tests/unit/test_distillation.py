@@ -28,7 +28,8 @@ from torchclas.training.distillation import (
     Teacher,
     predicted_classes,
 )
-from torchclas.weights.checkpoint import Metadata, read_metadata, read_tensors, save_checkpoint
+from torchclas.weights.checkpoint import read_tensors, save_checkpoint
+from torchclas.weights.metadata import Metadata, read_metadata
 
 pytest.importorskip("lightning_fabric")
 

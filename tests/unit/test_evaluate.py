@@ -21,7 +21,8 @@ from torchclas.tasks.evaluate import evaluate, print_report
 from torchclas.tasks.metrics import Proportion
 from torchclas.tasks.predict import Classifier
 from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
-from torchclas.weights.checkpoint import Metadata, save_checkpoint
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
 
 MODEL = "PPLCNet_x1_0_text_orientation"  # right about every rendered page, so wrong labels make known mistakes
 SETTINGS = dict(model=MODEL, batch_size=3, workers=0, device="cpu")

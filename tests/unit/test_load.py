@@ -14,9 +14,11 @@ import torchclas
 from tests.parity.golden import golden
 from torchclas.catalog import find
 from torchclas.errors import CheckpointError
-from torchclas.weights.checkpoint import Metadata, read_metadata, save_checkpoint
+from torchclas.spec import find_model
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata, read_metadata
 from torchclas.weights.pdparams import write_pdparams
-from torchclas.zoo import find_model, load_model
+from torchclas.zoo import load_model
 
 ARCH = "MobileNetV3_small_x0_35"
 

@@ -15,7 +15,8 @@ import torchclas
 from torchclas.catalog import find
 from torchclas.errors import Error
 from torchclas.tasks.predict import Classifier
-from torchclas.weights.checkpoint import Metadata, save_checkpoint
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from torchclas.recipes import override, recipe
 from torchclas.training.loop import Interrupted, Progress, Settings, Trainer, TrainingError, freeze_body
 from torchclas.training.run import RunFolder
 from torchclas.training.validation import Scores
-from torchclas.weights.checkpoint import Metadata, read_metadata, read_tensors
+from torchclas.weights.checkpoint import read_tensors
+from torchclas.weights.metadata import Metadata, read_metadata
 
 pytest.importorskip("lightning_fabric")
 

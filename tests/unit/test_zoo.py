@@ -11,9 +11,11 @@ import torchclas
 from tests.parity.golden import golden
 from torchclas.catalog import find
 from torchclas.errors import CheckpointError, DownloadError, UnknownNameError
+from torchclas.spec import DEFAULT_MODEL, find_model
 from torchclas.weights import location
-from torchclas.weights.checkpoint import Metadata, save_checkpoint
-from torchclas.zoo import DEFAULT_MODEL, find_model, load_model
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
+from torchclas.zoo import load_model
 
 
 def test_the_default_model_needs_no_network() -> None:

@@ -24,6 +24,7 @@ from torchclas.data.training import TrainingBatches, split_by_hash
 from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
+from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.train import VALIDATION_SHARE, Options, Plan, Summary, adjust, preset_at, run
 from torchclas.training.distillation import (
     BatchNormMode,
@@ -37,8 +38,8 @@ from torchclas.training.distillation import (
 )
 from torchclas.training.loop import Settings
 from torchclas.training.run import check, stored
-from torchclas.weights.checkpoint import Metadata
-from torchclas.zoo import ModelSpec, find_model, load_model
+from torchclas.weights.metadata import Metadata
+from torchclas.zoo import load_model
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

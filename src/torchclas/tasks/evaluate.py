@@ -27,11 +27,11 @@ from torchclas.catalog import Preset
 from torchclas.data.datasets import Dataset, class_folders, list_file
 from torchclas.data.loader import Batch
 from torchclas.errors import DataError, Error, OutputError
+from torchclas.spec import ModelSpec
 from torchclas.tasks.confusion import draw
 from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.tasks.output import printable
 from torchclas.tasks.predict import Classifier
-from torchclas.zoo import ModelSpec
 
 SHOWN = 10  # rows of a printed list; the files have all
 

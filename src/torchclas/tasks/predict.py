@@ -18,7 +18,8 @@ from torchclas.data.decode import ImageLike
 from torchclas.data.loader import Batch, load
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error, ImageError
-from torchclas.zoo import ModelSpec, find_model, load_model
+from torchclas.spec import ModelSpec, find_model
+from torchclas.zoo import load_model
 
 Language = Literal["en", "zh"]
 

@@ -38,12 +38,13 @@ from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
+from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.train_report import write_report
 from torchclas.training.loop import Criterion, Epoch, Interrupted, Progress, Settings, Trainer
 from torchclas.training.run import RunFolder, stored
 from torchclas.training.validation import Validation
-from torchclas.weights.checkpoint import Metadata
-from torchclas.zoo import ModelSpec, find_model, load_model
+from torchclas.weights.metadata import Metadata
+from torchclas.zoo import load_model
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -22,7 +22,7 @@ from torchclas.weights.location import converted_path, is_converted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from torchclas.weights.checkpoint import Metadata
+    from torchclas.weights.metadata import Metadata
 
 
 def choose(names: Sequence[str], *, everything: bool, series: str | None) -> list[Entry]:
@@ -70,9 +70,11 @@ def convert(source: Path, destination: Path, *, model: str | None, layout: str) 
         CheckpointError: the file cannot be read, or does not fit the model exactly.
         UnknownNameError: no such model, or the architecture has no such layout.
     """
-    from torchclas.weights.checkpoint import Metadata, save_checkpoint
+    from torchclas.spec import find_model
+    from torchclas.weights.checkpoint import save_checkpoint
     from torchclas.weights.export import to_pdparams
-    from torchclas.zoo import find_model, load_model
+    from torchclas.weights.metadata import Metadata
+    from torchclas.zoo import load_model
 
     if destination.suffix not in (".safetensors", ".pdparams"):
         raise Error(f"{destination}: the name must end in .safetensors (torchclas) or .pdparams (PaddlePaddle)")
@@ -190,7 +192,7 @@ def _named(name: str) -> Iterable[Entry]:
 
 
 def _own_metadata(path: Path) -> Metadata | None:
-    from torchclas.weights.checkpoint import read_metadata
+    from torchclas.weights.metadata import read_metadata
 
     try:
         return read_metadata(path)

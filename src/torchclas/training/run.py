@@ -34,7 +34,8 @@ from torchclas.errors import Error
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe
 from torchclas.training.loop import Epoch, Progress
-from torchclas.weights.checkpoint import Metadata, save_checkpoint
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
 
 _LOCK = ".lock"
 KEPT = 2  # checkpoints: should the last not be readable, the one before is

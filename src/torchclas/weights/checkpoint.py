@@ -2,58 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from torchclas.atomic import atomic_path
-from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError
 from torchclas.layers.network import Network
-
-_KEY = "torchclas"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a checkpoint says of itself.
-
-    `labels` names a published label set, or `class_ids` and `class_names` list the model's own classes in order.
-    `origin` tells where the weights came from: URL, sha256, training run.
-    """
-
-    arch: str
-    num_classes: int
-    preset: Preset
-    in_channels: int = 3
-    name: str = ""
-    labels: str = ""
-    class_ids: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps({"format": _FORMAT, **asdict(self), "preset": self.preset.to_dict()}, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Metadata:
-        """Inverse of `to_json`; raises ValueError, TypeError or KeyError for anything else."""
-        values = json.loads(text)
-        version = values.pop("format")
-        if version != _FORMAT:
-            raise ValueError(f"format {version} is not {_FORMAT}: it needs another version of torchclas")
-        values["preset"] = Preset.from_dict(values["preset"])
-        for key in ("class_ids", "class_names"):
-            values[key] = tuple(values[key])
-        return cls(**values)
+from torchclas.weights.metadata import KEY, Metadata
 
 
 def save_checkpoint(model: Network, path: str | Path, metadata: Metadata) -> None:
@@ -65,24 +23,7 @@ def save_checkpoint(model: Network, path: str | Path, metadata: Metadata) -> Non
 def write_checkpoint(model: Network, path: Path, metadata: Metadata) -> None:
     """`save_checkpoint` to a path that is temporary already."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={_KEY: metadata.to_json(), "format": "pt"})
-
-
-def read_metadata(path: str | Path) -> Metadata:
-    """The metadata of one of our checkpoints; raises `CheckpointError` for any other file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    if text is None:
-        raise CheckpointError(
-            f"{path}: a safetensors file without torchclas metadata: say which model it is (`-m NAME --weights {path}`)"
-        )
-    try:
-        return Metadata.from_json(text)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: its torchclas metadata is damaged ({error})") from error
+    save_file(tensors, path, metadata={KEY: metadata.to_json(), "format": "pt"})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -11,10 +11,11 @@ from torchclas import models
 from torchclas.catalog import Entry, WeightsFile
 from torchclas.errors import CheckpointError, MissingDependencyError
 from torchclas.weights import cache
-from torchclas.weights.checkpoint import Metadata, write_checkpoint
+from torchclas.weights.checkpoint import write_checkpoint
 from torchclas.weights.download import remove, verify
 from torchclas.weights.load import load_weights
 from torchclas.weights.location import converted_name, weights_file
+from torchclas.weights.metadata import Metadata
 
 
 def published_file(entry: Entry) -> Path:

@@ -1,0 +1,110 @@
+"""Commands that run a model on images: `predict` and `evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+
+from torchclas.cli.app import BatchSize, Device, Model, Weights, Workers, app, stdout
+from torchclas.errors import Error
+
+# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
+Format = Literal["table", "jsonl", "csv", "parquet"]
+
+
+@app.command
+def predict(
+    *sources: Annotated[
+        str,
+        Parameter(
+            help="Images: files, folders, globs, URLs; - reads such names from standard input.",
+            allow_leading_hyphen=True,  # for - itself
+        ),
+    ],
+    model: Model = None,
+    weights: Weights = None,
+    top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
+    threshold: Annotated[float, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
+    lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names.")] = "en",
+    format: Annotated[  # noqa: A002 - the option's name
+        Format | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
+    ] = None,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
+    montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> int:
+    """Classify images: one row for each, in order.
+
+    An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
+    """
+    for name in sources:
+        if name.startswith("-") and name != "-":
+            raise Error(f"unknown option {name}: see `torchclas predict --help` (a file of this name is ./{name})")
+
+    from torchclas.tasks.classify import classify
+    from torchclas.tasks.predict import Classifier
+
+    summary = classify(
+        sources,
+        lambda: Classifier(
+            model,
+            weights=weights,
+            device=device,
+            batch_size=batch_size,
+            top_k=top_k,
+            lang=lang,
+            workers=workers,
+        ),
+        output=output,
+        output_format=format,
+        threshold=threshold,
+        montage=montage,
+    )
+    if summary.errors or output is not None:
+        where = "" if output is None else f" → {output}"
+        print(f"{summary}, {summary.seconds:.1f} s{where}", file=sys.stderr)
+    return 1 if summary.errors else 0
+
+
+@app.command
+def evaluate(
+    data: Annotated[Path, Parameter(help="Class folders (DATA/class/image), or a list file of `path label` lines.")],
+    /,
+    *,
+    model: Model = None,
+    weights: Weights = None,
+    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " ",
+    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    output: Annotated[
+        Path | None,
+        Parameter(name=("--output", "-o"), help="Folder for report.json, per_class.csv, errors.csv, confusion.png."),
+    ] = None,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> int:
+    """Measure a model on labelled images: accuracy, calibration, what it confuses.
+
+    The exit code is 1 where some images could not be read; the figures are then over the others.
+    """
+    from torchclas.tasks import evaluate as task
+
+    report = task.evaluate(
+        data,
+        model=model,
+        weights=weights,
+        delimiter=delimiter,
+        root=root,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        output=output,
+    )
+    task.print_report(report, stdout())
+    return 0 if report.complete else 1

@@ -1,0 +1,88 @@
+"""`weights fetch`, `convert`, `inspect`, `path` and `clear`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from torchclas.cli.app import app, stderr, stdout
+
+weights_app = App(name="weights", help="Fetch, convert and inspect weights.")
+app.command(weights_app)
+
+
+@weights_app.command
+def fetch(
+    *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
+    series: Annotated[str | None, Parameter(help="All of this series.")] = None,
+    all: Annotated[bool, Parameter(negative="", help="All that were published: over 40 GB.")] = False,  # noqa: A002
+) -> int:
+    """Fetch published weights and convert them, so that they load at once and without network.
+
+    What is here is not fetched again. The exit code is 1 where some could not be fetched.
+    """
+    from torchclas.tasks import weights as task
+
+    entries = task.choose(names, everything=all, series=series)
+    return 0 if task.fetch(entries, stdout(), stderr()) else 1
+
+
+@weights_app.command
+def convert(
+    source: Annotated[Path, Parameter(help=".pdparams, .pth, .onnx (exported from Paddle) or .safetensors.")],
+    destination: Annotated[Path, Parameter(help="Ends in .safetensors, or in .pdparams for PaddlePaddle.")],
+    /,
+    *,
+    model: Annotated[
+        str | None, Parameter(name=("--model", "-m"), help="Whose weights they are; our own files say so themselves.")
+    ] = None,
+    layout: Annotated[
+        Literal["current", "original"], Parameter(help="Tensor names of a .pdparams; some models had others once.")
+    ] = "current",
+) -> None:
+    """Convert weights to a .safetensors file with all that commands need to know, or to a .pdparams file."""
+    from torchclas.tasks import weights as task
+
+    task.convert(source, destination, model=model, layout=layout)
+    print(f"{source} → {destination}", file=sys.stderr)
+
+
+@weights_app.command
+def inspect(
+    file: Path,
+    /,
+    *,
+    model: Annotated[str | None, Parameter(name=("--model", "-m"), help="Say whether it fits this model.")] = None,
+    tensors: Annotated[bool, Parameter(negative="", help="List the tensors, with shapes and types.")] = False,
+) -> int:
+    """Say what a weights file is and what it holds; with a model, whether it fits (exit code 1 if not)."""
+    from torchclas.tasks import weights as task
+
+    return 0 if task.inspect(file, stdout(), model=model, list_tensors=tensors) else 1
+
+
+@weights_app.command(name="path")
+def weights_path(name: Annotated[str | None, Parameter(help="A published name.")] = None, /) -> None:
+    """Print where a model's weights are kept, or the folder of all."""
+    from torchclas.tasks import weights as task
+
+    path = task.path_of(name)
+    print(path)
+    if not path.exists():
+        hint = "nothing has been fetched yet" if name is None else f"not there yet: `torchclas weights fetch {name}`"
+        print(hint, file=sys.stderr)
+
+
+@weights_app.command
+def clear(
+    *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
+    all: Annotated[bool, Parameter(negative="", help="Everything in the cache.")] = False,  # noqa: A002
+) -> None:
+    """Delete fetched weights; they can be fetched again."""
+    from torchclas.tasks import weights as task
+
+    freed = task.clear(names, everything=all)
+    print(f"{freed:,} bytes freed", file=sys.stderr)
