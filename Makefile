@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Idle OpenMP threads that spin make a shared machine several times slower.
 export GOMP_SPINCOUNT := 0
 
-.PHONY: setup demo test check docs parity sweep clean
+.PHONY: setup demo test check docs parity exports sweep peers clean
 
 setup: $(READY)
 
@@ -39,8 +39,16 @@ docs: setup
 parity: setup
 	$(BIN)/python -m tests.parity.sweep --write docs/parity.md
 
-sweep: parity
+exports: setup
+	$(BIN)/python -m tests.sweep.exports --write docs/exports.md
+
+sweep: parity exports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 tests/sweep
+
+# What benchmarks/ compares with; needs Python 3.11 or older.
+peers: setup
+	$(PYTHON) -m venv benchmarks/.peers/paddle
+	benchmarks/.peers/paddle/bin/pip install --quiet -r benchmarks/contenders/paddle.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist

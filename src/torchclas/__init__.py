@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from torchclas.errors import Error
+from torchclas.version import __version__
 
 if TYPE_CHECKING:
     from torchclas.catalog import Entry
@@ -13,10 +14,9 @@ if TYPE_CHECKING:
     from torchclas.catalog import names as list_models
     from torchclas.spec import preprocess_for
     from torchclas.tasks.predict import Classifier, Prediction
+    from torchclas.tasks.quantize import QuantizationReport, quantize
     from torchclas.weights.load import LoadReport, load_weights
     from torchclas.zoo import create_model
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Classifier",
@@ -24,12 +24,14 @@ __all__ = [
     "Error",
     "LoadReport",
     "Prediction",
+    "QuantizationReport",
     "__version__",
     "create_model",
     "list_models",
     "load_weights",
     "model_info",
     "preprocess_for",
+    "quantize",
 ]
 
 # Imported at first use: listing models must not take the seconds that importing torch does.
@@ -38,11 +40,13 @@ _HOMES = {
     "Entry": ("torchclas.catalog", "Entry"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.tasks.predict", "Prediction"),
+    "QuantizationReport": ("torchclas.tasks.quantize", "QuantizationReport"),
     "create_model": ("torchclas.zoo", "create_model"),
     "list_models": ("torchclas.catalog", "names"),
     "load_weights": ("torchclas.weights.load", "load_weights"),
     "model_info": ("torchclas.catalog", "find"),
     "preprocess_for": ("torchclas.spec", "preprocess_for"),
+    "quantize": ("torchclas.tasks.quantize", "quantize"),
 }
 
 

@@ -13,12 +13,14 @@ class Error(Exception):
 class UnknownNameError(Error, KeyError):
     """A model, series, recipe, option … that does not exist; the message suggests the nearest ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], otherwise: str = "`torchclas list` prints all names"
+    ) -> None:
         lowered = {candidate.lower(): candidate for candidate in known}
         close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
         longer = [candidate for candidate in lowered if name and name.lower() in candidate]
         near = [lowered[match] for match in dict.fromkeys([*longer[:2], *close])][:3]
-        hint = f"did you mean {', '.join(near)}?" if near else "`torchclas list` prints all names"
+        hint = f"did you mean {', '.join(near)}?" if near else otherwise
         super().__init__(f"unknown {kind} {name!r}: {hint}")
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
@@ -35,6 +37,10 @@ class DownloadError(Error):
 
 class ImageError(Error):
     """An image that cannot be decoded, or must not be (too large)."""
+
+
+class ImageSizeError(ImageError, ValueError):
+    """An image of a size that the network cannot take."""
 
 
 class DataError(Error):

@@ -254,7 +254,10 @@ def recipe(name: str) -> Recipe:
     try:
         entry = catalog.find(name)
     except UnknownNameError:
-        raise UnknownNameError("recipe", name, [*recipes(), *catalog.names()]) from None
+        models = {name for entry in catalog.entries() for name in (entry.name, entry.arch)}
+        others = ", ".join(other for other in recipes() if other not in models)
+        hint = f"each model's name is one (`torchclas list`), and so are {others}"
+        raise UnknownNameError("recipe", name, [*recipes(), *catalog.names()], hint) from None
     return recipes()[entry.recipe or entry.arch]
 
 

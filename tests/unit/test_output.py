@@ -20,7 +20,15 @@ from torchclas.tasks.output import ROW_GROUP, Format, TableWriter, format_of, in
 from torchclas.tasks.predict import Prediction
 
 ROWS = [
-    Prediction("cat.jpg", "ok", ("tabby, tabby cat", "lynx, catamount"), (0.75, 0.2), ("n02123045", "n02127052")),
+    Prediction(
+        "cat.jpg",
+        "ok",
+        ("tabby, tabby cat", "lynx, catamount"),
+        (0.75, 0.2),
+        ("n02123045", "n02127052"),
+        None,
+        "openvino fp32",
+    ),
     Prediction("咖啡/杯子.jpg", "ok", ("意式浓缩咖啡",), (0.98765432,), ("n07920052",)),
     Prediction("nothing, likely.jpg", "ok"),
     Prediction(os.fsdecode(b"latin-\xe9.jpg"), "error", error="no such file"),
@@ -45,6 +53,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [row["source"] for row in found] == [row.source for row in ROWS]
     assert [row["error"] for row in found] == [None, None, None, "no such file", "the file is empty"]
     assert found[0]["labels"] == ["tabby, tabby cat", "lynx, catamount"]
+    assert [row["engine"] for row in found[:2]] == ["openvino fp32", None]
     assert found[1]["scores"] == [0.9876543]
 
 
@@ -52,11 +61,12 @@ def test_csv_is_flat(tmp_path: Path) -> None:
     path = write(tmp_path / "out.csv", ROWS)
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         header, *found = csv.reader(file)
-    assert header == ["source", "status", *(f"{kind}_{rank}" for rank in (1, 2) for kind in KINDS), "error"]
+    assert header == ["source", "status", *(f"{kind}_{rank}" for rank in (1, 2) for kind in KINDS), "error", "engine"]
     assert [row[0] for row in found] == [row.source for row in ROWS]
     assert found[0][2:8] == ["tabby, tabby cat", "n02123045", "0.75", "lynx, catamount", "n02127052", "0.2"]
-    assert found[1][5:] == found[2][5:] == ["", "", "", ""]
-    assert found[3][1:] == ["error", *[""] * 6, "no such file"]
+    assert found[1][5:] == found[2][5:] == ["", "", "", "", ""]
+    assert found[0][9] == "openvino fp32"
+    assert found[3][1:] == ["error", *[""] * 6, "no such file", ""]
 
 
 def test_parquet_has_columns_of_types_in_row_groups(tmp_path: Path) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import torchclas
 from torchclas.catalog import find
+from torchclas.engines import EngineName
 from torchclas.errors import Error
+from torchclas.layers.network import Network
 from torchclas.tasks.predict import Classifier
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
+
+
+def own_model(path: Path, change: Callable[[Network], object] = lambda model: None) -> Path:
+    """A checkpoint of a small network with two classes."""
+    model = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
+    change(model)
+    preset = find("PPLCNet_x0_25").preset
+    save_checkpoint(model, path, Metadata(model.arch, 2, preset, class_ids=("c", "d"), class_names=("cat", "dog")))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +73,18 @@ def test_batches_and_workers_change_nothing(
         assert row.scores == pytest.approx(other.scores, abs=1e-5)
 
 
-def test_nan_is_an_error(photographs: Path) -> None:
-    classifier = Classifier()
-    with torch.no_grad():
-        next(classifier.model.parameters()).fill_(float("nan"))
-    (row,) = classifier.predict(photographs / "coffee.png")
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.filterwarnings("ignore:.*NaN or infinity")
+def test_nan_is_an_error(tmp_path: Path, photographs: Path, engine: EngineName) -> None:
+    path = own_model(tmp_path / "broken.safetensors", lambda model: next(model.parameters()).data.fill_(float("nan")))
+    (row,) = Classifier(path, engine=engine).predict(photographs / "coffee.png")
     assert row.status == "error"
     assert "NaN" in (row.error or "")
 
 
 def test_own_classes(tmp_path: Path, photographs: Path) -> None:
     """A checkpoint of one's own brings its classes, and has no more of them than it has."""
-    model = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
-    path = tmp_path / "own.safetensors"
-    metadata = Metadata(
-        "PPLCNet_x0_25", 2, find("PPLCNet_x0_25").preset, class_ids=("c", "d"), class_names=("cat", "dog")
-    )
-    save_checkpoint(model, path, metadata)
+    path = own_model(tmp_path / "own.safetensors")
     (row,) = Classifier(path, lang="zh").predict(photographs / "chelsea.png")
     assert sorted(zip(row.class_ids, row.labels, strict=True)) == [("c", "cat"), ("d", "dog")]
     assert sum(row.scores) == pytest.approx(1)

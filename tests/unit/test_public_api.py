@@ -17,9 +17,11 @@ SIGNATURES = {
     "preprocess_for": "(name_or_checkpoint: 'str | Path') -> 'Preprocess'",
     "Classifier": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
     "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int' = 5, lang: 'Language' = 'en', "
-    "workers: 'int | None' = None) -> 'None'",
+    "workers: 'int | None' = None, engine: \"EngineName | Literal['auto']\" = 'auto', "
+    "precision: 'Precision' = 'fp32', threads: 'int | None' = None) -> 'None'",
     "Prediction": "(source: 'str', status: \"Literal['ok', 'error']\", labels: 'tuple[str, ...]' = (), "
-    "scores: 'tuple[float, ...]' = (), class_ids: 'tuple[str, ...]' = (), error: 'str | None' = None) -> None",
+    "scores: 'tuple[float, ...]' = (), class_ids: 'tuple[str, ...]' = (), error: 'str | None' = None, "
+    "engine: 'str | None' = None) -> None",
 }
 
 

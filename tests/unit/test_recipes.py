@@ -30,7 +30,7 @@ def test_counts() -> None:
     ours = [name for name, found in everything.items() if not found.published]
     assert ours == [
         *("SE_HRNet_W64_C", "EfficientNetB0_small", "EfficientNet_lite0"),
-        *("ssld", "ssld_finetune", "finetune", "fixres"),
+        *("ssld", "ssld_finetune", "finetune", "finetune_transformer", "fixres"),
     ]
     distilling = [name for name, found in everything.items() if found.distill]
     assert len(distilling) == 18
@@ -196,6 +196,8 @@ def test_a_recipe_fits_a_model() -> None:
 
 
 def test_unknown_names_get_a_suggestion() -> None:
+    with pytest.raises(UnknownNameError, match=r"each model's name is one .*and so are .*ssld, .*finetune, .*fixres"):
+        recipe("#")
     with pytest.raises(UnknownNameError, match="unknown recipe 'ResNet5O': did you mean ResNet50"):
         recipe("ResNet5O")
 

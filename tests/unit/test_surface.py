@@ -1,35 +1,38 @@
-"""Every architecture offers the same small surface."""
+"""Every architecture offers the same small surface; here one or two of each family, all of them in the sweep."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
+from tests.networks import ARCHITECTURES, REPRESENTATIVES, fresh
 from tests.parity.golden import cases, golden
 from torchclas import models
+from torchclas.errors import ImageSizeError
 from torchclas.layers.network import FeatureInfo, Network
 
-ARCHITECTURES = models.architectures()
 REFERENCED = sorted({arch for arch, _ in cases()} & set(ARCHITECTURES))
 
 
-def on_meta(arch: str, **fields: int) -> Network:
-    with torch.device("meta"):
-        return models.build(arch, **fields).eval()
+def images(network: Network, size: int | None = None) -> torch.Tensor:
+    """Of the usual size, where the graph takes several."""
+    side = size or network.input_size or 224
+    return torch.empty(2, network.in_channels, side, side, device="meta")
 
 
-def meta_image(arch: str, channels: int = 3) -> torch.Tensor:
-    size = golden(arch).input_shape[-1] if arch in REFERENCED else 224
-    return torch.empty(2, channels, size, size, device="meta")
+@pytest.mark.parametrize("arch", REPRESENTATIVES)
+def test_surface(arch: str) -> None:
+    check_surface(arch)
 
 
 @pytest.mark.parametrize("arch", REFERENCED)
 def test_parameter_count_is_the_published_checkpoint_s(arch: str) -> None:
     case = golden(arch)
-    network = on_meta(arch, num_classes=case.num_classes)
+    network = fresh(arch, "meta", num_classes=case.num_classes)
     published = sum(
         math.prod(shape)
         for name, shape, dtype in case.tensors
@@ -38,13 +41,15 @@ def test_parameter_count_is_the_published_checkpoint_s(arch: str) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == published
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_surface(arch: str) -> None:
-    network, image = on_meta(arch), meta_image(arch)
+def check_surface(arch: str) -> None:
+    """With four input channels, as nothing but the first layer may mind them."""
+    network = fresh(arch, "meta", num_classes=10, in_channels=4).eval()
+    assert (network.arch, network.num_classes, network.in_channels) == (arch, 10, 4)
+    image = images(network)
     last = network.forward_features(image)
-    assert network.forward_head(last).shape == network(image).shape == (2, 1000)
+    assert network.forward_head(last).shape == network(image).shape == (2, 10)
     assert network.forward_head(last, pre_logits=True).shape == (2, network.num_features)
-    assert network.forward_heads(image)[0].shape == (2, 1000)
+    assert network.forward_heads(image)[0].shape == (2, 10)
 
     maps = network.features(image)
     size = image.shape[-1]
@@ -57,18 +62,36 @@ def test_surface(arch: str) -> None:
     strides = [info.stride for info in network.feature_info]
     assert strides == sorted(strides)
 
+    least = network.input_size or network.min_size
+    if least != size:
+        assert network(images(network, least)).shape == (2, 10)
+    if least > 1:
+        for run in (network, network.features, network.forward_heads):
+            with pytest.raises(ImageSizeError, match=f"{least} px.*resize"):
+                run(images(network, least - 1))
+
     network.reset_classifier(7)
     assert network.num_classes == 7
-    assert network(image).shape == (2, 7)
+    assert network.forward_head(last).shape == (2, 7)
     network.reset_classifier(0)
-    assert network(image).shape == (2, network.num_features)
+    assert network.forward_head(last).shape == (2, network.num_features)
+    assert not list(narrow_strided_convolutions(network))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_other_numbers_of_channels(arch: str) -> None:
-    network = on_meta(arch, in_channels=4, num_classes=10)
-    assert network.in_channels == 4
-    assert network(meta_image(arch, channels=4)).shape == (2, 10)
+def narrow_strided_convolutions(network: Network) -> Iterator[nn.Conv2d]:
+    """Those whose gradient corrupts the heap in channels_last on x86 (oneDNN's issue 6035, torch 2.15)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1):
+            if module.in_channels // module.groups < 16:
+                yield module
+
+
+def test_auxiliary_heads_need_larger_images() -> None:
+    network = fresh("GoogLeNet", "meta")
+    assert [head.shape for head in network.forward_heads(images(network, 93))] == [(2, 4)] * 3
+    with pytest.raises(ImageSizeError, match="at least 93 px"):
+        network.forward_heads(images(network, 92))
+    assert network(images(network, 92)).shape == (2, 4)
 
 
 def test_a_misspelled_argument_raises() -> None:

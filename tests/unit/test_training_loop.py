@@ -38,6 +38,7 @@ class Noise:
     steps_per_epoch = math.ceil(IMAGES / BATCH)
 
     def __init__(self, at=lambda number: None):
+        self.skipped = {}
         self.labels = torch.arange(IMAGES) % CLASSES
         noise = torch.randn(IMAGES, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         self.images = noise + 2 * torch.eye(3)[self.labels][:, :, None, None]
@@ -130,6 +131,21 @@ class TestResume:
         assert seen == [4, 5, 6, 7]  # the checkpoint at the end of the first epoch
         same(second.state(), whole.state())
 
+    def test_bad_files_of_before_are_not_forgotten(self, tmp_path):
+        first = Noise()
+
+        def stop(number):
+            first.skipped["b.png"] = "broken"
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        first.at = stop
+        with pytest.raises(Interrupted):
+            trainer(tmp_path, settings(), first).fit()
+        second = Noise(lambda number: second.skipped.update({"a.png": "cut off"}))
+        progress = trainer(tmp_path, settings(), second).fit()
+        assert list(progress.unreadable.items()) == [("a.png", "cut off"), ("b.png", "broken")]
+
     def test_a_truncated_checkpoint_falls_back_to_the_one_before(self, tmp_path):
         how = settings(checkpoint_steps=1)
         whole = trainer(tmp_path, how)
@@ -165,11 +181,11 @@ class TestResume:
 class TestSteps:
     def test_it_learns(self, tmp_path):
         plain = ("augment.mixup=0", "augment.mixup_prob=0", "loss.label_smoothing=0", "ema=0")
-        how = settings("epochs=5", "optimizer.name=adamw", *plain, lr=0.001)
+        how = settings("epochs=10", "optimizer.name=adamw", *plain, lr=0.001)
         progress = trainer(tmp_path, how, model="ResNet18_vd").fit()
         assert progress.best is not None
-        assert progress.best.val_top1 == 1.0
-        assert progress.history[-1].train_loss < progress.history[0].train_loss
+        assert progress.best.val_top1 > 0.9
+        assert progress.history[-1].train_loss < 0.6 * progress.history[0].train_loss
 
     def test_accumulation_changes_memory_and_not_the_result(self, tmp_path):
         changes = ("ema=0", "augment.mixup=0", "augment.mixup_prob=0")  # SqueezeNet: no batch norm

@@ -11,11 +11,11 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from torchclas.cli import images, models, training, weights
+from torchclas.cli import export, images, models, quantize, speed, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
 
-__all__ = ["app", "images", "main", "models", "run", "training", "weights"]
+__all__ = ["app", "export", "images", "main", "models", "quantize", "run", "speed", "training", "weights"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 READER_GONE = 141  # 128 + SIGPIPE

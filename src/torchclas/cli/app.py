@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-import torchclas
+from torchclas.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ app = App(
     name="torchclas",
     help="The ImageNet model zoo of PaddleClas in PyTorch. `torchclas COMMAND --help` says more about a command.",
     help_epilogue="With --debug, anywhere, errors come with their traceback.",
-    version=f"torchclas {torchclas.__version__}",
+    version=f"torchclas {__version__}",
     help_format="plaintext",
     result_action="return_value",
     print_error=False,
@@ -31,7 +31,9 @@ app.register_install_completion_command(help="Make the shell complete commands, 
 
 Model = Annotated[
     str | None,
-    Parameter(name=("--model", "-m"), help="Published name, or a .safetensors file. Default: EfficientNet_lite0."),
+    Parameter(
+        name=("--model", "-m"), help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0."
+    ),
 ]
 Weights = Annotated[Path | None, Parameter(help="Weights file that takes the place of the model's published ones.")]
 BatchSize = Annotated[PositiveInt, Parameter(help="Images the network takes at once.")]
@@ -40,10 +42,29 @@ Workers = Annotated[
     Parameter(help="Threads that read images; 0: the main one does. Default: one per core."),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")]
+Engine = Annotated[
+    Literal["auto", "torch", "compile", "onnxruntime", "openvino"],
+    Parameter(help="What runs the network; auto: what is the fastest for it on this machine."),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "int8"], Parameter(help="int8 needs a model that `torchclas quantize` has been run on.")
+]
+Threads = Annotated[PositiveInt | None, Parameter(help="Threads of the engine. Default: one per core.")]
+Verbose = Annotated[
+    bool, Parameter(name=("--verbose", "-v"), negative="", help="Say which engine was chosen, and why.")
+]
 Set = Annotated[
     tuple[str, ...],
     Parameter(negative="", show_default=False, help="Change a setting: --set optimizer.lr=0.05; may be repeated."),
 ]
+
+
+def log_to_stderr() -> None:
+    """Show what the package has to say of its choices."""
+    import logging
+
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("torchclas").setLevel(logging.INFO)
 
 
 def stdout() -> Console:

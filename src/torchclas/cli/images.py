@@ -9,7 +9,20 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from torchclas.cli.app import BatchSize, Device, Model, Weights, Workers, app, stdout
+from torchclas.cli.app import (
+    BatchSize,
+    Device,
+    Engine,
+    Model,
+    Precision,
+    Threads,
+    Verbose,
+    Weights,
+    Workers,
+    app,
+    log_to_stderr,
+    stdout,
+)
 from torchclas.errors import Error
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
@@ -38,6 +51,10 @@ def predict(
     batch_size: BatchSize = 16,
     workers: Workers = None,
     device: Device = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "fp32",
+    threads: Threads = None,
+    verbose: Verbose = False,
 ) -> int:
     """Classify images: one row for each, in order.
 
@@ -46,6 +63,8 @@ def predict(
     for name in sources:
         if name.startswith("-") and name != "-":
             raise Error(f"unknown option {name}: see `torchclas predict --help` (a file of this name is ./{name})")
+
+    _start_lean(verbose)
 
     from torchclas.tasks.classify import classify
     from torchclas.tasks.predict import Classifier
@@ -60,6 +79,9 @@ def predict(
             top_k=top_k,
             lang=lang,
             workers=workers,
+            engine=engine,
+            precision=precision,
+            threads=threads,
         ),
         output=output,
         output_format=format,
@@ -88,11 +110,17 @@ def evaluate(
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "fp32",
+    threads: Threads = None,
+    verbose: Verbose = False,
 ) -> int:
     """Measure a model on labelled images: accuracy, calibration, what it confuses.
 
     The exit code is 1 where some images could not be read; the figures are then over the others.
     """
+    _start_lean(verbose)
+
     from torchclas.tasks import evaluate as task
 
     report = task.evaluate(
@@ -104,7 +132,17 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
         output=output,
     )
     task.print_report(report, stdout())
     return 0 if report.complete else 1
+
+
+def _start_lean(verbose: bool) -> None:
+    # OpenVINO imports its converter when it can, which takes longer than a photograph. Nothing here converts by it.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # pyright: ignore[reportArgumentType]
+    if verbose:
+        log_to_stderr()

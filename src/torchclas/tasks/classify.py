@@ -13,7 +13,6 @@ from typing import IO
 
 from torchclas.data.sources import expand
 from torchclas.errors import DataError, Error
-from torchclas.tasks.montage import open_montage
 from torchclas.tasks.output import Format, Writer, format_of, interrupt_after, open_output, open_stream
 from torchclas.tasks.predict import Classifier, Prediction
 
@@ -65,7 +64,11 @@ def classify(
     classifier = make_classifier()
     summary, start = Summary(), time.perf_counter()
     with ExitStack() as stack:
-        sheet = None if montage is None else stack.enter_context(open_montage(montage, classifier))
+        sheet = None
+        if montage is not None:
+            from torchclas.tasks.montage import open_montage  # what draws, which few runs need
+
+            sheet = stack.enter_context(open_montage(montage, classifier))
         if output is None:
             writer: Writer = open_stream(sys.stdout, chosen_format, top_k=classifier.top_k, clip=_clip(sys.stdout))
         else:

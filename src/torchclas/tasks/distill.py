@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -25,7 +25,8 @@ from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.train import VALIDATION_SHARE, Options, Plan, Summary, adjust, preset_at, run
+from torchclas.tasks.options import DistillOptions
+from torchclas.tasks.train import VALIDATION_SHARE, Plan, Summary, adjust, preset_at, run
 from torchclas.training.distillation import (
     BatchNormMode,
     DistillationBatches,
@@ -44,29 +45,8 @@ from torchclas.zoo import load_model
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Method = Literal["ssld", "ce", "dkd"]
-
 AGREEMENT_IMAGES = 5000  # at most, held out to see how often the student agrees with the teacher
 AGREEMENT_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions(Options):
-    """What can be asked for.
-
-    `data` may be a folder of images without class folders, unless the method needs labels. Without `val`, some images
-    are held out and, where they have no labels, the score is how often the student agrees with the teacher. `finetune`
-    is the data of the second phase. `cache_logits` keeps so many of the teacher's logits for `cache_views` views of
-    each image.
-    """
-
-    teacher: str | None = None
-    method: Method | None = None
-    teacher_bn: BatchNormMode = "eval"
-    finetune: Path | None = None
-    cache_logits: int = 0
-    cache_views: int = 8
-    cache_folder: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +183,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
         },
         device=options.device,
         devices=options.devices,
+        strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
         teacher=teacher,
         teacher_bn=options.teacher_bn,

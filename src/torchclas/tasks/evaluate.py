@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
 from torchclas.data.datasets import Dataset, class_folders, list_file
 from torchclas.data.loader import Batch
+from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.spec import ModelSpec
 from torchclas.tasks.confusion import draw
@@ -48,6 +49,7 @@ class EvaluationReport:
     model: str
     arch: str
     weights: str
+    engine: str
     preset: Preset
     samples: int
     images: int
@@ -77,6 +79,7 @@ class EvaluationReport:
             "model": self.model,
             "arch": self.arch,
             "weights": self.weights,
+            "engine": self.engine,
             "preset": self.preset.to_dict(),
             "samples": self.samples,
             "images": self.images,
@@ -102,6 +105,9 @@ def evaluate(
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
+    engine: EngineName | Literal["auto"] = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
     output: Path | None = None,
 ) -> EvaluationReport:
     """Run a model over every image of class folders (`data/class/image`) or of a list file (`path<delimiter>label`).
@@ -116,7 +122,16 @@ def evaluate(
     """
     if output is not None:
         _make_folder(output)  # not only after an hour's work
-    classifier = Classifier(model, weights=weights, device=device, batch_size=batch_size, workers=workers)
+    classifier = Classifier(
+        model,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+    )
     spec = classifier.spec
     dataset = _read(data, spec, delimiter, root)
     notes = list(_notes(dataset, spec))
@@ -128,7 +143,7 @@ def evaluate(
     batches = classifier.batches(sample.path for sample in dataset.samples)
     with _progress(len(dataset.samples)) as advance:
         for batch in batches:
-            probabilities = classifier.probabilities(batch).numpy()
+            probabilities = classifier.probabilities(batch)
             if np.isnan(probabilities).any():
                 raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
             tally.add(probabilities, _labels(batch, labels))
@@ -143,6 +158,7 @@ def evaluate(
         model=spec.name,
         arch=spec.arch,
         weights="published" if spec.path is None else str(spec.path),
+        engine=classifier.engine_name,
         preset=spec.preset,
         samples=len(dataset.samples),
         images=tally.images,
@@ -166,6 +182,7 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     figures = Table(show_header=False, box=None, pad_edge=False)
     rows = [
         ("model", report.model if report.model == report.arch else f"{report.model} ({report.arch})"),
+        ("engine", report.engine),
         ("images", f"{report.images:,} of {report.samples:,}"),
         ("top-1", _percent(report.top1)),
         ("top-5", "" if report.top5 is None else _percent(report.top5)),

@@ -8,10 +8,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
@@ -89,8 +90,10 @@ class Montage:
             self._caption(pen, left, top + TILE, row)
         return sheet
 
-    def _picture(self, pixels: npt.NDArray[np.float32]) -> Image.Image:
+    def _picture(self, pixels: npt.NDArray[Any]) -> Image.Image:
         """Undo the normalisation; the crop is what the network saw."""
+        if pixels.dtype == np.uint8:  # of a model that crops them itself
+            return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
         values = ((pixels * self.std + self.mean) * 255).round().clip(0, 255).astype(np.uint8)
         return Image.fromarray(values.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.LANCZOS)
 

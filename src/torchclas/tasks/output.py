@@ -4,9 +4,9 @@ Every format has one row per input, in order:
 
 - `table`, for people: source, then the classes below each other, each with its score and the first of its names.
 - `jsonl`: one object per line: `source`, `status` (`ok` or `error`), the lists `labels`, `scores` and `class_ids` (best
-  first), `error` (null or the reason).
+  first), `error` (null or the reason), `engine` (null or what computed it).
 - `csv`: `source`, `status`, `label_1`, `class_id_1`, `score_1`, `label_2` … for as many classes as were asked for,
-  `error`. Fields without a value are empty.
+  `error`, `engine`. Fields without a value are empty.
 - `parquet`: the columns of `jsonl`, scores as float32, in row groups of 1,024 rows or more.
 
 File names need not be text: bytes that are not come as `\\udcXX` in JSON and Parquet, and unchanged in CSV.
@@ -178,7 +178,7 @@ class CsvWriter:
         self.top_k = top_k
         self.csv = csv.writer(stream, lineterminator="\n")
         columns = (f"{kind}_{rank}" for rank in range(1, top_k + 1) for kind in ("label", "class_id", "score"))
-        self.csv.writerow(("source", "status", *columns, "error"))
+        self.csv.writerow(("source", "status", *columns, "error", "engine"))
 
     def write(self, rows: Sequence[Prediction]) -> None:
         """Write all of `rows`."""
@@ -186,7 +186,7 @@ class CsvWriter:
             scores = map(_rounded, row.scores)
             classes = [cell for triple in zip(row.labels, row.class_ids, scores, strict=True) for cell in triple]
             missing = [""] * (3 * self.top_k - len(classes))
-            self.csv.writerow((row.source, row.status, *classes, *missing, row.error or ""))
+            self.csv.writerow((row.source, row.status, *classes, *missing, row.error or "", row.engine or ""))
 
     def close(self) -> None:
         """Nothing is left."""
@@ -203,7 +203,7 @@ class ParquetWriter:
             raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
         text, texts = arrow.string(), arrow.list_(arrow.string())
         columns = {"source": text, "status": text, "labels": texts, "scores": arrow.list_(arrow.float32())}
-        self.schema: Any = arrow.schema({**columns, "class_ids": texts, "error": text})
+        self.schema: Any = arrow.schema({**columns, "class_ids": texts, "error": text, "engine": text})
         self.table_of: Any = arrow.Table.from_pylist
         self.file: Any = parquet.ParquetWriter(file, self.schema)
         self.pending: list[dict[str, object]] = []

@@ -9,14 +9,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -39,9 +39,12 @@ from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
+from torchclas.tasks.options import RunOptions, Strategy
+from torchclas.tasks.options import TrainOptions as Options
 from torchclas.tasks.train_report import write_report
 from torchclas.training.loop import Criterion, Epoch, Interrupted, Progress, Settings, Trainer
 from torchclas.training.run import RunFolder, stored
+from torchclas.training.sharding import sharded_fabric
 from torchclas.training.validation import Validation
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model
@@ -49,49 +52,15 @@ from torchclas.zoo import load_model
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+# Here, as processes that Fabric starts import this first: it would tell of each of them.
+logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
+
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-Precision = Literal["fp32", "bf16", "fp16"]
 
 VALIDATION_SHARE = 0.2  # of the images, where none are named for validation
-STEPS_PER_EPOCH = 16  # at least, when fine-tuning: smaller batches for few images
-FINETUNE = ("ema=0.999",)  # forgets sooner at the start, so it serves runs of any length
-CONVOLUTIONS = ("optimizer.lr=0.001",)  # transformers keep the recipe's lower rate: they forget more easily
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What can be asked for.
-
-    `data` and `val` are what `open_splits` reads: class folders, list files, shards. Where nothing is said of
-    validation, a fifth of the images of each class is held out.
-    `start` is "pretrained", "scratch" or a weights file. Without `recipe`, pretrained weights are fine-tuned with
-    settings for few images, and a start from scratch follows the model's published recipe, which `overrides` change
-    (`optimizer.lr=0.05`). `batch_size` counts the images of a step over all `devices`; published learning rates follow
-    it. In the first `head_epochs` only the classifier learns (by default one where it is new). `fixres` adapts a
-    trained model to this image size. `output` is the run's folder.
-    """
-
-    data: Path
-    val: Path | None = None
-    model: str | None = None
-    recipe: str | None = None
-    start: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    overrides: Sequence[str] = ()
-    devices: int = 1
-    device: str = "auto"
-    seed: int = 0
-    workers: int | None = None
-    precision: Precision | None = None
-    compile: bool = False
-    accumulate: int = 1
-    head_epochs: int | None = None
-    early_stop: int = 0
-    fixres: int | None = None
-    checkpoint_steps: int = 0
-    delimiter: str = " "
-    output: Path | None = None
+TUNING = ("finetune", "finetune_transformer")  # recipes that go on from weights
+STEPS_PER_EPOCH = 16  # at least, when fine-tuning: few images come in smaller batches …
+LEAST_BATCH = 8  # … but no smaller than that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +81,7 @@ class Plan:
     identity: Mapping[str, Any]
     device: str = "auto"
     devices: int = 1
+    strategy: Strategy = "ddp"
     workers: int = 0
     notes: tuple[str, ...] = ()
 
@@ -167,7 +137,7 @@ def train(options: Options, console: Console | None = None) -> Summary:
 
 def run(plan: Plan, console: Console) -> Summary:
     """Carry a plan out; raises what `train` does."""
-    leader = int(os.environ.get("RANK", "0")) == 0  # torchrun starts this command once per process
+    leader = _leads()
     if not leader:
         return _run(plan, console, leader=False)
     plan.folder.begin(plan.identity, plan.settings.recipe)
@@ -175,23 +145,29 @@ def run(plan: Plan, console: Console) -> Summary:
         return _run(plan, console, leader=True)
 
 
+def _leads() -> bool:
+    """Whether this process writes and prints: torchrun starts the command once for each of them."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def _run(plan: Plan, console: Console, *, leader: bool) -> Summary:
     state = plan.folder.latest()
     if state is not None and state["progress"]["finished"]:
-        progress = Progress.from_dict(state["progress"])
-        return Summary(plan.output, progress.best, progress.epoch, was_finished=True)
+        return _summary(plan, Progress.from_dict(state["progress"]), was_finished=True)
     if leader:
         for note in plan.notes:
             console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
         console.print(_headline(plan, state), soft_wrap=True, highlight=False)
     outcome = _launch(plan)
-    summary = Summary(
-        plan.output, outcome.progress.best, outcome.progress.epoch, outcome.stopped, unreadable=outcome.unreadable
-    )
+    progress = outcome.progress
     if outcome.stopped or not leader:
-        return summary
-    written = write_report(plan.output, plan.validation, outcome.progress, outcome.unreadable, _facts(plan))
-    return replace(summary, written=tuple(written))
+        return _summary(plan, progress, stopped=outcome.stopped)
+    written = write_report(plan.output, plan.validation, progress, progress.unreadable, _facts(plan))
+    return _summary(plan, progress, written=tuple(written))
+
+
+def _summary(plan: Plan, progress: Progress, **more: Any) -> Summary:
+    return Summary(plan.output, progress.best, progress.epoch, unreadable=progress.unreadable, **more)
 
 
 def make_plan(options: Options) -> Plan:
@@ -199,7 +175,7 @@ def make_plan(options: Options) -> Plan:
     weights = None if options.start in (None, "pretrained", "scratch") else Path(str(options.start))
     spec = find_model(options.model, weights=weights)
     start, notes = _start(options, spec)
-    tunes = start != "scratch" and options.recipe in (None, "finetune")
+    tunes = start != "scratch" and options.recipe in (None, *TUNING)
     images, held_out, classes = read_data(options, spec)
     same_classes = classes == spec.classes.ids
     if options.fixres is not None and not same_classes:
@@ -209,11 +185,8 @@ def make_plan(options: Options) -> Plan:
     output = output if options.output is None else options.output
     # A run goes on with its batches, however many devices there are now.
     batch_size = options.batch_size or stored(output).get("total_batch")
-    if tunes and batch_size is None:
-        steps = max(1, len(images) // STEPS_PER_EPOCH)
-        batch_size = max(8, min(64, 2 ** (steps.bit_length() - 1)))
-    recipe = _recipe(options, spec, tunes, batch_size)
-    total = min(batch_size or recipe.batch_size * options.devices, len(images))
+    recipe = _recipe(options, spec, tunes, batch_size, len(images))
+    total = min(batch_size or (recipe.total_batch if tunes else recipe.batch_size * options.devices), len(images))
     head_epochs = options.head_epochs
     if head_epochs is None:
         head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
@@ -271,6 +244,7 @@ def make_plan(options: Options) -> Plan:
         identity=identity,
         device=options.device,
         devices=options.devices,
+        strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
         notes=tuple(notes),
     )
@@ -284,23 +258,28 @@ def _start(options: Options, spec: ModelSpec) -> tuple[str, list[str]]:
         return options.start, []
     if spec.path is not None:
         return "pretrained", []
-    if options.recipe not in (None, "finetune"):
+    if options.recipe not in (None, *TUNING):
         return "scratch", []
     if catalog.find(spec.name).weights is None:
+        if options.fixres is not None:
+            raise Error(f"no weights of {spec.name} were published that --fixres could adapt: name yours (--from FILE)")
         return "scratch", [f"no weights of {spec.name} were published, so it is trained from scratch"]
     return "pretrained", []
 
 
-def _recipe(options: Options, spec: ModelSpec, tunes: bool, batch_size: int | None) -> Recipe:
+def _recipe(options: Options, spec: ModelSpec, tunes: bool, batch_size: int | None, images: int) -> Recipe:
     """The recipe with all that the options change."""
-    if options.fixres is not None:
-        chosen = replace(find_recipe("fixres").fit(spec.preset), input_size=options.fixres)
-    elif tunes:
-        chosen = find_recipe("finetune").fit(spec.preset)
+    if tunes:
         transformer = catalog.find(spec.arch).series.group.kind == "transformer"
-        chosen = override(chosen, FINETUNE if transformer else (*FINETUNE, *CONVOLUTIONS))
+        usual = "fixres" if options.fixres else "finetune_transformer" if transformer else "finetune"
+        chosen = find_recipe(options.recipe or usual).fit(spec.preset)
+        if batch_size is None:
+            share = max(1, images // STEPS_PER_EPOCH)
+            batch_size = max(LEAST_BATCH, min(chosen.batch_size, 2 ** (share.bit_length() - 1)))
     else:
         chosen = find_recipe(options.recipe or spec.arch)
+    if options.fixres is not None:
+        chosen = replace(chosen, input_size=options.fixres)
     if chosen.distill is not None:
         raise Error(f"{chosen.name} is a recipe for distillation: `torchclas distill` follows it")
     if batch_size is not None and not chosen.published:  # AdamW at our rates does not mind the size of the batch
@@ -308,7 +287,7 @@ def _recipe(options: Options, spec: ModelSpec, tunes: bool, batch_size: int | No
     return adjust(chosen, options, spec.arch)
 
 
-def adjust(chosen: Recipe, options: Options, arch: str) -> Recipe:
+def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
     """The recipe with the epochs, precision and settings that the options ask for, for this architecture's heads."""
     if options.epochs is not None:
         warmup = min(chosen.schedule.warmup_epochs, options.epochs / 4)
@@ -318,7 +297,10 @@ def adjust(chosen: Recipe, options: Options, arch: str) -> Recipe:
     if arch in recipes():  # which knows how many heads there are
         heads = recipes()[arch].loss.head_weights
         chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
-    return override(chosen, options.overrides)
+    chosen = override(chosen, options.overrides)
+    if options.strategy == "fsdp" and chosen.precision == "16-mixed":
+        raise Error("--strategy fsdp does not scale gradients as fp16 needs it: use --precision bf16")
+    return chosen
 
 
 def read_data(options: Options, spec: ModelSpec) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
@@ -358,16 +340,9 @@ def preset_at(preset: Preset, size: int, *, whole: bool = False) -> Preset:
 class _Outcome:
     """What a process hands back. Not a dataclass: Fabric would take it apart in search of tensors."""
 
-    def __init__(
-        self,
-        progress: Progress,
-        stopped: int = 0,
-        unreadable: Mapping[str, str] | None = None,
-        error: Error | None = None,
-    ) -> None:
+    def __init__(self, progress: Progress, stopped: int = 0, error: Error | None = None) -> None:
         self.progress = progress
         self.stopped = stopped
-        self.unreadable = unreadable or {}
         self.error = error
 
 
@@ -375,21 +350,24 @@ def _launch(plan: Plan) -> _Outcome:
     """Train in this process, in `devices` new ones, or as one of those that torchrun started."""
     from lightning_fabric import Fabric
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    precision: Any = plan.settings.recipe.precision
-    accelerator = "auto" if plan.device == "auto" else plan.device.partition(":")[0]
-    chosen: Any = [int(plan.device.partition(":")[2])] if ":" in plan.device else plan.devices
+    settings: Any = {"accelerator": plan.device.partition(":")[0], "precision": plan.settings.recipe.precision}
+    sharded = plan.strategy == "fsdp"
     if "TORCHELASTIC_RUN_ID" in os.environ:
         world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        fabric = Fabric(
-            accelerator=accelerator, devices=local, num_nodes=world // local, strategy="ddp", precision=precision
-        )
+        settings |= {"devices": local, "num_nodes": world // local}
+        fabric = sharded_fabric(world, spawn=False, **settings) if sharded else Fabric(strategy="ddp", **settings)
         fabric.launch()
         outcome = _work(fabric, plan)
     elif plan.devices == 1:
-        outcome = _work(Fabric(accelerator=accelerator, devices=chosen, precision=precision), plan)
+        devices: Any = [int(plan.device.partition(":")[2])] if ":" in plan.device else 1
+        outcome = _work(Fabric(devices=devices, **settings), plan)
     else:
-        fabric = Fabric(accelerator=accelerator, devices=plan.devices, strategy="ddp_spawn", precision=precision)
+        settings |= {"devices": plan.devices}
+        fabric = (
+            sharded_fabric(plan.devices, spawn=True, **settings)
+            if sharded
+            else Fabric(strategy="ddp_spawn", **settings)
+        )
         with _forwarded_signals() as received:
             try:
                 outcome = fabric.launch(partial(_work, plan=plan))
@@ -404,7 +382,6 @@ def _launch(plan: Plan) -> _Outcome:
 
 def _work(fabric: Fabric, plan: Plan) -> _Outcome:
     """What each process does."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # this may be a new process
     _end_with_parent()
     display = _Display(plan) if fabric.is_global_zero else None
     try:
@@ -415,6 +392,7 @@ def _work(fabric: Fabric, plan: Plan) -> _Outcome:
             plan.preset,
             batch_size=max(1, plan.total_batch // fabric.world_size // plan.settings.accumulate),
             workers=plan.workers,
+            skipped=batches.skipped,
         )
         trainer = Trainer(
             fabric,
@@ -431,12 +409,7 @@ def _work(fabric: Fabric, plan: Plan) -> _Outcome:
             trainer.fit()
         except Interrupted as interrupted:
             stopped = interrupted.number
-        skipped = batches.skipped | validation.skipped
-        if fabric.world_size > 1:
-            everyone: list[Any] = [None] * fabric.world_size
-            torch.distributed.all_gather_object(everyone, skipped)
-            skipped = {name: reason for part in everyone for name, reason in part.items()}
-        return _Outcome(trainer.progress, stopped, skipped)
+        return _Outcome(trainer.progress, stopped)
     except Error as error:
         return _Outcome(Progress(), error=error)
     finally:
@@ -613,6 +586,8 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Say how it went and where things are."""
+    if not _leads():
+        return
     if summary.stopped:
         name = signal.Signals(summary.stopped).name
         console.print(f"stopped by {name}; everything is saved in {escape(str(summary.output))}: "

@@ -7,6 +7,7 @@ epoch, image), dropout by (seed, step, process), and a checkpoint holds all the 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 import signal
@@ -30,6 +31,7 @@ from torchclas.training.losses import classification_loss
 from torchclas.training.mixing import mix
 from torchclas.training.optimizer import build_optimizer
 from torchclas.training.schedule import learning_rate
+from torchclas.training.sharding import data_mesh, distribute, distribute_optimizer, gather, shard
 from torchclas.training.validation import Scores
 
 if TYPE_CHECKING:
@@ -86,7 +88,10 @@ class Epoch:
 
 @dataclass
 class Progress:
-    """Where a run is. `step` counts the steps done in `epoch`, both from 0; sums are over that epoch."""
+    """Where a run is. `step` counts the steps done in `epoch`, both from 0; sums are over that epoch.
+
+    `unreadable` are the bad files that any process met, with the reasons, as of the last checkpoint.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -95,6 +100,7 @@ class Progress:
     seconds: float = 0.0
     best_epoch: int = -1
     finished: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
     history: list[Epoch] = field(default_factory=list[Epoch])
 
     @property
@@ -114,7 +120,9 @@ class Progress:
 
 
 class Batches(Protocol):
-    """The training images, this process's share of them."""
+    """The training images, this process's share of them. `skipped` fills with the bad files among them."""
+
+    skipped: dict[str, str]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -171,7 +179,11 @@ class Display(Protocol):
 
 
 class Trainer:
-    """Trains a network; everything that changes is in `network`, `averaged`, `optimizer` and `progress`."""
+    """Trains a network; everything that changes is in `network`, `averaged`, `optimizer` and `progress`.
+
+    With a Fabric from `sharded_fabric` the processes share network and optimizer; checkpoints hold whole tensors all
+    the same, so that any number of processes of either kind can go on from them.
+    """
 
     def __init__(
         self,
@@ -193,16 +205,26 @@ class Trainer:
         self.progress = Progress()
         recipe = settings.recipe
         self.criterion = criterion or (lambda _, outputs, targets: classification_loss(outputs, targets, recipe.loss))
-        # Convolutions of a batch in channels_last are faster nearly everywhere.
-        self.network = network.to(fabric.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        mesh = data_mesh(fabric)
+        self._whole = None if mesh is None else copy.deepcopy(network).to("meta")  # to be filled, and kept as the best
+        # Convolutions of a batch in channels_last are faster nearly everywhere; sharding wants plain weights.
+        self.network = (
+            network.to(fabric.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            if mesh is None
+            else network
+        )
         if recipe.freeze == "body":
             freeze_body(self.network, last_norm=True)
-        self.optimizer = build_optimizer(self.network, recipe.optimizer)
         self.averaged = (
             AveragedModel(self.network, multi_avg_fn=_moving_average(recipe.ema), use_buffers=True)
             if recipe.ema
             else None
         )
+        if mesh is not None:
+            shard(self.network, mesh)
+            if self.averaged is not None:
+                shard(cast(Network, self.averaged.module), mesh)
+        self.optimizer = build_optimizer(self.network, recipe.optimizer)
         self._step_optimizer = cast(Any, fabric.setup_optimizers(self.optimizer))
         self._least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
         self._prepared: tuple[bool, nn.Module] | None = None
@@ -227,27 +249,32 @@ class Trainer:
             while not self.progress.finished:
                 self._train(received)
                 self._end_epoch()
-                _, stop = self._agree(0, received)
+                _, stop, _ = self._agree(0, received)
                 if stop and not self.progress.finished:
                     raise Interrupted(stop)
         return self.progress
 
     def state(self) -> dict[str, Any]:
-        """Everything that a run needs to go on: tensors and plain values."""
-        return {
+        """Everything that a run needs to go on: tensors and plain values, in process 0 at least.
+
+        Where processes share the network, all of them must call this together.
+        """
+        state = {
             "network": self.network.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16's gradients
             "progress": self.progress.to_dict(),
         }
+        return state if self._whole is None else gather(state, keep=self.fabric.is_global_zero)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
-        self.network.load_state_dict(state["network"])
+        self.network.load_state_dict(distribute(state["network"], self.network.state_dict()))
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+            self.averaged.load_state_dict(distribute(state["averaged"], self.averaged.state_dict()))
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.optimizer.load_state_dict(distribute_optimizer(state["optimizer"], parameters))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.progress = Progress.from_dict(state["progress"])
 
@@ -262,10 +289,10 @@ class Trainer:
             lr = learning_rate(
                 self.settings.recipe.schedule, self.settings.lr, number, steps, self.settings.recipe.epochs
             )
-            counts, stop = self._agree(len(images), received)
+            counts, stop, late = self._agree(len(images), received)
             loss = 0.0
             if min(counts) >= self._least:
-                loss = self._step(model, images, labels, lr, sum(counts))
+                loss = self._step(model, images, labels, lr, counts)
                 progress.images += sum(counts)
                 progress.loss += loss * sum(counts)
             progress.step += 1
@@ -273,7 +300,9 @@ class Trainer:
             progress.seconds, last = progress.seconds + now - last, now
             if self.display is not None:
                 self.display.step(progress, loss, lr)
-            self._checkpoint(due=bool(stop))
+            every = self.settings.checkpoint_steps
+            if stop or late or (every and progress.step % every == 0):
+                self._checkpoint()
             if stop:
                 raise Interrupted(stop)
 
@@ -291,8 +320,8 @@ class Trainer:
             self._prepared = asleep, self.fabric.setup_module(heads)
         return self._prepared[1]
 
-    def _step(self, model: nn.Module, images: Tensor, labels: Tensor, lr: float, total: int) -> float:
-        """One step of the optimizer; returns the mean loss over the `total` images of all processes."""
+    def _step(self, model: nn.Module, images: Tensor, labels: Tensor, lr: float, counts: list[int]) -> float:
+        """One step of the optimizer; returns the mean loss over the images of all processes, `counts` of each."""
         recipe, fabric = self.settings.recipe, self.fabric
         images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
         targets = labels.to(fabric.device, non_blocking=True)
@@ -300,12 +329,14 @@ class Trainer:
             number = self.progress.epoch * self.batches.steps_per_epoch + self.progress.step
             targets = F.one_hot(targets, self.network.num_classes).float()
             images, targets = mix(images, targets, recipe.augment, seed=self.settings.seed, step=number)
-        parts = list(zip(images.chunk(self.settings.accumulate), targets.chunk(self.settings.accumulate), strict=True))
+        # As many in each process, whatever its share of a smaller batch: those that share a network compute in step.
+        count = min(self.settings.accumulate, min(counts) // self._least)
+        parts = list(zip(images.tensor_split(count), targets.tensor_split(count), strict=True))
         loss = torch.zeros((), device=fabric.device)
         for index, (part, target) in enumerate(parts):
             with fabric.no_backward_sync(cast(Any, model), enabled=index < len(parts) - 1):
                 # DDP averages over the processes; with this weight the sum is the mean over all images.
-                share = self.criterion(part, model(part), target) * (len(part) / total)
+                share = self.criterion(part, model(part), target) * (len(part) / sum(counts))
                 fabric.backward(share * fabric.world_size)
             loss += share.detach()
         mean = cast(Tensor, fabric.all_reduce(loss, reduce_op="sum")).item()
@@ -325,30 +356,45 @@ class Trainer:
             self.averaged.update_parameters(self.network)
         return mean
 
-    def _agree(self, images: int, received: list[int]) -> tuple[list[int], int]:
-        """How many images each process has for this step, and the signal that any of them received (0: none)."""
+    def _agree(self, images: int, received: list[int]) -> tuple[list[int], int, bool]:
+        """What all processes must know.
+
+        How many images each has for this step, the signal that any of them received (0: none), whether a checkpoint is
+        due by the clock.
+        """
         rank, world = self.fabric.global_rank, self.fabric.world_size
         stop = received[0] if received else 0
+        late = time.monotonic() - self._saved_at > self.settings.checkpoint_seconds
         if world == 1:
-            return [images], stop
-        mine = torch.zeros(2, world, dtype=torch.long, device=self.fabric.device)
-        mine[0, rank], mine[1, rank] = images, stop
-        counts, stops = cast(Tensor, self.fabric.all_reduce(mine, reduce_op="sum")).tolist()
-        return counts, max(stops)
+            return [images], stop, late
+        mine = torch.zeros(3, world, dtype=torch.long, device=self.fabric.device)
+        mine[0, rank], mine[1, rank], mine[2, rank] = images, stop, late
+        counts, stops, lates = cast(Tensor, self.fabric.all_reduce(mine, reduce_op="sum")).tolist()
+        return counts, max(stops), any(lates)
 
-    def _checkpoint(self, due: bool) -> None:
-        every = self.settings.checkpoint_steps
-        due = due or (every > 0 and self.progress.step % every == 0)
-        due = due or time.monotonic() - self._saved_at > self.settings.checkpoint_seconds
-        if due and self.fabric.is_global_zero:
-            self.run.save(self.state())
-            self._saved_at = time.monotonic()
+    def _checkpoint(self) -> None:
+        """Save; all processes do it together."""
+        skipped = [self.batches.skipped]
+        if self.fabric.world_size > 1:
+            skipped = [{}] * self.fabric.world_size
+            torch.distributed.all_gather_object(skipped, self.batches.skipped)
+        for found in skipped:
+            self.progress.unreadable |= found
+        self.progress.unreadable = dict(sorted(self.progress.unreadable.items()))
+        if self.fabric.is_global_zero or self._whole is not None:
+            state = self.state()
+            if self.fabric.is_global_zero:
+                self.run.save(state)
+        self._saved_at = time.monotonic()
 
     def _end_epoch(self) -> None:
         """Measure, log, keep the network if it is the best, and save."""
         progress, settings, steps = self.progress, self.settings, self.batches.steps_per_epoch
         if not progress.images:
             raise TrainingError(f"epoch {progress.epoch + 1} trained on no image: none of the files could be read")
+        if self.fabric.world_size > 1:  # statistics of batch norm are those of process 0's images, as they will be kept
+            for buffer in self.result.buffers():
+                torch.distributed.broadcast(buffer, 0)
         scores = self.validate(self.result)
         last_step = (progress.epoch + 1) * steps - 1
         row = Epoch(
@@ -371,13 +417,25 @@ class Trainer:
         progress.step = progress.images = 0
         progress.loss = progress.seconds = 0.0
         progress.finished = progress.epoch >= settings.recipe.epochs or 0 < settings.early_stop <= waited
+        if waited == 0:
+            self._save_best(row)
         if self.fabric.is_global_zero:
-            if waited == 0:
-                self.run.save_best(self.result, row)
             self.run.record(progress)
             if self.display is not None:
                 self.display.epoch(progress)
-        self._checkpoint(due=True)
+        self._checkpoint()
+
+    def _save_best(self, row: Epoch) -> None:
+        zero = self.fabric.is_global_zero
+        if self._whole is None:
+            if zero:
+                self.run.save_best(self.result, row)
+            return
+        tensors = gather(self.result.state_dict(), keep=zero)
+        if zero:
+            self._whole.load_state_dict(tensors, assign=True)
+            self.run.save_best(self._whole, row)
+            self._whole.to("meta")
 
 
 class _Heads(nn.Module):

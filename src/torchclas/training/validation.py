@@ -31,13 +31,21 @@ class Scores:
 
 
 class Validation:
-    """Scores a network on labelled images, prepared as the preset says."""
+    """Scores a network on labelled images, prepared as the preset says; `skipped` fills with the bad files."""
 
     def __init__(
-        self, fabric: Fabric, images: LabelledImages, preset: Preset, *, batch_size: int, workers: int = 0
+        self,
+        fabric: Fabric,
+        images: LabelledImages,
+        preset: Preset,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        skipped: dict[str, str] | None = None,
     ) -> None:
         self.fabric = fabric
-        self.skipped: dict[str, str] = {}
+        self.skipped: dict[str, str] = {} if skipped is None else skipped
+        self.size = preset.crop_size
         batches = EpochBatches(
             len(images),
             batch_size * fabric.world_size,
@@ -48,7 +56,7 @@ class Validation:
         )
         self._loader = build_loader(images, Preprocess(preset), batches, workers=workers)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode, sharded networks would keep tensors that training cannot use
     def __call__(self, network: Network) -> Scores:
         """Leaves the network in evaluation mode; raises DataError where no image can be read."""
         network.eval()
@@ -56,12 +64,13 @@ class Validation:
         sums = torch.zeros(4, dtype=torch.float64)
         for batch in self._loader:
             self.skipped.update(batch.skipped)
-            if not len(batch.images):
-                continue
-            images = batch.images.to(device, memory_format=torch.channels_last)
+            # Processes that share a network must all compute, even one that has no image: it takes a blank one.
+            images = batch.images
+            if not len(images):
+                images = torch.zeros(1, network.in_channels, self.size, self.size)
             labels = batch.labels.to(device)
             with self.fabric.autocast():
-                logits = network(images).float()
+                logits = network(images.to(device, memory_format=torch.channels_last)).float()[: len(labels)]
             best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.tensor([len(labels), loss.item(), best[:, 0].sum().item(), best.sum().item()])

@@ -1,7 +1,8 @@
 """Where fetched and converted weights are kept.
 
-`TORCHCLAS_CACHE` names the folder; otherwise it is `torchclas` in `XDG_CACHE_HOME` or `~/.cache`. It holds two folders,
-and `clear` touches nothing else: `published`, files as fetched, and `converted`, what was made of them.
+`TORCHCLAS_CACHE` names the folder; otherwise it is `torchclas` in `XDG_CACHE_HOME` or `~/.cache`. It holds three
+folders, and `clear` touches nothing else: `published`, files as fetched; `converted`, what was made of them; and
+`compiled`, a folder for each network with what engines run.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from torchclas.atomic import atomic_path, locked
-from torchclas.weights.download import fetch, progress_bar
 
 _PUBLISHED = "published"
 _CONVERTED = "converted"
+_COMPILED = "compiled"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def cached_path(url: str, *, sha256: str | None = None) -> Path:
         DownloadError: it is not in the cache and could not be fetched.
         OutputError: the cache cannot be written.
     """
+    from torchclas.weights.download import fetch, progress_bar  # 0.1 s for requests, which what is here need not pay
+
     path = published_path(url)
     with progress_bar(PurePosixPath(urlsplit(url).path).name) as progress:
         return fetch(url, path, sha256=sha256, progress=progress)
@@ -56,9 +59,12 @@ def cached_path(url: str, *, sha256: str | None = None) -> Path:
 
 def converted_path(key: str) -> Path:
     """Return where `cached_file` keeps `key`, a file name."""
-    if not key or key != Path(key).name or key.startswith("."):
-        raise ValueError(f"not a file name: {key!r}")
-    return cache_dir() / _CONVERTED / key
+    return cache_dir() / _CONVERTED / _checked(key)
+
+
+def compiled_folder(key: str) -> Path:
+    """Return where what engines run of one network is kept; `key` names the network, its weights and its makers."""
+    return cache_dir() / _COMPILED / _checked(key)
 
 
 def cached_file(key: str, build: Callable[[Path], None]) -> Path:
@@ -84,9 +90,17 @@ def clear() -> int:
     for path in _files():
         freed += path.stat().st_size
         path.unlink()
+    for folder in (path for path in (cache_dir() / _COMPILED).glob("*") if path.is_dir()):
+        folder.rmdir()
     return freed
 
 
+def _checked(key: str) -> str:
+    if not key or key != Path(key).name or key.startswith("."):
+        raise ValueError(f"not a file name: {key!r}")
+    return key
+
+
 def _files() -> list[Path]:
-    folders = [cache_dir() / name for name in (_CONVERTED, _PUBLISHED)]
-    return [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()]
+    folders = [cache_dir() / name for name in (_CONVERTED, _PUBLISHED, _COMPILED)]
+    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -13,9 +13,13 @@ from torchclas.weights import cache
 def weights_file(entry: Entry) -> WeightsFile:
     """The published file of `entry`; raises `CheckpointError` where there never was one."""
     if entry.weights is None:
-        raise CheckpointError(
-            f"{entry.name}: its weights were never published; `torchclas info {entry.name}` says more"
-        )
+        hint = f"`torchclas info {entry.name}` says more"
+        if entry.quantized_from is not None:
+            hint = (
+                f"make them from {entry.quantized_from}'s with `torchclas quantize {entry.name} --calibration FOLDER` "
+                "and some hundred of your images"
+            )
+        raise CheckpointError(f"{entry.name}: its weights were never published; {hint}")
     return entry.weights
 
 
@@ -29,6 +33,11 @@ def converted_name(entry: Entry) -> str:
 def converted_path(entry: Entry) -> Path:
     """Where the weights of `entry` are once they have been fetched."""
     return cache.converted_path(converted_name(entry))
+
+
+def quantized_path(entry: Entry) -> Path:
+    """Where `torchclas quantize` puts a model that was never published as a file."""
+    return cache.converted_path(f"{entry.name}.onnx")
 
 
 def is_converted(entry: Entry) -> bool:

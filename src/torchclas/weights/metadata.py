@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError
+from torchclas.weights import exported
 
 KEY = "torchclas"  # of the file's own metadata
 _FORMAT = 1
@@ -53,17 +52,25 @@ class Metadata:
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """The metadata of one of our checkpoints; raises `CheckpointError` for any other file."""
-    try:
-        with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get(KEY)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    """The metadata of a checkpoint or of an exported model; raises `CheckpointError` for a file without."""
+    path = Path(path)
+    text = exported.read_note(path, KEY) if path.suffix in exported.SUFFIXES else _of_safetensors(path)
     if text is None:
-        raise CheckpointError(
-            f"{path}: a safetensors file without torchclas metadata: say which model it is (`-m NAME --weights {path}`)"
-        )
+        hint = f"say which model it is (`-m NAME --weights {path}`)"
+        if path.suffix in exported.SUFFIXES:
+            hint = "its classes and preprocessing are unknown: write it with `torchclas export`"
+        raise CheckpointError(f"{path}: a file without torchclas metadata: {hint}")
     try:
         return Metadata.from_json(text)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: its torchclas metadata is damaged ({error})") from error
+
+
+def _of_safetensors(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open  # its NumPy part costs what exported models need not pay
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return (file.metadata() or {}).get(KEY)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error

@@ -1,0 +1,57 @@
+"""`export`: models for other runtimes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+
+from torchclas.cli.app import Weights, app
+
+# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
+Format = Literal["onnx", "openvino", "torch-export", "tensorrt"]
+Input = Literal["float32", "uint8"]
+
+
+def _batch(kind: type, tokens: Sequence[Any]) -> int | None:
+    text = tokens[0].value
+    if text == "dynamic":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("it is a number of images, or dynamic")
+    return int(text)
+
+
+@app.command
+def export(
+    model: Annotated[
+        str | None, Parameter(help="Published name, or a .safetensors file. Default: EfficientNet_lite0.")
+    ] = None,
+    /,
+    *,
+    to: Annotated[Format, Parameter(help="Format of the file.")],
+    weights: Weights = None,
+    output: Annotated[
+        Path | None, Parameter(name=("--output", "-o"), help="File to write. Default: the model's name.")
+    ] = None,
+    batch: Annotated[
+        int | None, Parameter(converter=_batch, help="Images at once: a number, or dynamic, the default.")
+    ] = None,
+    input: Annotated[  # noqa: A002 - the option's name
+        Input, Parameter(help="uint8: the file takes pixels of images of any size and prepares them itself.")
+    ] = "float32",
+    size: Annotated[PositiveInt | None, Parameter(help="Image size in pixels. Default: the model's own.")] = None,
+) -> None:
+    """Write a model as a file for another runtime; it is run and compared with the model before it gets its name."""
+    from torchclas.tasks import export as task
+    from torchclas.tasks.listing import mebibytes
+
+    done = task.export(model, to=to, weights=weights, output=output, batch=batch, input=input, size=size)
+    print(
+        f"{done.path}: {mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s",
+        file=sys.stderr,
+    )

@@ -1,0 +1,48 @@
+"""`quantize`: models in 8-bit integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+
+from torchclas.cli.app import Weights, app, stdout
+
+
+@app.command
+def quantize(
+    model: Annotated[
+        str | None, Parameter(help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0.")
+    ] = None,
+    /,
+    *,
+    calibration: Annotated[Path, Parameter(help="Folder of pictures such as the model will see, or a list file.")],
+    weights: Weights = None,
+    val: Annotated[
+        Path | None,
+        Parameter(help="Labelled images (class folders, or a list file): accuracy decides, rather than agreement."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        Parameter(
+            help="Percentage points that may be lost: of accuracy (default 0.5), or without --val of top-1 agreement "
+            "with fp32 (default 2)."
+        ),
+    ] = None,
+    images: Annotated[PositiveInt, Parameter(help="Pictures to calibrate with; up to 500 others are to check.")] = 300,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            name=("--output", "-o"), help="ONNX file to write. Default: in the cache, for `predict --precision int8`."
+        ),
+    ] = None,
+) -> None:
+    """Write a model in 8-bit integers; layers that do not bear it are found by measurement and stay in float."""
+    from torchclas.tasks import quantize as task
+
+    report = task.quantize(
+        model, calibration=calibration, weights=weights, val=val, max_drop=max_drop, images=images, output=output
+    )
+    task.print_report(report, stdout())

@@ -1,0 +1,42 @@
+"""One interface over what runs networks: PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torchclas.engines.choice import open_fastest
+from torchclas.engines.engine import ENGINES, Engine, EngineName, Precision, installed
+from torchclas.engines.opening import on_gpu, open_named
+from torchclas.spec import ModelSpec
+
+__all__ = ["ENGINES", "Engine", "EngineName", "Precision", "installed", "open_engine"]
+
+
+def open_engine(
+    spec: ModelSpec,
+    engine: EngineName | Literal["auto"] = "auto",
+    *,
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    batch_size: int = 1,
+    device: str = "auto",
+) -> Engine:
+    """Make a model ready to run, about `batch_size` images at a time.
+
+    `auto` is the fastest engine that is installed for this network on this machine's CPU: measured at the first call,
+    remembered from then on. On a GPU it is torch. `device` is as for `torchclas.Classifier`.
+
+    Raises:
+        MissingDependencyError: the engine is not installed.
+        CheckpointError, DownloadError: the weights cannot be had, or (int8) have not been quantized.
+        Error: the engine cannot run this file, in this precision, on this device.
+    """
+
+    def open_one(name: EngineName) -> Engine:
+        return open_named(spec, name, precision=precision, threads=threads, batch_size=batch_size, device=device)
+
+    if engine != "auto":
+        return open_one(engine)
+    if spec.graph is None and precision != "int8" and on_gpu(device):
+        return open_one("torch")
+    return open_fastest(spec, open_one, precision=precision, threads=threads, batch_size=batch_size)

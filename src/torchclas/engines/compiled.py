@@ -1,0 +1,123 @@
+"""What engines run, kept: networks as ONNX files, quantized ones, and what OpenVINO compiles of them.
+
+Each network has a folder in the cache, named after its weights and the versions that write the file. What it takes to
+run a network from there is the name of its weights, so a second start imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import uuid
+from importlib import metadata
+from pathlib import Path
+
+from torchclas import catalog
+from torchclas.atomic import locked
+from torchclas.engines.machine import this_machine
+from torchclas.errors import CheckpointError
+from torchclas.spec import ModelSpec
+from torchclas.version import __version__
+from torchclas.weights import cache
+from torchclas.weights.location import converted_name
+
+_LAYOUT = 1  # of the folder; counts up when older ones must not be read any more
+
+
+def folder(spec: ModelSpec) -> Path:
+    """Where what engines run of a network is kept; it need not exist yet."""
+    makers = _short(_LAYOUT, __version__, metadata.version("torch"))
+    return cache.compiled_folder(f"{_weights_name(spec)}-{makers}")
+
+
+def graph_file(spec: ModelSpec) -> Path:
+    """The network as an ONNX file (or the exported model that `spec` is), written at the first call.
+
+    Raises:
+        CheckpointError, DownloadError: the weights cannot be had.
+        MissingDependencyError: what writing ONNX takes is not installed.
+        OutputError: the cache cannot be written.
+    """
+    if spec.graph is not None:
+        assert spec.path is not None
+        return spec.path
+    path = folder(spec) / "network.onnx"
+    if not path.is_file():
+        with locked(path):
+            if not path.is_file():  # another process may have written it meanwhile
+                _export(spec, path)
+    return path
+
+
+def has_graph(spec: ModelSpec) -> bool:
+    """Whether `graph_file` has nothing to do."""
+    return spec.graph is not None or (folder(spec) / "network.onnx").is_file()
+
+
+def int8_path(spec: ModelSpec) -> Path:
+    """Where the quantized network is kept once `torchclas quantize` has made it."""
+    return folder(spec) / "int8.onnx"
+
+
+def int8_file(spec: ModelSpec) -> Path:
+    """The quantized network; raises `CheckpointError` where there is none yet."""
+    if spec.graph == "int8":
+        return graph_file(spec)
+    path = int8_path(spec)
+    if spec.graph is not None or not path.is_file():
+        model = spec.name if spec.path is None else spec.path
+        raise CheckpointError(
+            f"{model} has not been quantized: run `torchclas quantize {model} --calibration FOLDER` with some hundred "
+            "of your images first"
+        )
+    return path
+
+
+def derived(spec: ModelSpec, graph: Path, name: str, *facts: object) -> Path:
+    """Where to keep what was made of `graph` for this machine; `facts` are whatever else it depends on."""
+    file, (stem, _, suffix) = graph.stat(), name.rpartition(".")
+    return folder(spec) / f"{stem}-{_short(file.st_size, file.st_mtime_ns, this_machine().id, *facts)}.{suffix}"
+
+
+def _weights_name(spec: ModelSpec) -> str:
+    """Tells weights, and the network they are loaded into, apart."""
+    if spec.path is None:
+        return converted_name(catalog.find(spec.name)).removesuffix(".safetensors")
+    file = spec.path.stat()
+    network = spec.arch, spec.num_classes, spec.in_channels, spec.preset.crop_size
+    # The path comes first: what was made of a file's earlier contents is recognised by it.
+    return f"{spec.path.stem[:64]}-{_short(spec.path.resolve(), *network)}-{_short(file.st_size, file.st_mtime_ns)}"
+
+
+def _export(spec: ModelSpec, path: Path) -> None:
+    from torchclas.export.onnx import write_onnx
+    from torchclas.zoo import load_model
+
+    if sys.stderr.isatty():
+        print(f"preparing {spec.name} for this machine, once …", file=sys.stderr)
+    network = load_model(spec).fuse()
+    building = path.parent / f".{uuid.uuid4().hex[:12]}"
+    building.mkdir()
+    try:
+        write_onnx(network, building / path.name, spec.metadata(), size=spec.preset.crop_size)
+        # Weights beyond 2 GB are in a second file, which has to be there first.
+        for file in sorted(building.iterdir(), key=lambda file: file.name == path.name):
+            file.replace(path.with_name(file.name))
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    _drop_outdated(spec, path.parent)
+
+
+def _drop_outdated(spec: ModelSpec, current: Path) -> None:
+    """Remove what was made of a file's earlier contents: training writes the same name again and again."""
+    if spec.path is None:
+        return
+    network = _weights_name(spec).rpartition("-")[0]
+    for other in current.parent.glob(f"{network}-*"):
+        if other != current:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _short(*facts: object) -> str:
+    return hashlib.sha256(repr([str(fact) for fact in facts]).encode()).hexdigest()[:8]

@@ -1,0 +1,90 @@
+"""PyTorch itself: convolutions with their batch norms folded in, in channels_last; `torch.compile` on top."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from torchclas.engines.engine import EngineName, Precision
+from torchclas.errors import Error
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.network import Network
+
+
+class TorchEngine:
+    """A network run by PyTorch on any of its devices. `threads` holds for the whole process, as torch has it."""
+
+    name: EngineName = "torch"
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        device: str = "auto",
+        compiled: bool = False,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.precision: Precision = precision
+        self.device = find_device(device)
+        self.arch = network.arch
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        network = fold_batch_norms(network.eval().fuse())
+        # Convolutions of a batch in channels_last are up to twice as fast on CPUs, and never slower on GPUs.
+        network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.network: nn.Module = network
+        self.compiling = threading.Lock() if compiled else None
+        if compiled:
+            self.name = "compile"
+            self.network.compile()
+
+    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Images [N, channels, H, W] → logits [N, num_classes]."""
+        if self.compiling is None:
+            return self._run(images)
+        with self.compiling:  # a call may compile
+            return self._run(images)
+
+    def close(self) -> None:
+        """Give its memory back."""
+        del self.network
+
+    @torch.inference_mode()
+    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        batch = torch.from_numpy(images).to(self.device, self.dtype, memory_format=torch.channels_last)
+        try:
+            return self.network(batch).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise Error(
+                f"{self.device} has not enough memory for {self.arch} on {len(images)} images at once: "
+                "try a smaller batch size"
+            ) from error
+
+
+def fold_batch_norms(network: Network) -> Network:
+    """Fold each batch norm into the convolution before it, in place; outputs stay but for rounding."""
+    for module in network.modules():
+        if isinstance(module, ConvNormAct) and type(module.bn) is nn.BatchNorm2d:
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.register_module("bn", nn.Identity())
+    return network
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` → the best device of this machine; raises `Error` for one it does not have."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise Error(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}): try --device cpu") from error
+    return device

@@ -1,0 +1,78 @@
+"""What every engine is, and which of them this installation has. Imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchclas.errors import MissingDependencyError
+
+EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]
+
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+PACKAGES: dict[EngineName, str] = {name: "torch" if name == "compile" else name for name in ENGINES}
+
+# What each computes with on a CPU. ONNX Runtime's CPU kernels know no bfloat16; int8 runs from a quantized graph.
+PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
+    "torch": ("fp32", "bf16"),
+    "compile": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+}
+
+
+class Engine(Protocol):
+    """A network ready to run. Calls from several threads at once do not disturb each other."""
+
+    name: EngineName
+    precision: Precision
+
+    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Images [N, channels, H, W], N ≥ 1 → logits [N, num_classes].
+
+        A model with `ModelSpec.pixels` takes uint8 [N, H, W, 3], any other float32.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give its memory back; it must not be called after that."""
+        ...
+
+
+def run_in_batches(
+    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: NDArray[Any], size: int | None
+) -> NDArray[np.float32]:
+    """Run a graph that takes exactly `size` images at once (None: any number) on any number of them."""
+    if size is None or len(images) == size:
+        return run(images)
+    logits: list[NDArray[np.float32]] = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        full = np.concatenate([batch, *[batch[:1]] * (size - len(batch))])
+        logits.append(run(full)[: len(batch)])
+    return np.concatenate(logits)
+
+
+@cache
+def version(engine: EngineName) -> str | None:
+    """The version of the package behind `engine`; None where it is not installed."""
+    try:
+        return metadata.version(PACKAGES[engine])
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed() -> dict[EngineName, str]:
+    """The engines that can run here → the versions of their packages."""
+    return {name: found for name in ENGINES if (found := version(name)) is not None}
+
+
+def missing(engine: EngineName) -> MissingDependencyError:
+    """The error for an engine that is not installed."""
+    return MissingDependencyError(PACKAGES[engine], f"'torchclas[{PACKAGES[engine]}]'")

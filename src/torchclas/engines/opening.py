@@ -1,0 +1,76 @@
+"""From a model and an engine's name to the engine, ready to run."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from ctypes.util import find_library
+from pathlib import Path
+
+from torchclas.engines import compiled
+from torchclas.engines.engine import PRECISIONS, Engine, EngineName, Precision, version
+from torchclas.errors import Error
+from torchclas.spec import ModelSpec
+
+
+def open_named(
+    spec: ModelSpec,
+    engine: EngineName,
+    *,
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    batch_size: int = 1,
+    device: str = "auto",
+) -> Engine:
+    """Open one engine; see `torchclas.engines.open_engine`."""
+    _check(spec, engine, precision, device)
+    if engine in ("torch", "compile"):
+        from torchclas.engines.eager import TorchEngine
+        from torchclas.zoo import load_model
+
+        network = load_model(spec)
+        return TorchEngine(network, precision=precision, threads=threads, device=device, compiled=engine == "compile")
+    path = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)
+    if engine == "onnxruntime":
+        from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(path, precision=precision, threads=threads)
+    from torchclas.engines.openvino import OpenVinoEngine
+
+    static = batch_size == 1
+    blob = compiled.derived(spec, path, f"openvino-{precision}.blob", version(engine), threads, static)
+    return OpenVinoEngine(path, precision=precision, threads=threads, static=static, blob=blob)
+
+
+def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: str) -> None:
+    """Raise `Error` for a combination that cannot be."""
+    if precision not in PRECISIONS[engine]:
+        able = ", ".join(name for name, precisions in PRECISIONS.items() if precision in precisions)
+        raise Error(f"{engine} does not compute in {precision} here: use {able}, or another precision")
+    if spec.graph is not None and engine in ("torch", "compile"):
+        raise Error(f"{spec.path} is an exported model, which {engine} cannot run: use onnxruntime or openvino")
+    if Path(spec.path or "").suffix == ".xml" and engine != "openvino":
+        raise Error(f"{spec.path} is in OpenVINO's own format: use the engine openvino")
+    if spec.graph == "int8" and precision != "int8":
+        raise Error(f"{spec.path} is quantized, it does not compute in {precision}: use int8")
+    if engine in ("onnxruntime", "openvino") and device not in ("auto", "cpu"):
+        raise Error(f"{engine} runs on the CPU: on {device} use the engine torch")
+
+
+def on_gpu(device: str) -> bool:
+    """Whether `device` is, or `auto` would find, another than the CPU; imports torch only where there may be one."""
+    if device != "auto":
+        return device != "cpu"
+    if not _has_driver():
+        return False
+    from torchclas.engines.eager import find_device
+
+    return find_device(device).type != "cpu"
+
+
+def _has_driver() -> bool:
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return find_library("nvcuda") is not None
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))

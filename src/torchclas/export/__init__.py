@@ -1,0 +1,1 @@
+"""Networks in the formats of other runtimes, and the proof that they compute the same there."""

@@ -1,0 +1,48 @@
+"""What tracing a network for export takes: example images, which of their axes are free, and quiet."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torchclas.export.preprocess import PixelsToLogits
+from torchclas.weights.metadata import Metadata
+
+BATCH = "batch"  # what the first axis is called where it takes any number
+
+
+def traceable(network: nn.Module, metadata: Metadata, *, pixels: bool) -> nn.Module:
+    """The network, behind its preprocessing where its input is `pixels`."""
+    return PixelsToLogits(network, metadata.preset).eval() if pixels else network
+
+
+def example(metadata: Metadata, *, size: int, batch: int | None, pixels: bool) -> tuple[Tensor, tuple[Any, ...] | None]:
+    """Images to trace with, and their free axes as `torch.export` wants them; without `batch` that is one of them."""
+    count = batch or 2  # 1 would be taken for a constant
+    dim = torch.export.Dim
+    axes: dict[int, Any] = {} if batch else {0: dim(BATCH)}
+    if not pixels:
+        return torch.zeros(count, metadata.in_channels, size, size), (axes,) if axes else None
+    axes |= {1: dim("height"), 2: dim("width")}
+    return torch.zeros(count, size + 61, size + 87, 3, dtype=torch.uint8), (axes,)
+
+
+@contextmanager
+def export_mode() -> Generator[None, None, None]:
+    """Trace without gradients, attention as plain arithmetic, and without remarks users cannot act on."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        # Fused attention has strides of its own choice, on which a traced graph would insist.
+        with warnings.catch_warnings(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

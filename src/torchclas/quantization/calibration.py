@@ -1,0 +1,75 @@
+"""From a float ONNX model to one in which all that can be is quantized, by NNCF."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchclas.errors import MissingDependencyError
+from torchclas.telemetry import forbid_telemetry
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def quantize_all(
+    model: onnx.ModelProto,
+    images: NDArray[np.float32],
+    *,
+    transformer: bool,
+    seen: Callable[[], None],
+) -> onnx.ModelProto:
+    """Quantize weights per channel, and activations by the ranges that they take for `images` [N, channels, H, W].
+
+    `seen` is called whenever an image has been run; NNCF goes over all of them more than once.
+
+    Raises:
+        MissingDependencyError: nncf is not installed.
+    """
+    forbid_telemetry()
+    try:
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+    except ImportError:
+        raise MissingDependencyError("nncf", "'torchclas[int8]'") from None
+
+    name = model.graph.input[0].name
+
+    def inputs(image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        seen()
+        return {name: image[None]}
+
+    with _quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images, inputs),
+            subset_size=len(images),
+            # Ranges around zero: offsets would cost each convolution a correction for the padding.
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            advanced_parameters=AdvancedQuantizationParameters(
+                # A scale of its own for every channel that a depthwise convolution takes would be more exact, but
+                # OpenVINO then computes that convolution in float.
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+            ),
+        )
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """NNCF draws bars of its own, and remarks on itself."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

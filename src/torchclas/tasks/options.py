@@ -1,0 +1,156 @@
+"""What can be asked of `train` and `distill`. A field is an option of the command line as well, spelled beside it.
+
+Imports no torch: the command line reads this to print its help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Strategy = Literal["ddp", "fsdp"]
+Method = Literal["ssld", "ce", "dkd"]
+BatchNormMode = Literal["eval", "train"]
+
+
+def _option(help: str, *names: str) -> Parameter:  # noqa: A002 - cyclopts' name
+    """A parameter that has no default worth showing."""
+    return Parameter(name=names or None, help=help, show_default=False)
+
+
+ARGUMENT = Parameter(group="Arguments")
+TUNING = Parameter(group="Fine-tuning")
+DISTILLATION = Parameter(group="Distillation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every training run has.
+
+    `data` and `val` are what `open_splits` reads: class folders, list files, shards. `overrides` change the recipe
+    (`optimizer.lr=0.05`). `batch_size` counts the images of a step over all `devices`; published learning rates follow
+    it. `output` is the run's folder.
+    """
+
+    data: Annotated[
+        Path,
+        ARGUMENT,
+        Parameter(help="Class folders, a list file, .tar or .parquet shards; or a folder with train and val."),
+    ] = field(kw_only=False)
+    model: Annotated[str | None, _option("Published name, or a .safetensors file.", "--model", "-m")] = None
+    val: Annotated[Path | None, _option("Images for validation.")] = None
+    recipe: Annotated[str | None, _option("A recipe's name.")] = None
+    start: Annotated[str | None, _option("pretrained, scratch, or a weights file.", "--from")] = None
+    epochs: Annotated[PositiveInt | None, _option("Default: the recipe's.")] = None
+    batch_size: Annotated[PositiveInt | None, _option("Images of each step, over all devices.")] = None
+    overrides: Annotated[
+        Sequence[str],
+        Parameter(negative=""),
+        _option("Change a setting: --set optimizer.lr=0.05; may be repeated.", "--set"),
+    ] = ()
+    devices: Annotated[PositiveInt, Parameter(help="GPUs, or processes on the CPU.")] = 1
+    strategy: Annotated[
+        Strategy, Parameter(help="Each device holds the whole network (ddp), or they share it, as large ones need.")
+    ] = "ddp"
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
+    precision: Annotated[Precision | None, Parameter(help="Default: the recipe's.")] = None
+    compile: Annotated[bool, Parameter(negative="", help="Compile the network: slow to start, then faster.")] = False
+    accumulate: Annotated[PositiveInt, Parameter(help="Parts to split each step into, to save memory.")] = 1
+    early_stop: Annotated[NonNegativeInt, Parameter(help="End after so many epochs without a new best; 0: never.")] = 0
+    seed: Annotated[NonNegativeInt, Parameter(help="Everything random follows from it.")] = 0
+    workers: Annotated[
+        NonNegativeInt | None, Parameter(help="Processes that read images, for each device; 0: none of their own.")
+    ] = None
+    checkpoint_steps: Annotated[
+        NonNegativeInt, Parameter(help="Save every so many steps, beside every epoch and every five minutes.")
+    ] = 0
+    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " "
+    output: Annotated[Path | None, _option("The run's folder.", "--output", "-o")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """What can be asked of `train`.
+
+    Where nothing is said of validation, a fifth of the images of each class is held out. Without `recipe`, pretrained
+    weights are fine-tuned with settings for few images, and a start from scratch follows the model's published recipe.
+    In the first `head_epochs` only the classifier learns (by default one where it is new). `fixres` adapts a trained
+    model to this image size.
+    """
+
+    model: Annotated[
+        str | None, _option("Published name, or a .safetensors file. Default: EfficientNet_lite0.", "--model", "-m")
+    ] = None
+    val: Annotated[
+        Path | None, _option("Images for validation. Default: those beside DATA's others, or a fifth of them.")
+    ] = None
+    recipe: Annotated[
+        str | None, _option("A recipe's name. Default: finetune from weights, the model's own from scratch.")
+    ] = None
+    head_epochs: Annotated[
+        NonNegativeInt | None,
+        TUNING,
+        Parameter(help="Epochs at the start in which only the last layer learns. Default: 1 where it is new."),
+    ] = None
+    fixres: Annotated[
+        PositiveInt | None,
+        TUNING,
+        Parameter(help="Adapt a trained model to this larger image size; only its end learns."),
+    ] = None
+    output: Annotated[Path | None, _option("The run's folder. Default: runs/MODEL-DATA.", "--output", "-o")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(RunOptions):
+    """What can be asked of `distill`.
+
+    `data` may be a folder of images without class folders, unless the method needs labels. Without `val`, some images
+    are held out and, where they have no labels, the score is how often the student agrees with the teacher. `finetune`
+    is the data of the second phase. `cache_logits` keeps so many of the teacher's logits for `cache_views` views of
+    each image.
+    """
+
+    data: Annotated[
+        Path,
+        ARGUMENT,
+        Parameter(help="A folder of images, without labels but for DKD; a list file, .tar or .parquet shards."),
+    ] = field(kw_only=False)
+    model: Annotated[str | None, _option("The student. Default: the recipe's.", "--model", "-m")] = None
+    val: Annotated[
+        Path | None, _option("Labelled images for validation. Default: a share of DATA, as the teacher sees it.")
+    ] = None
+    recipe: Annotated[str | None, _option("A recipe's name. Default: the student's published one, or ssld.")] = None
+    teacher: Annotated[
+        str | None, DISTILLATION, _option("Published name, or a .safetensors file. Default: the recipe's.", "--teacher")
+    ] = None
+    method: Annotated[
+        Method | None,
+        DISTILLATION,
+        Parameter(help="Symmetric KL divergence, cross entropy, or DKD (needs labels). Default: the recipe's."),
+    ] = None
+    teacher_bn: Annotated[
+        BatchNormMode, DISTILLATION, Parameter(help="Statistics of the teacher's batch norm: its own, or the batch's.")
+    ] = "eval"
+    finetune: Annotated[
+        Path | None, DISTILLATION, _option("Go on with a short second phase on these images, in OUTPUT/finetune.")
+    ] = None
+    cache_logits: Annotated[
+        NonNegativeInt,
+        DISTILLATION,
+        Parameter(help="Keep so many of the teacher's logits on disk, so that it is asked only once."),
+    ] = 0
+    cache_views: Annotated[
+        PositiveInt, DISTILLATION, Parameter(help="Augmented views of each image that the cache holds.")
+    ] = 8
+    cache_folder: Annotated[
+        Path | None, DISTILLATION, _option("Where the cache is, which other runs may use. Default: OUTPUT-logits.")
+    ] = None
+    output: Annotated[Path | None, _option("The run's folder. Default: runs/STUDENT-by-TEACHER.", "--output", "-o")] = (
+        None
+    )

@@ -1,0 +1,527 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+from xml.etree import ElementTree
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+
+from torchclas import catalog
+from torchclas.catalog import Entry
+from torchclas.cli import app, speed
+from torchclas.engines import EngineName, Precision, installed
+from torchclas.engines.machine import busy_seconds, this_machine
+from torchclas.errors import Error, MissingDependencyError, OutputError, UnknownNameError
+from torchclas.spec import find_model
+from torchclas.tasks import benchmark, charts, recommend, speed_charts, speed_page, timing
+from torchclas.tasks.fresh_weights import write_fresh_weights
+from torchclas.tasks.results import Case, Result, Results, Timing, settings
+from torchclas.weights.metadata import KEY, Metadata
+from torchclas.zoo import load_model
+
+TINY = "PPLCNet_x0_25"
+
+
+def timing_of(ms: float, *, batch: int = 1) -> Timing:
+    return Timing(
+        ran="torch",
+        version=installed()["torch"],
+        hardware="a processor",
+        weights="random",
+        median_ms=ms,
+        p5_ms=0.9 * ms,
+        p95_ms=1.2 * ms,
+        best_ms=0.8 * ms,
+        spread=0.1,
+        images_per_s=1000 * batch / ms,
+        repeats=9,
+        warm_up=3,
+        load_s=0.5,
+        peak_mib=300.0,
+        load_average=0.1,
+        others=0.0,
+    )
+
+
+def row(model: str, ms: float, *, batch: int = 1) -> Result:
+    return Result(
+        Case(model, "torch", "fp32", batch, 1, "cpu"), timing_of(ms, batch=batch), "", "2030-01-01T00:00:00+00:00"
+    )
+
+
+def kept(folder: Path, *rows: Result) -> Results:
+    results = Results(folder)
+    results.claim(this_machine())
+    for each in rows:
+        results.append(each)
+    return results
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+# The machine.
+
+
+def test_machine() -> None:
+    machine = this_machine()
+    assert json.loads(json.dumps(machine.to_dict()))["id"] == machine.id
+    assert replace(machine, cpu="another").id != machine.id
+    assert replace(machine, versions={}, governor="powersave").id == machine.id
+    assert machine.threads >= 1
+    assert machine.cpu
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_busy_seconds_count_our_own() -> None:
+    before, own = busy_seconds(), time.process_time()
+    assert before is not None
+    while time.process_time() - own < 0.1:
+        pass
+    after = busy_seconds()
+    assert after is not None
+    assert after - before > 0.05
+
+
+def test_only_engines_may_need_torch() -> None:
+    code = "import sys, torchclas.tasks.benchmark, torchclas.tasks.recommend; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Statistics.
+
+
+def test_warm_up_ends_when_times_are_steady() -> None:
+    times = iter([1.0, 0.5, 0.3, *[0.2] * 100])
+    assert timing.warm(lambda: next(times), limit=60) == 4 + timing.PATIENCE
+
+
+def test_warm_up_has_a_limit() -> None:
+    times = (1 / number for number in range(1, 10_000))  # faster for ever
+    assert timing.warm(lambda: next(times), limit=0) == 2
+
+
+def test_few_runs_of_a_slow_network() -> None:
+    assert len(timing.repeat(lambda: 100.0, limit=0)) == timing.MIN_REPEATS
+
+
+# Cases.
+
+
+def test_cases_are_every_combination() -> None:
+    planned = benchmark.cases([TINY, "ppLCnet_x0_5"], engines=("torch", "openvino"), batches=(1, 8), threads=(1, 2))
+    assert len(planned) == len(set(planned)) == 16
+    assert [case.model for case in planned] == [TINY] * 8 + ["PPLCNet_x0_5"] * 8
+
+
+def test_cases_of_globs_and_series() -> None:
+    assert {case.model for case in benchmark.cases(series="LeViT")} == set(catalog.names(series="LeViT"))
+    assert [case.model for case in benchmark.cases(["alex*", "AlexNet"])] == ["AlexNet"]
+    everything = {entry.name for entry in catalog.entries() if entry.weights is not None}
+    assert {case.model for case in benchmark.cases()} == everything
+
+
+@pytest.mark.parametrize("name", ["PPLCNet_x9", "PPLCNet_x9*"])
+def test_unknown_models(name: str) -> None:
+    with pytest.raises(UnknownNameError, match="PPLCNet"):
+        benchmark.cases([name])
+
+
+# Running.
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A network of one convolution, in a file that runs without torch."""
+    weights = numpy_helper.from_array(np.ones((10, 3, 8, 8), np.float32), "weights")
+    nodes = [
+        helper.make_node("Conv", ["images", "weights"], ["map"], strides=[8, 8]),
+        helper.make_node("GlobalAveragePool", ["map"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 224, 224])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])
+    model = helper.make_model(
+        helper.make_graph(nodes, "tiny", [images], [logits], [weights]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    names = tuple(map(str, range(10)))
+    preset = catalog.find(TINY).preset
+    described = Metadata(arch=TINY, num_classes=10, preset=preset, class_ids=names, class_names=names)
+    helper.set_model_props(model, {KEY: described.to_json()})
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_real_cases_survive_a_kill(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    options = ["--engine", "onnxruntime", "--batch", "1,2", "--threads", "1", "--seconds", "0.2", "--device", "cpu"]
+    command = [sys.executable, "-m", "torchclas", "benchmark", str(exported), *options, "-o", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    rows = folder / "results.jsonl"
+    while process.poll() is None and not (rows.is_file() and rows.read_bytes().endswith(b"\n")):
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it should have been killed between its two cases"
+    first = rows.read_text(encoding="utf-8")
+    assert len(first.splitlines()) == 1
+    rows.write_text(first + first[:50], encoding="utf-8")  # a line that was being written
+    (folder / ".fresh").mkdir()  # what is left of random weights
+
+    planned = benchmark.cases([str(exported)], engines=("onnxruntime",), batches=(1, 2), threads=(1,), device="cpu")
+    done = benchmark.benchmark(planned, seconds=0.2, output=folder, console=console(), notes=console())
+    lines = rows.read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == [first.strip(), first[:50]]
+    assert len(lines) == 3, "only the case without a row was run"
+    assert Results(folder).read() == {each.case: each for each in done}
+    for case, each in zip(planned, done, strict=True):
+        assert each.case == case
+        assert_sound(each)
+        assert each.timing is not None
+        assert each.timing.weights == "own"
+    assert not (folder / ".fresh").exists()
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [line["batch"] for line in table] == ["1", "2"]
+    assert float(table[0]["median_ms"]) == done[0].timing.median_ms  # pyright: ignore[reportOptionalMemberAccess]
+    assert json.loads((folder / "machine.json").read_text(encoding="utf-8")) == this_machine().to_dict()
+    assert (folder / "index.html").is_file()
+    assert (folder / "charts" / "throughput.svg").is_file()
+
+
+def assert_sound(row: Result) -> None:
+    taken = row.timing
+    assert taken is not None, row.error
+    assert (taken.ran, taken.version) == (row.case.engine, installed()[taken.ran])
+    assert 0 < taken.best_ms <= taken.p5_ms <= taken.median_ms <= taken.p95_ms
+    assert taken.images_per_s == pytest.approx(1000 * row.case.batch / taken.median_ms)
+    assert taken.repeats >= timing.MIN_REPEATS
+    assert taken.peak_mib is None or 30 < taken.peak_mib < 4000
+
+
+def test_random_weights(tmp_path: Path) -> None:
+    case, fresh = Case(TINY, "torch", "fp32", 1, 1, "cpu"), tmp_path / "fresh.safetensors"
+    taken = timing.time_case(timing.Task(case, "random", 0.1, str(fresh)))
+    assert_sound(Result(case, taken, "", ""))
+    assert taken.weights == "random"
+    assert "finite" not in taken.remark
+    assert find_model(TINY, weights=fresh).path == fresh
+
+
+@pytest.mark.parametrize("name", [TINY, "DenseNet121"])
+def test_values_in_a_fresh_network_neither_explode_nor_vanish(name: str, tmp_path: Path) -> None:
+    entry = catalog.find(name)
+    write_fresh_weights(entry, tmp_path / "fresh.safetensors")
+    network = load_model(find_model(name, weights=tmp_path / "fresh.safetensors"))
+    sizes: list[float] = []
+    for module in network.modules():
+        module.register_forward_hook(lambda *hooked: sizes.append(float(hooked[2].abs().max())))
+    with torch.inference_mode():
+        network(torch.randn(1, 3, 224, 224))
+    assert all(size == 0 or 1e-6 < size < 1e6 for size in sizes)
+
+
+@pytest.mark.sweep
+def test_random_weights_in_a_process_of_their_own(tmp_path: Path) -> None:
+    with benchmark.Bench(tmp_path, seconds=0.1) as bench:
+        for batch in (1, 2):
+            row = bench.measure(Case(TINY, "onnxruntime", "fp32", batch, 1, "cpu"))
+            assert_sound(row)
+            assert row.timing is not None
+            assert row.timing.weights == "random"
+        assert (tmp_path / ".fresh").is_dir()
+    assert not (tmp_path / ".fresh").exists(), "random weights are not kept"
+
+
+def test_a_failed_case_is_a_row(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    case = Case(str(broken), "torch", "fp32", 1, 1, "cpu")
+    (failed,) = benchmark.benchmark([case], seconds=0.1, output=tmp_path / "out", console=console(), notes=console())
+    assert failed.timing is None
+    assert "not a readable safetensors file" in failed.error
+    assert Results(tmp_path / "out").read()[case] == failed
+
+
+def test_one_process_has_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "LOCK_PATIENCE", 0)
+    with benchmark.Bench(tmp_path), pytest.raises(Error, match="another process"), benchmark.Bench(tmp_path):
+        pass
+
+
+# Rows.
+
+
+def test_the_last_row_of_a_case_counts(tmp_path: Path) -> None:
+    old, other, new = row(TINY, 3), row("AlexNet", 9), row(TINY, 2)
+    assert list(kept(tmp_path, old, other, new).read().values()) == [other, new]
+
+
+def test_another_engine_s_version_is_measured_again(tmp_path: Path) -> None:
+    now, before = row(TINY, 3), row("AlexNet", 3)
+    assert before.timing is not None
+    before = replace(before, timing=replace(before.timing, version="0.1"))
+    kept(tmp_path, now, before)
+    with benchmark.Bench(tmp_path) as bench:
+        assert bench.known(now.case) == now
+        assert bench.known(before.case) is None
+
+
+def test_a_folder_belongs_to_one_machine(tmp_path: Path) -> None:
+    kept(tmp_path)
+    with pytest.raises(OutputError, match=re.escape(this_machine().cpu)):
+        Results(tmp_path).claim(replace(this_machine(), cpu="another"))
+
+
+def test_rows_of_another_format(tmp_path: Path) -> None:
+    results = kept(tmp_path)
+    results.path.write_text('{"model": "x"}\n', encoding="utf-8")
+    with pytest.raises(OutputError, match="line 1"):
+        results.read()
+
+
+# Charts and the page.
+
+
+def test_charts_hold_the_measured_points(tmp_path: Path) -> None:
+    rows = [row("ResNet18", 12), row("ResNet50", 30), row("ResNet50_vd_ssld", 33), row("AlexNet", 9), row(TINY, 2)]
+    results = kept(tmp_path, *rows, row(TINY, 14, batch=8), row("PPLCNet_x1_0_text_orientation", 5))
+    written = speed_charts.write_charts(results)
+    folder = tmp_path / "charts" / "torch-fp32-batch-1-1-thread"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}{suffix}" for name in ("server", "mobile", "other", "pareto") for suffix in (".svg", ".png")
+    }
+    assert all(path.stat().st_size for path in written)
+    ids = {element.get("id") for element in ElementTree.parse(folder / "server.svg").iter()}
+    assert {"ResNet18", "ResNet50", "ResNet50_vd_ssld"} <= ids
+    assert "AlexNet" not in ids
+    ids = {element.get("id") for element in ElementTree.parse(folder / "pareto.svg").iter()}
+    assert {each.case.model for each in rows} <= ids
+
+    shown = speed_charts.measured(next(iter(settings(results.read())))[1])
+    axes = speed_charts.plot_kind([each for each in shown if each.entry.series.group.kind == "server"], "batch 1").axes[
+        0
+    ]
+    points = {line.get_gid(): tuple(np.ravel(line.get_xydata())) for line in axes.lines if line.get_gid()}
+    assert points == {
+        model: (ms, catalog.find(model).top1)
+        for model, ms in (("ResNet18", 12), ("ResNet50", 30), ("ResNet50_vd_ssld", 33))
+    }
+    assert "measured" in axes.get_xlabel()
+    assert "published" in axes.get_ylabel()
+
+
+def test_throughput_has_every_model_in_every_setting(tmp_path: Path) -> None:
+    rows = kept(tmp_path, row(TINY, 2), row(TINY, 8, batch=8), row("AlexNet", 9)).read()
+    axes = speed_charts.plot_throughput(dict(settings(rows))).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["AlexNet", TINY]
+    drawn = {str(line.get_gid()): np.asarray(line.get_xydata()).tolist() for line in axes.lines if line.get_gid()}
+    assert drawn == {
+        "torch fp32, batch 1, 1 thread": [[1000 / 9, 0], [500, 1]],
+        "torch fp32, batch 8, 1 thread": [[1000, 1]],
+    }
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1))
+def test_pareto_front(values: list[tuple[int, int]]) -> None:
+    points = [speed_charts.Point(str(number), x, y) for number, (x, y) in enumerate(values)]
+    front = speed_charts.pareto_front(points)
+    for point in points:
+        beaten = any(
+            other.x <= point.x and other.y >= point.y and (other.x, other.y) != (point.x, point.y) for other in points
+        )
+        assert beaten == ((point.x, point.y) not in {(other.x, other.y) for other in front})
+    assert front == sorted(front, key=lambda point: point.x)
+
+
+def test_the_page_holds_its_rows_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    failed = replace(row("AlexNet", 1), timing=None, error="bad </script><b>")
+    (page,) = speed_page.write_page(kept(tmp_path, row(TINY, 2), failed))
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    assert [each["model"] for each in data["rows"]] == [TINY, "AlexNet"]
+    assert data["rows"][0]["median_ms"] == 2
+    assert data["rows"][1]["error"] == failed.error
+    assert data["machine"]["cpu"] == this_machine().cpu
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "plotly"])
+def test_without_what_draws(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    results = kept(tmp_path, row(TINY, 2))
+    for module in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    make = {"matplotlib": speed_charts.write_charts, "plotly": speed_page.write_page}[package]
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        make(results)
+
+
+# Recommendations.
+
+
+def measure_from(times: dict[str, float], asked: list[str]) -> Callable[[Entry], Result]:
+    def measure(entry: Entry) -> Result:
+        asked.append(entry.name)
+        return row(entry.name, times[entry.name])
+
+    return measure
+
+
+def top1(entry: Entry) -> float:
+    assert entry.top1 is not None
+    return entry.top1
+
+
+@hypothesis.settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from([2.0, 8.0, 40.0]), st.sampled_from([None, 70.0, 78.0]))
+def test_the_search_finds_what_measuring_all_would(random: object, max_ms: float, min_top1: float | None) -> None:
+    bounds = recommend.Bounds(max_ms, min_top1)
+    found = recommend.candidates(bounds)
+    # Rates within the headroom of each other: what the search relies on.
+    times = {entry.name: 10 * recommend.gflops(entry) * random.uniform(1.01, 1.99) for entry in found}  # type: ignore[attr-defined]
+    search, asked = recommend.Search(bounds, found), list[str]()
+    search.run(measure_from(times, asked))
+    fitting = sorted((entry for entry in found if times[entry.name] <= max_ms), key=lambda entry: -top1(entry))
+    assert [top1(entry) for entry in search.fitting[:3]] == [top1(entry) for entry in fitting[:3]]
+    assert len(asked) == len(set(asked))
+
+
+def test_the_search_for_the_fastest_leaves_out_what_computes_too_much() -> None:
+    bounds = recommend.Bounds(min_top1=75)
+    found = recommend.candidates(bounds)
+    times = {entry.name: 10 * recommend.gflops(entry) + 1 for entry in found}
+    search, asked = recommend.Search(bounds, found), list[str]()
+    search.run(measure_from(times, asked))
+    assert search.fitting[0].name == min(times, key=lambda name: times[name])
+    assert len(asked) < len(found) / 2
+
+
+def test_candidates_are_the_best_weights_of_each_network() -> None:
+    names = {entry.name for entry in recommend.candidates(recommend.Bounds(min_top1=75, max_params=30e6))}
+    assert "ResNet50_vd_ssld" in names  # and not the same network with lesser weights
+    assert "ResNet50_vd" not in names
+    assert "ResNet50_vd_v2" not in names
+    assert all(top1(catalog.find(name)) >= 75 for name in names)
+    assert "MobileNetV3_large_x1_0_ssld_int8" not in names, "it has no weights of its own"
+
+
+def advised(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = app(
+        ["recommend", *arguments, "--engine", "torch", "--threads", "1", "--device", "cpu", "--results", str(folder)]
+    )
+    return code or 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with rows of every model, 10 ms per 10⁹ multiply-adds; nothing else is to be measured."""
+    kept(tmp_path, *(row(entry.name, 1 + 10 * recommend.gflops(entry)) for entry in catalog.entries() if entry.weights))
+
+    def measure(*_: object) -> Result:
+        raise AssertionError("earlier results are there")
+
+    monkeypatch.setattr(benchmark.Bench, "measure", measure)
+    return tmp_path
+
+
+def test_recommend_from_earlier_results(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = advised(measured, capsys, "--max-ms", "10", "--min-top1", "75", "--max-params", "10M")
+    fitting = [
+        entry
+        for entry in recommend.candidates(recommend.Bounds(10, 75, 10e6))
+        if 1 + 10 * recommend.gflops(entry) <= 10
+    ]
+    best = sorted(fitting, key=lambda entry: -top1(entry))
+    assert code == 0
+    assert said.startswith(f"{best[0].name}\n")
+    assert "the most accurate within 10 ms" in said
+    assert said.index(best[0].name, len(best[0].name)) < said.index(best[1].name) < said.index(best[2].name)
+
+
+def test_recommend_when_nothing_fits(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = advised(measured, capsys, "--max-ms", "3", "--min-top1", "82")
+    assert code == 1
+    assert "Nothing here meets at most 3 ms, top-1 of at least 82 %" in said
+    pool = recommend.candidates(recommend.Bounds(None, 82))
+    fastest = min(pool, key=recommend.gflops)
+    within = [entry for entry in recommend.candidates(recommend.Bounds()) if 1 + 10 * recommend.gflops(entry) <= 3]
+    assert fastest.name in said
+    assert f"{(1 + 10 * recommend.gflops(fastest)) / 3:.2f} times as long" in said
+    assert max(within, key=top1).name in said
+
+
+def test_recommend_says_what_no_published_figure_meets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Error, match=r"SwinTransformer_large\S+ comes nearest with 87\.\d+ %"):
+        advised(tmp_path, capsys, "--min-top1", "95")
+    with pytest.raises(Error, match="--max-ms"):
+        advised(tmp_path, capsys)
+
+
+def test_recommend_gives_up_where_nothing_can_be_measured() -> None:
+    bounds = recommend.Bounds(max_ms=10)
+    search = recommend.Search(bounds, recommend.candidates(bounds))
+    with pytest.raises(Error, match="no such engine"):
+        search.run(lambda entry: replace(row(entry.name, math.nan), timing=None, error="no such engine"))
+
+
+# The command line.
+
+
+def test_choices_are_the_engines() -> None:
+    assert get_args(speed.Engine) == ("auto", *get_args(EngineName))
+    assert get_args(speed.Precision) == get_args(Precision)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Case] = []
+
+    def note(planned: list[Case], **_: object) -> list[Result]:
+        seen.extend(planned)
+        return []
+
+    monkeypatch.setattr(benchmark, "benchmark", note)
+    app(
+        [
+            "benchmark",
+            TINY,
+            "--engine",
+            "torch,openvino",
+            "--batch",
+            "1,8",
+            "--threads",
+            "1",
+            "--precision",
+            "fp32,int8",
+        ]
+    )
+    assert len(seen) == 8
+    assert {case.batch for case in seen} == {1, 8}
+    assert {case.engine for case in seen} == {"torch", "openvino"}
+
+
+def test_designs_of_published_and_measured_charts_are_the_same() -> None:
+    entry = catalog.find("ResNet50_vd_ssld")
+    assert (charts.design(entry), charts.is_ssld(entry)) == ("ResNet_vd", True)

@@ -1,0 +1,318 @@
+"""Engines: all compute the same, the fastest is found once, and what they compile is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from torchclas.catalog import find
+from torchclas.engines import EngineName, Precision, choice, compiled, engine, installed, open_engine
+from torchclas.engines.eager import TorchEngine
+from torchclas.errors import CheckpointError, Error, MissingDependencyError
+from torchclas.models import build
+from torchclas.spec import ModelSpec, find_model
+from torchclas.tasks.predict import Classifier
+from torchclas.weights import cache
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
+from torchclas.zoo import load_model
+
+ARCH, SIZE, CLASSES = "PPLCNet_x0_25", 64, 7
+EXACT = 1e-4  # of the largest logit
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, 3, SIZE, SIZE), np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHCLAS_CACHE", str(tmp_path_factory.mktemp("engines")))
+        yield
+
+
+def write_model(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    network = build(ARCH, num_classes=CLASSES)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as training leaves them, so that folding them shows
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    names = tuple(f"c{i}" for i in range(CLASSES))
+    preset = replace(find(ARCH).preset, resize_short=SIZE, crop_size=SIZE)
+    save_checkpoint(network, path, Metadata(ARCH, CLASSES, preset, class_ids=names, class_names=names))
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    return find_model(write_model(tmp_path_factory.mktemp("model") / "own.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def reference(spec: ModelSpec) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return load_model(spec)(torch.from_numpy(images(5))).numpy()
+
+
+def difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    assert logits.dtype == np.float32
+    assert logits.shape == reference.shape
+    return float(abs(logits - reference).max() / abs(reference).max())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("name", ["auto", "torch", "onnxruntime", "openvino"])
+def test_engines_agree_on_any_number_of_images(
+    spec: ModelSpec, reference: NDArray[np.float32], name: EngineName, batch_size: int
+) -> None:
+    run = open_engine(spec, name, batch_size=batch_size, threads=1)
+    assert run.precision == "fp32"
+    for count in (1, 5, 2):
+        assert difference(run(images(5)[:count]), reference[:count]) < EXACT
+    run.close()
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_bf16_is_close(spec: ModelSpec, reference: NDArray[np.float32], name: EngineName) -> None:
+    run = open_engine(spec, name, precision="bf16", batch_size=4)
+    assert (run.name, run.precision) == (name, "bf16")
+    assert difference(run(images(5)), reference) < 0.05
+
+
+@pytest.mark.parametrize("arch", ["RepVGG_A0", "LeViT_128S"])
+def test_torch_folds_all_that_only_training_needs(arch: str) -> None:
+    torch.manual_seed(0)
+    network = build(arch, num_classes=CLASSES).eval()
+    size = network.input_size or 64
+    x = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        reference = network(x).numpy()
+    run = TorchEngine(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in run.network.modules())
+    assert difference(run(x.numpy()), reference) < EXACT
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+def test_threads_never_mix_up_results(spec: ModelSpec, name: EngineName, batch_size: int) -> None:
+    run = open_engine(spec, name, batch_size=batch_size, threads=1)
+    inputs = [images(1 + seed % 3, seed) for seed in range(8)]
+    alone = [run(batch) for batch in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, inputs * 10))
+    for index, logits in enumerate(together):
+        np.testing.assert_allclose(logits, alone[index % 8], rtol=1e-5, atol=1e-6)
+
+
+def test_threads_share_a_classifier(spec: ModelSpec) -> None:
+    assert spec.path is not None
+    classifier = Classifier(spec.path, batch_size=2, workers=1, threads=1)
+    pictures = list(np.random.default_rng(0).integers(0, 256, (6, 80, 90, 3), np.uint8))
+    alone = [row.scores for row in classifier.predict(pictures)]
+    with ThreadPoolExecutor(2) as pool:
+        for scores in pool.map(lambda _: [row.scores for row in classifier.predict(pictures)], range(10)):
+            np.testing.assert_allclose(scores, alone, atol=1e-6)
+
+
+def test_the_fastest_is_measured_once(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+
+    def measured(engines: dict[EngineName, Any], batch: NDArray[np.float32]) -> dict[EngineName, float]:
+        calls.append(len(batch))
+        return {name: 1.0 if name == "onnxruntime" else 2.0 for name in engines}
+
+    monkeypatch.setattr(choice, "measure", measured)
+    monkeypatch.setattr(choice, "SECONDS", 0)
+    caplog.set_level(logging.INFO, "torchclas")
+    for batch_size in (1, 1, 2, 16):
+        assert open_engine(spec, batch_size=batch_size, threads=2).name == "onnxruntime"
+    assert calls == [1, choice.BATCH], "once for one image, once for any more"
+    assert "onnxruntime is the fastest for own here: openvino 2.0 ms, onnxruntime 1.0 ms" in caplog.text
+    for kept in compiled.folder(spec).glob("fastest-*.json"):
+        kept.write_text("{")
+    assert open_engine(spec, batch_size=1, threads=2).name == "onnxruntime"
+    assert calls == [1, choice.BATCH, 1], "what cannot be read is measured again"
+
+
+def test_measuring_finds_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sleeper:
+        precision: Precision = "fp32"
+
+        def __init__(self, name: EngineName, seconds: float) -> None:
+            self.name, self.seconds = name, seconds
+
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            time.sleep(self.seconds)
+            return images
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(choice, "SECONDS", 0.05)
+    times = choice.measure(
+        {"torch": Sleeper("torch", 0.02), "openvino": Sleeper("openvino", 0.001)}, np.zeros(1, np.float32)
+    )
+    assert times["torch"] > times["openvino"] >= 1
+
+
+def test_what_was_compiled_is_kept_and_replaced_when_damaged(
+    spec: ModelSpec, reference: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_engine(spec, "openvino", batch_size=3)
+    (blob,) = {*compiled.folder(spec).glob("openvino-fp32-*.blob")} - blobs_of_other_tests(spec)
+    blob.write_bytes(b"\0" * 100)
+    assert difference(open_engine(spec, "openvino", batch_size=3)(images(5)), reference) < EXACT
+    assert blob.stat().st_size > 100
+    module = sys.modules["torchclas.engines.openvino"]
+    monkeypatch.setattr(module, "_compile", None)  # must not be needed
+    assert difference(open_engine(spec, "openvino", batch_size=3)(images(5)), reference) < EXACT
+
+
+def blobs_of_other_tests(spec: ModelSpec) -> set[Path]:
+    graph = compiled.graph_file(spec)
+    version = installed()["openvino"]
+    mine = compiled.derived(spec, graph, "openvino-fp32.blob", version, None, False)
+    return {*compiled.folder(spec).glob("openvino-*.blob")} - {mine}
+
+
+def test_the_second_start_imports_no_torch(spec: ModelSpec, photographs: Path) -> None:
+    open_engine(spec, batch_size=16).close()
+    unwanted = ["torch", "requests", "filelock", "onnx", "safetensors.torch", "PIL.ImageDraw", "rich.console"]
+    code = (
+        "import sys; from torchclas.cli import run; code = run(sys.argv[1:]); "
+        f"sys.exit(code or ', '.join(name for name in {unwanted!r} if name in sys.modules) or None)"
+    )
+    arguments = ["predict", str(photographs / "coffee.png"), "-m", str(spec.path), "--format", "jsonl"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"engine": "o' in done.stdout
+
+
+def test_a_file_that_changes_is_compiled_anew(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "trained.safetensors", seed=1)
+    first, before = find_model(path), set(cache.entries())
+    logits = open_engine(first, "onnxruntime")(images(2))
+    made = compiled.folder(first)
+    write_model(path, seed=2)
+    os.utime(path, ns=(1, 1))
+    second = find_model(path)
+    assert difference(open_engine(second, "onnxruntime")(images(2)), logits) > 0.1
+    assert not made.exists(), "what was made of the earlier contents is gone"
+    assert {entry.path.parent for entry in set(cache.entries()) - before} == {compiled.folder(second)}
+
+
+def test_without_export_torch_runs(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(spec: ModelSpec) -> Path:
+        raise RuntimeError("a new release\nhas a bug")
+
+    monkeypatch.setattr(compiled, "graph_file", fail)
+    with pytest.warns(UserWarning, match="own runs with torch, because it could not be exported: a new release has a"):
+        assert open_engine(spec).name == "torch"
+    monkeypatch.setattr(choice, "version", lambda name: None)
+    assert open_engine(spec).name == "torch", "where nothing else is installed, without a word"
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_exported_files_run_like_any_other(
+    spec: ModelSpec, reference: NDArray[np.float32], tmp_path: Path, name: EngineName
+) -> None:
+    path = tmp_path / ("model.xml" if name == "openvino" else "model.onnx")
+    graph = compiled.graph_file(spec)
+    if name == "openvino":
+        from torchclas.export.openvino import write_openvino
+
+        write_openvino(graph, path, spec.metadata())
+    else:
+        path.write_bytes(graph.read_bytes())
+    own = find_model(path)
+    assert (own.arch, own.graph, own.classes.names()) == (ARCH, "fp32", spec.classes.names())
+    for engine_name in ("auto", name):
+        assert difference(open_engine(own, engine_name)(images(5)), reference) < EXACT
+    (row,) = Classifier(None, weights=path).predict(np.zeros((80, 80, 3), np.uint8))
+    assert row.engine is not None
+    for wrong, message in (("torch", "is an exported model"), ("compile", "is an exported model")):
+        with pytest.raises(Error, match=message):
+            open_engine(own, wrong)
+    if name == "openvino":
+        with pytest.raises(Error, match="OpenVINO's own format"):
+            open_engine(own, "onnxruntime")
+
+
+def test_a_graph_for_a_fixed_number_of_images_takes_any(
+    spec: ModelSpec, reference: NDArray[np.float32], tmp_path: Path
+) -> None:
+    from torchclas.export.onnx import write_onnx
+
+    path = tmp_path / "four.onnx"
+    write_onnx(load_model(spec), path, spec.metadata(), size=SIZE, batch=4)
+    for name in ("onnxruntime", "openvino"):
+        run = open_engine(find_model(path), name)
+        for count in (1, 5, 4):
+            assert difference(run(images(5)[:count]), reference[:count]) < EXACT
+
+
+def test_files_of_others(tmp_path: Path, spec: ModelSpec) -> None:
+    import onnx
+
+    graph = onnx.load(compiled.graph_file(spec))
+    del graph.metadata_props[:]
+    path = tmp_path / "foreign.onnx"
+    onnx.save(graph, path)
+    with pytest.raises(CheckpointError, match=r"foreign.onnx: .*without torchclas metadata.*torchclas export"):
+        Classifier(path)
+    path.write_bytes(compiled.graph_file(spec).read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match=r"not a readable ONNX file .*truncated"):
+        Classifier(path)
+    (tmp_path / "foreign.xml").write_text("<net><layers")
+    with pytest.raises(CheckpointError, match="not a readable OpenVINO file"):
+        Classifier(tmp_path / "foreign.xml")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("auto", {"precision": "int8"}, r"has not been quantized: run `torchclas quantize .*own.safetensors"),
+        ("openvino", {"precision": "int8"}, "torchclas quantize"),
+        ("onnxruntime", {"precision": "bf16"}, "onnxruntime does not compute in bf16 here: use torch, compile, openv"),
+        ("torch", {"precision": "int8"}, "torch does not compute in int8"),
+        ("openvino", {"device": "cuda"}, "openvino runs on the CPU"),
+        ("auto", {"device": "tpu"}, "device 'tpu' cannot be used here"),
+    ],
+)
+def test_what_cannot_be(spec: ModelSpec, name: EngineName, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Error, match=message):
+        open_engine(spec, name, **options)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_engine_that_is_not_installed(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, name: EngineName) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=rf"pip install 'torchclas\[{name}\]'"):
+        open_engine(spec, name)
+
+
+def test_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from torchclas.engines import installed; print(*installed()); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["torch", "compile", "onnxruntime", "openvino"]
+    monkeypatch.setitem(engine.PACKAGES, "openvino", "no-such-package")
+    engine.version.cache_clear()
+    assert "openvino" not in installed()
+    engine.version.cache_clear()
