@@ -10,8 +10,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from torchclas.errors import Error, OutputError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -54,6 +52,8 @@ def locked(path: Path) -> Generator[None, None, None]:
     Raises:
         OutputError: the folder of `path` cannot be written.
     """
+    from filelock import FileLock  # imports asyncio and SQLite
+
     _make_folder(path.parent)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:

@@ -113,7 +113,7 @@ class Entry:
     `top1` and `top5` are ImageNet-1k validation accuracies in percent, `gflops` 10⁹ multiply-adds at the preset's crop
     size, `params_m` millions of parameters; None where nothing was published. `latency` maps a device's id to
     milliseconds, one per column of that device. `weights` is None where no file was published; `alternates` are the
-    same weights in other layouts.
+    same weights in other layouts. `quantized_from` names the model that `torchclas quantize` makes this one from.
     """
 
     name: str
@@ -131,6 +131,7 @@ class Entry:
     latency: Mapping[str, tuple[float, ...]] = field(hash=False)
     recipe: str | None
     note: str
+    quantized_from: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,7 @@ def _read_entry(
         latency=dict(_read_latency(row, devices)),
         recipe=row.take("recipe", text, arch) or None,
         note=row.take("note", text, ""),
+        quantized_from=row.take("quantized_from", text, None),
     )
     row.close()
     return entry

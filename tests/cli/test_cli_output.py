@@ -109,7 +109,7 @@ def test_info_says_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_predict_on_a_terminal(photographs: Path) -> None:
     picture = photographs / "coffee.png"
-    shown = on_a_terminal([*TORCHCLAS, "predict", "--lang", "zh", str(picture)], columns=60)
+    shown = on_a_terminal([*TORCHCLAS, "predict", "--engine", "torch", "--lang", "zh", str(picture)], columns=60)
     header, first, *_ = shown.splitlines()
     assert header.split() == ["image", "score", "class"]
     assert first.split()[-1] == "意式浓缩咖啡"

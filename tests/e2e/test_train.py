@@ -2,26 +2,20 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from torch.testing import assert_close
 
+from tests.training_runs import COLOURS, paint, same_run, start, train
 from torchclas.cli import run
 from torchclas.recipes import Recipe
 from torchclas.weights.metadata import read_metadata
 
 pytest.importorskip("lightning_fabric")
 
-COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 50, 40)}
 SMALL = ["--workers", "0", "--device", "cpu", "--set", "input_size=32"]
 TUNED = ["--epochs", "6", "--workers", "0", "--set", "optimizer.lr=0.003", "--set", "input_size=64"]
 QUICK = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--batch-size", "8", "--set", "optimizer.lr=0.1", *SMALL]
@@ -37,41 +31,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Ten noisy pictures each of blue, green and red."""
-    root = tmp_path_factory.mktemp("data") / "pictures"
-    rng = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for index in range(10):
-            noisy = np.array(colour) + rng.normal(0, 30, (40, 48, 3))
-            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name / f"{index}.png")
-    return root
-
-
-def train(data, output, *more, expect=0):
-    assert run(["train", str(data), "-o", str(output), *map(str, more)]) == expect
-    return output
-
-
-def start(data, output, *more):
-    command = [sys.executable, "-m", "torchclas", "train", str(data), "-o", str(output), *map(str, more)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def last_state(folder):
-    state = torch.load(sorted((folder / "last").glob("*.pt"))[-1], weights_only=True)
-    progress = state["progress"]
-    progress["seconds"] = 0
-    for row in progress["history"]:
-        row["seconds"] = row["images_per_second"] = 0
-    return state
-
-
-def same_run(first, second):
-    assert_close(last_state(first), last_state(second), rtol=0, atol=0)
-    assert_close(load_file(first / "best.safetensors"), load_file(second / "best.safetensors"), rtol=0, atol=0)
-    assert read_metadata(first / "best.safetensors") == read_metadata(second / "best.safetensors")
+    return paint(tmp_path_factory.mktemp("data") / "pictures")
 
 
 class TestTuning:
@@ -200,40 +160,3 @@ class TestMistakes:
     def test_no_data(self, tmp_path, capsys):
         train(tmp_path / "nothing", tmp_path / "run", *QUICK, expect=2)
         assert "no such file or folder" in capsys.readouterr().err
-
-
-@pytest.mark.sweep
-class TestProcesses:
-    """Without batch norm and dropout, any number of processes does the same."""
-
-    PLAIN = ("-m", "SqueezeNet1_1", "--from", "scratch", "--batch-size", "8", "--set", "optimizer.lr=0.01",
-             "--set", "dropout=0", "--set", "ema=0.9", "--set", "augment.mixup=0.2", "--set", "augment.mixup_prob=1",
-             "--workers", "0", "--device", "cpu", "--set", "input_size=64")  # fmt: skip
-
-    def test_two_do_what_one_does(self, pictures, tmp_path):
-        one = train(pictures, tmp_path / "one", *self.PLAIN, "--epochs", "3")
-        process = start(pictures, tmp_path / "two", *self.PLAIN, "--epochs", "3", "--devices", "2")
-        assert process.wait(timeout=120) == 0
-        first, second = (load_file(folder / "best.safetensors") for folder in (one, tmp_path / "two"))
-        assert_close(first, second, rtol=1e-4, atol=1e-6)
-
-    def test_a_run_goes_on_with_another_number_of_them(self, pictures, tmp_path):
-        # At a higher rate, rounding grows over so many steps until it can be seen.
-        more = (*self.PLAIN, "--epochs", "40", "--set", "optimizer.lr=0.001")
-        process = start(pictures, tmp_path / "run", *more, "--devices", "2")
-        while process.poll() is None and len(list((tmp_path / "run").glob("last/epoch*.pt"))) < 2:
-            time.sleep(0.01)
-        process.terminate()
-        assert process.wait(timeout=60) == 143
-        train(pictures, tmp_path / "run", *more)
-        whole = train(pictures, tmp_path / "whole", *more)
-        first, second = (load_file(folder / "best.safetensors") for folder in (whole, tmp_path / "run"))
-        assert_close(first, second, rtol=1e-3, atol=1e-5)
-
-    def test_torchrun(self, pictures, tmp_path):
-        one = train(pictures, tmp_path / "one", *self.PLAIN, "--epochs", "2")
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "torchclas", "train"]
-        options = [str(pictures), "-o", str(tmp_path / "two"), *self.PLAIN, "--epochs", "2"]
-        subprocess.run([*command, *options], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
-        first, second = (load_file(folder / "best.safetensors") for folder in (one, tmp_path / "two"))
-        assert_close(first, second, rtol=1e-4, atol=1e-6)

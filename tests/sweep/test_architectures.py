@@ -1,4 +1,7 @@
-"""Every architecture compiles and exports. Tracing happens on the meta device, where it costs no arithmetic."""
+"""Every architecture has the common surface and compiles; test_export.py exports it.
+
+All of it happens on the meta device, where it costs no arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchclas import models
+from tests.networks import ARCHITECTURES, CLASSES, REPRESENTATIVES, fresh
+from tests.parity.golden import cases
+from tests.unit.test_surface import check_parameter_count, check_surface
 from torchclas.layers.network import Network
 
+REFERENCED = {arch for arch, _ in cases()}
 pytestmark = pytest.mark.sweep
-
-ARCHITECTURES = models.architectures()
-CLASSES = 4
 
 
 @pytest.fixture(autouse=True)
@@ -26,31 +29,21 @@ def _clean() -> Iterator[None]:
     gc.collect()
 
 
-def small_size(network: Network) -> int:
+def images(network: Network) -> Tensor:
     """Where the graph takes any size, 96 pixels keep maps of 3 × 3 at stride 32."""
-    return network.input_size or 96
+    size = network.input_size or 96
+    return torch.empty(2, 3, size, size, device="meta")
 
 
-def built(arch: str, device: str = "cpu") -> Network:
-    with torch.device(device):
-        return models.build(arch, num_classes=CLASSES)
-
-
-def images(network: Network, batch: int = 2) -> Tensor:
-    size = small_size(network)
-    return torch.randn(batch, 3, size, size, device=next(network.parameters()).device)
+@pytest.mark.parametrize("arch", sorted(set(ARCHITECTURES) - set(REPRESENTATIVES)))
+def test_surface(arch: str) -> None:
+    check_surface(arch)
+    if arch in REFERENCED:
+        check_parameter_count(arch)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_compiles_without_graph_breaks(arch: str) -> None:
-    network = built(arch, "meta").eval()
+    network = fresh(arch, "meta").eval()
     compiled = torch.compile(network, fullgraph=True, backend="eager")
     assert compiled(images(network)).shape == (2, CLASSES)
-
-
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_exports_with_a_dynamic_batch(arch: str) -> None:
-    network = built(arch, "meta").eval()
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(network, (images(network),), dynamic_shapes=({0: batch},))
-    assert program.module()(images(network, batch=3)).shape == (3, CLASSES)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -22,9 +23,11 @@ from torchclas.catalog import find
 from torchclas.engines import EngineName, Precision, choice, compiled, engine, installed, open_engine
 from torchclas.engines.eager import TorchEngine
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
+from torchclas.layers.network import Network
 from torchclas.models import build
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.predict import Classifier
+from torchclas.tasks.weights import clear
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
@@ -205,17 +208,35 @@ def test_the_second_start_imports_no_torch(spec: ModelSpec, photographs: Path) -
     assert '"engine": "o' in done.stdout
 
 
-def test_a_file_that_changes_is_compiled_anew(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "trained.safetensors", seed=1)
-    first, before = find_model(path), set(cache.entries())
-    logits = open_engine(first, "onnxruntime")(images(2))
-    made = compiled.folder(first)
+def test_a_file_that_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_first_weight(network: Network, path: Path, metadata: Metadata, *, size: int) -> None:
+        path.write_text(f"{next(network.parameters()).flatten()[0]}")
+        path.with_suffix(".onnx.data").write_text("weights beyond 2 GB")
+
+    monkeypatch.setattr("torchclas.export.onnx.write_onnx", write_first_weight)
+    path, before = write_model(tmp_path / "trained.safetensors", seed=1), {*cache.entries()}
+    first = compiled.graph_file(find_model(path))
+    content = first.read_text()
+    assert compiled.graph_file(find_model(path)) == first
     write_model(path, seed=2)
     os.utime(path, ns=(1, 1))
-    second = find_model(path)
-    assert difference(open_engine(second, "onnxruntime")(images(2)), logits) > 0.1
-    assert not made.exists(), "what was made of the earlier contents is gone"
-    assert {entry.path.parent for entry in set(cache.entries()) - before} == {compiled.folder(second)}
+    second = compiled.graph_file(find_model(path))
+    assert second.read_text() != content
+    assert not first.parent.exists(), "what was made of the earlier contents is gone"
+    assert {entry.path for entry in {*cache.entries()} - before} == {second, second.with_suffix(".onnx.data")}
+
+
+def test_clearing_a_model_takes_what_was_compiled_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path))
+    for name, stays in (("ResNet18", False), ("ResNet18_vd", True)):
+        file = compiled.folder(find_model(name)) / "network.onnx"
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+        assert clear(["ResNet18"], everything=False) == (0 if stays else len(name))
+        assert file.exists() == stays
+    assert [entry.path for entry in cache.entries()] == [file]
+    assert cache.clear() == len("ResNet18_vd")
+    assert not file.parent.exists()
 
 
 def test_without_export_torch_runs(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,10 +279,11 @@ def test_exported_files_run_like_any_other(
 def test_a_graph_for_a_fixed_number_of_images_takes_any(
     spec: ModelSpec, reference: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    from torchclas.export.onnx import write_onnx
-
+    graph = onnx.load(compiled.graph_file(spec))
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
     path = tmp_path / "four.onnx"
-    write_onnx(load_model(spec), path, spec.metadata(), size=SIZE, batch=4)
+    onnx.save(graph, path)
     for name in ("onnxruntime", "openvino"):
         run = open_engine(find_model(path), name)
         for count in (1, 5, 4):
@@ -269,8 +291,6 @@ def test_a_graph_for_a_fixed_number_of_images_takes_any(
 
 
 def test_files_of_others(tmp_path: Path, spec: ModelSpec) -> None:
-    import onnx
-
     graph = onnx.load(compiled.graph_file(spec))
     del graph.metadata_props[:]
     path = tmp_path / "foreign.onnx"

@@ -19,6 +19,9 @@ SIGNATURES = {
     "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int' = 5, lang: 'Language' = 'en', "
     "workers: 'int | None' = None, engine: \"EngineName | Literal['auto']\" = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None) -> 'None'",
+    "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
+    "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
+    "max_drop: 'float | None' = None, images: 'int' = 300, output: 'str | Path | None' = None) -> 'QuantizationReport'",
     "Prediction": "(source: 'str', status: \"Literal['ok', 'error']\", labels: 'tuple[str, ...]' = (), "
     "scores: 'tuple[float, ...]' = (), class_ids: 'tuple[str, ...]' = (), error: 'str | None' = None, "
     "engine: 'str | None' = None) -> None",
@@ -26,7 +29,7 @@ SIGNATURES = {
 
 
 def test_names() -> None:
-    assert set(torchclas.__all__) == {*SIGNATURES, "Entry", "Error", "LoadReport", "__version__"}
+    assert set(torchclas.__all__) == {*SIGNATURES, "Entry", "Error", "LoadReport", "QuantizationReport", "__version__"}
     assert all(hasattr(torchclas, name) for name in torchclas.__all__)
 
 

@@ -61,7 +61,7 @@ class TrainTransform:
         """Return float32 [3, size, size]; raises ImageError as `decode` does."""
         pixels = self._crop(decode(image), rng)
         if rng.random() < self.augment.flip:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
+            pixels = cv2.flip(pixels, 1)  # pyright: ignore[reportAssignmentType]
         if self._policy is not None:
             with seeded_globals(int(rng.integers(2**32))):
                 pixels = np.asarray(self._policy(Image.fromarray(pixels)))

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,7 +29,18 @@ ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[Any]"
 MAX_PIXELS = 178_956_970  # where Pillow too takes an image for a decompression bomb
 
 OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # tried in this order
+_PLUGINS = {  # of Pillow's, in the order in which they are tried
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "PPM": "PpmImagePlugin",
+}
+FORMATS = tuple(_PLUGINS)
 
 # A bad image is reported as an ImageError; OpenCV's own lines on stderr would only repeat it without its name.
 set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4 or 5
@@ -79,8 +93,8 @@ def _open(data: bytes) -> Image.Image:
     """Read the header. `Image.open` would do, but for its own pixel limit, which is a setting of the whole process."""
     if not data:
         raise ImageError("the file is empty")
-    Image.init()
     for name in FORMATS:
+        _import_plugin(name)
         factory, accepts = Image.OPEN.get(name, (None, None))  # Pillow may be built without AVIF
         if factory and accepts and accepts(data[:16]) is True:
             try:
@@ -92,6 +106,13 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(f"is of the kind {brand!r} (HEIC, video …), which is not supported: convert it to JPEG")
     start = data[:24].decode("ascii", "replace")
     raise ImageError(f"is not an image (known are {', '.join(FORMATS)}): it starts with {start!r}")
+
+
+@cache
+def _import_plugin(name: str) -> None:
+    """Make Pillow able to read one format. `Image.init` would import forty, which takes as long as ten photographs."""
+    with suppress(ImportError):  # Pillow may be built without it
+        import_module(f"PIL.{_PLUGINS[name]}")
 
 
 def _reaches_its_end(data: bytes) -> bool:

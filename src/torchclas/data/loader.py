@@ -12,14 +12,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from torchclas.data.decode import ImageLike
-from torchclas.data.preprocess import Preprocess
+from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.errors import ImageError
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ class Batch:
 
     sources: tuple[str, ...]
     errors: tuple[ImageError | None, ...]  # one per source
-    images: npt.NDArray[np.float32]  # [N, 3, H, W] of the N sources without an error; N may be 0
+    # [N, 3, H, W] of the N sources without an error; N may be 0. Without preprocessing uint8 [N, H, W, 3].
+    images: npt.NDArray[Any]
 
     def rows(self, results: Sequence[T]) -> Iterator[tuple[str, T | ImageError]]:
         """Put the results for `images` back among the errors: one (source, result or error) per source, in order."""
@@ -43,7 +44,9 @@ class Batch:
             yield source, next(remaining) if error is None else error
 
 
-def load(sources: Iterable[ImageLike], preprocess: Preprocess, *, batch_size: int, workers: int) -> Iterator[Batch]:
+def load(
+    sources: Iterable[ImageLike], preprocess: Preprocess | NoPreprocess, *, batch_size: int, workers: int
+) -> Iterator[Batch]:
     """Yield the inputs in order, in batches of `batch_size` inputs (the last may be smaller).
 
     An input that fails, for whatever reason, becomes an ImageError in its place and leaves the others alone. Inputs
@@ -56,7 +59,7 @@ def load(sources: Iterable[ImageLike], preprocess: Preprocess, *, batch_size: in
     if batch_size < 1 or workers < 0:
         raise ValueError(f"batch_size must be at least 1 and workers at least 0, not {batch_size} and {workers}")
 
-    def load_one(item: tuple[int, ImageLike]) -> tuple[str, npt.NDArray[np.float32] | ImageError]:
+    def load_one(item: tuple[int, ImageLike]) -> tuple[str, npt.NDArray[Any] | ImageError]:
         source, name = item[1], _name(*item)
         try:
             return name, preprocess.array(source)
@@ -70,10 +73,10 @@ def load(sources: Iterable[ImageLike], preprocess: Preprocess, *, batch_size: in
             yield batch
 
 
-def _collate(loaded: Iterable[tuple[str, npt.NDArray[np.float32] | ImageError]], shape: tuple[int, ...]) -> Batch:
+def _collate(loaded: Iterable[tuple[str, npt.NDArray[Any] | ImageError]], shape: tuple[int, ...]) -> Batch:
     sources: list[str] = []
     errors: list[ImageError | None] = []
-    images: list[npt.NDArray[np.float32]] = []
+    images: list[npt.NDArray[Any]] = []
     for source, result in loaded:
         sources.append(source)
         if isinstance(result, ImageError):

@@ -94,6 +94,18 @@ class Preprocess:
         return (intensities - mean) / std
 
 
+@dataclass(frozen=True)
+class NoPreprocess:
+    """Stands in for `Preprocess` where a network takes the pixels of images as they are."""
+
+    max_pixels: int = MAX_PIXELS
+    shape: tuple[int, int, int] = (0, 0, 3)  # of no image in particular
+
+    def array(self, image: ImageLike) -> Pixels:
+        """Return uint8 [H, W, 3]."""
+        return decode(image, max_pixels=self.max_pixels)
+
+
 def _centre(pixels: Pixels, height: int, width: int) -> Pixels:
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     return pixels[top : top + height, left : left + width]

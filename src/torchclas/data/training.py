@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from torchclas.data.augment import TrainTransform, generator
@@ -104,7 +104,8 @@ class ImageData(TorchDataset["Example | Skipped"]):
 def collate(items: Sequence[Example | Skipped]) -> Batch:
     """Stack what could be read."""
     examples = [item for item in items if isinstance(item, Example)]
-    images = torch.stack([example.image for example in examples]) if examples else torch.empty(0, 3, 1, 1)
+    # In a worker, torch's own function stacks straight into the memory that the batch is sent in.
+    images = default_collate([example.image for example in examples]) if examples else torch.empty(0, 3, 1, 1)
     labels, indices = (
         torch.tensor(column, dtype=torch.int64)
         for column in ([example.label for example in examples], [example.index for example in examples])

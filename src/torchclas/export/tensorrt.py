@@ -34,28 +34,21 @@ def write_tensorrt(onnx_file: Path, path: Path, *, shape: tuple[int, int, int], 
 
 
 class TensorRtFile:
-    """An engine, run by trtexec."""
+    """An engine, run by trtexec; `batch` as it was built for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, batch: int | None) -> None:
         self.path = path
+        self.batch = batch
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Logits [N, classes]."""
         with TemporaryDirectory() as folder:
             source, result = Path(folder, "images.bin"), Path(folder, "logits.json")
             images.tofile(source)
-            _run(
-                [
-                    trtexec(),
-                    f"--loadEngine={self.path}",
-                    f"--loadInputs={INPUT}:{source}",
-                    f"--shapes={INPUT}:{_dims(len(images), images.shape[1:])}",
-                    f"--exportOutput={result}",
-                    "--iterations=1",
-                    "--duration=0",
-                    "--warmUp=0",
-                ]
-            )
+            command = [trtexec(), f"--loadEngine={self.path}", f"--loadInputs={INPUT}:{source}"]
+            if self.batch is None:  # trtexec takes shapes for free ones only
+                command.append(f"--shapes={INPUT}:{_dims(len(images), images.shape[1:])}")
+            _run([*command, f"--exportOutput={result}", "--iterations=1", "--duration=0", "--warmUp=0"])
             outputs = {output["name"]: output["values"] for output in json.loads(result.read_text())}
         return np.array(outputs[OUTPUT], np.float32).reshape(len(images), -1)
 

@@ -46,6 +46,11 @@ class LabelSet:
             raise Error(f"{self.name} has no names in {language!r}: choose from {choices}") from None
 
 
+def label_set_names() -> list[str]:
+    """What `label_set` takes."""
+    return list(_FILES)
+
+
 @cache
 def label_set(name: str) -> LabelSet:
     """The label set `imagenet1k`, `imagenet22k` or `orientation`; raises `UnknownNameError` for any other."""

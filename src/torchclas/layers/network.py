@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
+from torchclas.errors import ImageSizeError
+
 # A family's table: architecture → its class and what its constructor is given.
 Variants = dict[str, tuple[type["Network"], dict[str, Any]]]
 
@@ -52,7 +54,8 @@ class Network(nn.Module):
     - `classifier`: vector → logits; the identity when `num_classes` is 0.
 
     `arch` is the name it was built under (empty when a class is used directly). `input_size` is the one image size
-    that a network with position embeddings takes (see `set_input_size`); None where every size will do.
+    that a network with position embeddings takes (see `set_input_size`); None where every size from `min_size` on will
+    do. Unpadded convolutions and poolings leave nothing of smaller images.
     """
 
     stem: nn.Module
@@ -66,6 +69,7 @@ class Network(nn.Module):
     in_channels: int
     arch: str = ""
     input_size: int | None = None
+    min_size: int = 1
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last map, before pooling."""
@@ -115,20 +119,29 @@ class Network(nn.Module):
     def set_input_size(self, size: int) -> None:
         """Prepare for square images of `size` pixels, keeping the weights.
 
-        Only networks with an `input_size` need it: their position embeddings are interpolated. Raises ValueError for a
-        size that the graph cannot take.
+        Only networks with an `input_size` need it: their position embeddings are interpolated. Raises `ImageSizeError`
+        for a size that the graph cannot take.
         """
-        least = self.feature_info[-1].stride
+        least = max(self.min_size, self.feature_info[-1].stride)
         if size < least:
-            raise ValueError(f"{self.arch or type(self).__name__} needs images of at least {least} px, not {size}")
+            raise ImageSizeError(f"{self.arch or type(self).__name__} needs images of at least {least} px, not {size}")
 
-    def check_image(self, x: Tensor) -> None:
-        """Raise ValueError for an image of another size than `input_size`."""
-        size = self.input_size
-        if size is not None and (x.shape[-2] != size or x.shape[-1] != size):
-            raise ValueError(
-                f"{self.arch or type(self).__name__} is set to {size} px, this image has {x.shape[-2]}×{x.shape[-1]}: "
+    def check_image(self, x: Tensor, *, min_size: int = 1) -> None:
+        """Raise `ImageSizeError` for an image of another size than `input_size`, or too small.
+
+        `min_size` is what the caller needs beyond the network's own.
+        """
+        height, width = x.shape[-2:]
+        size, least = self.input_size, max(self.min_size, min_size)
+        if size is not None and (height != size or width != size):
+            raise ImageSizeError(
+                f"{self.arch or type(self).__name__} is set to {size} px, this image has {height}×{width}: "
                 "call set_input_size first, or resize the image"
+            )
+        if height < least or width < least:
+            raise ImageSizeError(
+                f"{self.arch or type(self).__name__} needs images of at least {least} px, this one has "
+                f"{height}×{width}: resize it, or choose another network"
             )
 
     def fuse(self) -> Self:

@@ -27,18 +27,22 @@ class ParallelConvs(nn.Module):
         identity: bool = False,
     ) -> None:
         super().__init__()
+        # A 1×1 convolution gets its pixels picked instead of a stride: with both, and fewer than 16 channels in
+        # channels_last, oneDNN's gradient writes past its buffer and corrupts the heap (its issue 6035; torch 2.15).
+        self.steps = tuple(stride if size == 1 < kernel_sizes[0] else 1 for size in kernel_sizes)
         self.branches = nn.ModuleList(
-            ConvNormAct(in_channels, out_channels, size, stride, groups=groups, act=None) for size in kernel_sizes
+            ConvNormAct(in_channels, out_channels, size, stride // step, groups=groups, act=None)
+            for size, step in zip(kernel_sizes, self.steps, strict=True)
         )
         same = stride == 1 and in_channels == out_channels
         self.identity = nn.BatchNorm2d(in_channels) if identity and same else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] → [N, out, H / stride, W / stride]."""
-        first, *rest = self.branches
-        y = first(x)
-        for branch in rest:
-            y = y + branch(x)
+        maps = [branch(x[:, :, ::step, ::step]) for branch, step in zip(self.branches, self.steps, strict=True)]
+        y: Tensor = maps[0]
+        for other in maps[1:]:
+            y = y + other
         return y if self.identity is None else y + self.identity(x)
 
     @torch.no_grad()

@@ -24,6 +24,8 @@ def conv_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Seque
 class AlexNet(Network):
     """Five convolutions with shrinking kernels, three max poolings, two wide fully connected layers."""
 
+    min_size = 63
+
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -32,6 +32,8 @@ class DenseNet(Network):
     `growth` is the number of channels that each of a block's `depths` layers adds.
     """
 
+    min_size = 29
+
     def __init__(
         self, *, depths: tuple[int, ...], growth: int = 32, num_classes: int = 1000, in_channels: int = 3
     ) -> None:

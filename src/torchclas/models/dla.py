@@ -1,4 +1,8 @@
-"""DLA: Yu et al., "Deep Layer Aggregation", arXiv 1707.06484."""
+"""DLA: Yu et al., "Deep Layer Aggregation", arXiv 1707.06484.
+
+Departure from the published graphs: poolings round up, as strided convolutions do, so that images of all sizes will do,
+not just of multiples of 32 px.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ class Node(nn.Module):
     ) -> None:
         super().__init__()
         shortcut = nn.Sequential(
-            nn.MaxPool2d(stride) if stride > 1 else nn.Identity(),
+            nn.MaxPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity(),
             ConvNormAct(in_channels, out_channels, act=None) if in_channels != out_channels else nn.Identity(),
         )
         self.first = Stage(Residual(branch(in_channels, out_channels, stride), shortcut))
@@ -67,7 +71,7 @@ class Level(nn.Module):
 
     def __init__(self, tree: nn.Module) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(2)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.tree = tree
 
     def forward(self, x: Tensor) -> Tensor:

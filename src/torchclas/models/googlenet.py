@@ -69,6 +69,8 @@ def auxiliary(in_channels: int, *, act: nn.Module) -> nn.Sequential:
 class GoogLeNet(Network):
     """Nine Inception blocks. Training supervises two more classifiers halfway; they do nothing for predictions."""
 
+    min_size = 61
+
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -97,6 +99,7 @@ class GoogLeNet(Network):
 
     def forward_heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Logits of the main classifier, of the one after block 4a, of the one after block 4d."""
+        self.check_image(x, min_size=93)  # what the auxiliary heads' pooling needs
         maps: list[Tensor] = []
         x = self.stem(x)
         for stage in self.stages:

@@ -94,6 +94,7 @@ class HarDNet(Network):
     def __init__(self, *, layers: int, separable: bool = False, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.min_size = 1 if separable else 29  # poolings without padding
         layout = LAYOUTS[layers]
         first, channels = layout.stem
         self.stem = nn.Sequential(

@@ -81,6 +81,8 @@ def block_e(channels: int) -> Branches:
 class InceptionV3(Network):
     """Convolutions, then three, four and two Inception blocks between reductions (table 1)."""
 
+    min_size = 75
+
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels

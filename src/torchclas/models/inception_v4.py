@@ -90,6 +90,8 @@ def block_c() -> Branches:
 class InceptionV4(Network):
     """Stem, then four, seven and three Inception blocks between reductions (figure 9)."""
 
+    min_size = 75
+
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -43,6 +43,7 @@ class SqueezeNet(Network):
         super().__init__()
         self.in_channels = in_channels
         channels, kernel_size, padding = stem
+        self.min_size = 29 if padding else 35
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, kernel_size, stride=2, padding=padding), relu(), nn.MaxPool2d(3, 2)
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention, merge_heads, split_heads
 from torchclas.layers.conv import global_pool
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
@@ -151,7 +152,7 @@ class SwinTransformer(Network):
         super().set_input_size(size)
         stride = self.feature_info[-1].stride
         if size % stride:
-            raise ValueError(f"{self.arch or type(self).__name__} takes multiples of {stride} px, not {size}")
+            raise ImageSizeError(f"{self.arch or type(self).__name__} takes multiples of {stride} px, not {size}")
         for info in self.feature_info:
             for module in self.stages[info.stage].modules():
                 if isinstance(module, WindowAttention):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import merge_heads, split_heads
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, resize_position_embedding, to_windows
@@ -134,7 +135,7 @@ class TNT(Network):
         """Interpolate the outer position embeddings for square images of `size` pixels, a multiple of 16."""
         super().set_input_size(size)
         if size % PATCH:
-            raise ValueError(f"{self.arch or type(self).__name__} takes multiples of {PATCH} px, not {size}")
+            raise ImageSizeError(f"{self.arch or type(self).__name__} takes multiples of {PATCH} px, not {size}")
         self.stem.position = resize_position_embedding(self.stem.position, size // PATCH, prefix=1)
         self.input_size = size
 

@@ -61,6 +61,8 @@ class Twins(Network):
     Blocks attend to a reduced map; with `windows` (Twins-SVT) every other one attends within windows instead.
     """
 
+    min_size = 32
+
     def __init__(
         self,
         *,

@@ -21,6 +21,8 @@ GRID = 7
 class VGG(Network):
     """Stages of 3×3 convolutions, each closed by a max pooling, and two wide fully connected layers."""
 
+    min_size = 32
+
     def __init__(self, *, layers: int, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, PatchEmbedding, resize_position_embedding
@@ -101,7 +102,7 @@ class VisionTransformer(Network):
         """Interpolate the position embeddings for square images of `size` pixels, a multiple of the patch's."""
         super().set_input_size(size)
         if size % self.patch:
-            raise ValueError(f"{self.arch or type(self).__name__} takes multiples of {self.patch} px, not {size}")
+            raise ImageSizeError(f"{self.arch or type(self).__name__} takes multiples of {self.patch} px, not {size}")
         side = size // self.patch
         self.stem.position = resize_position_embedding(self.stem.position, side, prefix=self.stem.prefix)
         self.input_size = size

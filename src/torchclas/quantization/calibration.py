@@ -24,11 +24,14 @@ def quantize_all(
     images: NDArray[np.float32],
     *,
     transformer: bool,
+    saturates: bool,
     seen: Callable[[], None],
 ) -> onnx.ModelProto:
     """Quantize weights per channel, and activations by the ranges that they take for `images` [N, channels, H, W].
 
-    `seen` is called whenever an image has been run; NNCF goes over all of them more than once.
+    `saturates` says that the file is for processors whose sums of 8-bit products may overflow 16 bits: the weights of
+    the first layers, which matter most, are then kept to 7 bits. `seen` is called whenever an image has been run; NNCF
+    goes over all of them more than once.
 
     Raises:
         MissingDependencyError: nncf is not installed.
@@ -36,7 +39,11 @@ def quantize_all(
     forbid_telemetry()
     try:
         import nncf
-        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            OverflowFix,
+            QuantizationParameters,
+        )
     except ImportError:
         raise MissingDependencyError("nncf", "'torchclas[int8]'") from None
 
@@ -55,6 +62,7 @@ def quantize_all(
             preset=nncf.QuantizationPreset.PERFORMANCE,
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
             advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.FIRST_LAYER if saturates else OverflowFix.DISABLE,
                 # A scale of its own for every channel that a depthwise convolution takes would be more exact, but
                 # OpenVINO then computes that convolution in float.
                 activations_quantization_params=QuantizationParameters(per_channel=False),

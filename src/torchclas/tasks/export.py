@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from torchclas.atomic import disk_is_full
 from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.engines.eager import fold_batch_norms
-from torchclas.errors import CheckpointError, Error, OutputError
+from torchclas.errors import CheckpointError, Error, MissingDependencyError, OutputError
 from torchclas.export import gate
 from torchclas.export.gate import Array, DivergenceError, ExportedFile
 from torchclas.export.onnx import OnnxFile, write_onnx
@@ -38,6 +39,14 @@ Format = Literal["onnx", "openvino", "torch-export", "tensorrt"]
 Input = Literal["float32", "uint8"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "tensorrt": ".engine"}
+
+# Packages, and the extras that bring them.
+_NEEDED: dict[Format, dict[str, str]] = {
+    "onnx": {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
+    "openvino": {"onnxscript": "onnx", "openvino": "openvino"},
+    "torch-export": {},
+    "tensorrt": {"onnxscript": "onnx"},
+}
 
 # Pillow's rounding comes out differently for a few pixels in 100,000, by one of 255 levels.
 TOLERANCE_FILTERED = 1e-2
@@ -80,8 +89,7 @@ def export(
     spec = find_model(model, weights=weights)
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
-    if to == "tensorrt":
-        trtexec()  # says what is missing before the minutes that all else takes
+    _require(to)
     if input == "uint8" and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
     if input == "uint8" and to == "tensorrt":
@@ -104,7 +112,7 @@ def export(
         exact = not pixels or (spec.preset.backend, spec.preset.interpolation) == ("opencv", "bilinear")
         try:
             error = gate.check(
-                open_file(temporary, to),
+                open_file(temporary, to, batch),
                 traceable(network, metadata, pixels=pixels),
                 cases,
                 tolerance=gate.TOLERANCE if exact else TOLERANCE_FILTERED,
@@ -135,15 +143,17 @@ def write(
             write_tensorrt(graph, path, shape=(metadata.in_channels, size, size), batch=batch)
 
 
-def open_file(path: Path, format: Format) -> ExportedFile:  # noqa: A002 - the option's name
-    """The written file, ready to run."""
-    openers: dict[Format, Callable[[Path], ExportedFile]] = {
-        "onnx": OnnxFile,
-        "openvino": OpenVinoFile,
-        "torch-export": ProgramFile,
-        "tensorrt": TensorRtFile,
-    }
-    return openers[format](path)
+def open_file(path: Path, format: Format, batch: int | None = None) -> ExportedFile:  # noqa: A002 - the option's name
+    """The written file, ready to run; `batch` as it was written with."""
+    match format:
+        case "onnx":
+            return OnnxFile(path)
+        case "openvino":
+            return OpenVinoFile(path)
+        case "torch-export":
+            return ProgramFile(path)
+        case "tensorrt":
+            return TensorRtFile(path, batch)
 
 
 def describe(spec: ModelSpec, input: Input = "float32") -> Metadata:  # noqa: A002 - the option's name
@@ -180,6 +190,15 @@ def logits(network: Network, preset: Preset, images: Array) -> NDArray[np.float3
     if not np.isfinite(found).all():
         raise Error("the network's own logits are not finite, so no file can be compared with it: check its weights")
     return found
+
+
+def _require(to: Format) -> None:
+    """Say what is missing before the minutes that all else takes."""
+    if to == "tensorrt":
+        trtexec()
+    for package, extra in _NEEDED[to].items():
+        if find_spec(package) is None:
+            raise MissingDependencyError(package, f"'torchclas[{extra}]'")
 
 
 def _sized(spec: ModelSpec, size: int | None) -> Network:

@@ -35,6 +35,7 @@ from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
 from torchclas.errors import CheckpointError, DataError, Error, MissingDependencyError, OutputError
+from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
 from torchclas.version import __version__
@@ -53,6 +54,9 @@ CHECKING_IMAGES = 500  # at most; others than those
 RANKING_IMAGES = 16  # of the calibration's, on which each operation is measured by itself
 BATCH = 8  # images at once
 TIMING_SECONDS, MIN_ROUNDS = 1.0, 5  # for each engine and number of images
+# Processors that add up products of 8-bit numbers in 32 bits at once. Older ones use 16 in between.
+NEVER_SATURATES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimd"}
+SMALLEST = float(np.finfo(np.float32).tiny)
 SHOWN = 10  # rows of a printed list; the file has all
 
 MAX_ACCURACY_DROP = 0.5  # percentage points, where the checking images are labelled
@@ -154,14 +158,14 @@ def quantize(
     bound = (MAX_DISAGREEMENT if val is None else MAX_ACCURACY_DROP) if max_drop is None else max_drop
     if not 0 <= bound <= 100 or images < 1:
         raise Error(f"max_drop is in 0..100 percentage points, and images at least 1: not {bound:g} and {images}")
-    spec, name, path = _source(model, weights, output)
-    chosen, checked = _split(Path(calibration), None if val is None else Path(val), spec, images)
+    spec, name, path = find_source(model, weights, output)
+    chosen, checked = split(Path(calibration), None if val is None else Path(val), spec, images)
     float_path = graph_file(spec)
     with _progress() as stage, TemporaryDirectory() as folder:
         advance = stage("reading images", len(chosen) + len(checked))
         calibrating, _, unreadable = _read(chosen, spec, advance)
         checking, labels, also_unreadable = _read(checked, spec, advance)
-        judge = _Judge(_logits(float_path, checking, "fp32"), None if val is None else labels)
+        judge = Judge(_logits(float_path, checking, "fp32"), None if val is None else labels)
         found = _search(float_path, calibrating, checking, judge, bound, Path(folder) / "candidate.onnx", stage)
         _write(found, path, replace(spec, name=name), len(calibrating))
         stage("timing", None)
@@ -229,10 +233,14 @@ def print_report(report: QuantizationReport, console: Console) -> None:
     console.print(f"wrote {escape(str(report.path))}", soft_wrap=True)
 
 
-class _Judge:
+class Judge:
     """Compares logits with the float network's for the same images, and with labels where there are any."""
 
     def __init__(self, reference: Logits, labels: NDArray[np.int64] | None) -> None:
+        if not np.isfinite(reference).all():
+            raise CheckpointError(
+                "the float network computes NaN or infinity for some images: are its weights damaged?"
+            )
         self.reference = reference
         self.labels = labels
 
@@ -245,8 +253,9 @@ class _Judge:
         return _share(self.reference.argmax(1) == self.labels) - figures.top1
 
     def figures(self, logits: Logits) -> Figures:
+        """All that is reported of a network."""
         classes = logits.argmax(1)
-        lengths = np.linalg.norm(logits, axis=1) * np.linalg.norm(self.reference, axis=1)
+        lengths = np.maximum(np.linalg.norm(logits, axis=1) * np.linalg.norm(self.reference, axis=1), SMALLEST)
         error = float(np.square(logits - self.reference).mean())
         peak = float(np.abs(self.reference).max())
         return Figures(
@@ -267,7 +276,7 @@ class _Found:
 
 
 def _search(
-    float_path: Path, calibrating: Images, checking: Images, judge: _Judge, bound: float, candidate: Path, stage: _Stage
+    float_path: Path, calibrating: Images, checking: Images, judge: Judge, bound: float, candidate: Path, stage: _Stage
 ) -> _Found:
     """Quantize, and put back into float as few operations as bring the drop below `bound`."""
     try:
@@ -276,7 +285,6 @@ def _search(
         raise MissingDependencyError("onnx", "'torchclas[int8]'") from None
     from torchclas.quantization.calibration import quantize_all
     from torchclas.quantization.graph import QuantizedGraph, is_transformer
-    from torchclas.quantization.search import Noise, fewest, rank
 
     def run(model: onnx.ModelProto, images: Images) -> Logits:
         onnx.save(model, candidate)
@@ -284,7 +292,16 @@ def _search(
 
     source = onnx.load(float_path)
     seen = stage("calibrating", None)
-    graph = QuantizedGraph(source, quantize_all(source, calibrating, transformer=is_transformer(source), seen=seen))
+    graph = QuantizedGraph(
+        source,
+        quantize_all(
+            source,
+            calibrating,
+            transformer=is_transformer(source),
+            saturates=not NEVER_SATURATES.intersection(this_machine().flags),
+            seen=seen,
+        ),
+    )
     model = graph.with_float(())
     logits = all_int8 = run(model, checking)
     in_float: Sequence[Noise] = ()
@@ -362,7 +379,7 @@ _OPENERS: dict[EngineName, Callable[[Path, Precision, int], Engine]] = {
 }
 
 
-def _source(
+def find_source(
     model: str | Path | None, weights: str | Path | None, output: str | Path | None
 ) -> tuple[ModelSpec, str, Path]:
     """The float model, the name of the quantized one, and where that goes."""
@@ -384,7 +401,7 @@ def _source(
     return spec, spec.name if entry is None else entry.name, path
 
 
-def _split(
+def split(
     calibration: Path, val: Path | None, spec: ModelSpec, count: int
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Up to `count` images to calibrate with, and others to check the result with."""

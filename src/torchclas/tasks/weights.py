@@ -220,7 +220,9 @@ def _coverage(path: Path, model: str) -> tuple[bool, str]:
 def _files_of(entry: Entry) -> Iterator[Path]:
     if entry.weights is None:
         return
-    yield converted_path(entry)
+    converted = converted_path(entry)
+    yield converted
+    yield from cache.compiled_folder(converted.stem).parent.glob(f"{converted.stem}-*/*")
     if entry.weights.url:
         fetched = cache.published_path(entry.weights.url)
         yield from (fetched.with_name(f"{fetched.name}{ending}") for ending in ("", ".json", ".part", ".part.json"))

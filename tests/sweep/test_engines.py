@@ -1,0 +1,56 @@
+"""No engine leaks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import torchclas
+from torchclas.catalog import find
+from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.metadata import Metadata
+
+PREDICTIONS = 20_000
+GROWTH = 0.04  # what allocators keep for themselves
+
+# Resident memory after a tenth of the predictions, and at the end; batches of every size, on two threads.
+CODE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+from torchclas.tasks.predict import Classifier
+
+classifier = Classifier(sys.argv[1], engine=sys.argv[2], batch_size=8, workers=1, threads=1)
+pictures = list(np.random.default_rng(0).integers(0, 256, (100, 240, 240, 3), np.uint8))
+
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+def predict(run):
+    assert len(list(classifier.predict(pictures[run % 13 :]))) == 100 - run % 13
+
+with ThreadPoolExecutor(2) as pool:
+    runs = int(sys.argv[3]) // 94  # images in each, on average
+    list(pool.map(predict, range(runs // 10)))
+    early = memory()
+    list(pool.map(predict, range(runs)))
+    print(memory() / early)
+"""
+
+
+@pytest.mark.sweep
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of memory")
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_memory_is_flat(tmp_path: Path, engine: str) -> None:
+    network = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
+    path = tmp_path / "own.safetensors"
+    metadata = Metadata(network.arch, 2, find(network.arch).preset, class_ids=("a", "b"), class_names=("a", "b"))
+    save_checkpoint(network, path, metadata)
+    code = [sys.executable, "-c", CODE, str(path), engine]
+    subprocess.run([*code, "94"], check=True)  # exports and compiles, which takes memory of its own
+    done = subprocess.run([*code, str(PREDICTIONS)], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 1 + GROWTH

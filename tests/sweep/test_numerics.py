@@ -1,0 +1,144 @@
+"""Every architecture's gradient is right, and its layouts and precisions agree.
+
+Networks are fresh and images small. What cannot be compared so is compared otherwise: deep networks without training
+amplify rounding, so memory formats are compared in float64 and bfloat16 block by block; and no step size suits all, so
+the gradient is tried by going against it in ever smaller steps.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.networks import ARCHITECTURES, CLASSES, fresh, room_for
+from torchclas.layers.network import Network, Stage
+
+pytestmark = pytest.mark.sweep
+
+HALVINGS = 12
+BATCH = 2
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+    gc.collect()
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_numerics(arch: str) -> None:
+    with room_for(arch):
+        network = fresh(arch)
+        make_repeatable(network)
+        images = small_images(network)
+        network.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        check_gradients(network, images)
+        with torch.no_grad():
+            network.eval()
+            check_bfloat16(network, images)
+            check_memory_formats(network, images)
+
+
+def make_repeatable(network: nn.Module) -> None:
+    """Leave nothing to chance, and let batch norms keep the statistics of the last batch alone.
+
+    With those of a fresh network, evaluation may overflow.
+    """
+    for module in network.modules():
+        if hasattr(module, "p"):  # every kind of dropout
+            module.p = 0.0
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 1.0
+
+
+def small_images(network: Network) -> Tensor:
+    """Images that leave last maps of 2×2 pixels or more: of fewer, the batch statistics would mean nothing."""
+    size = max(64, network.min_size + 32)
+    if network.input_size is not None:
+        size = 96
+        network.set_input_size(size)
+    return torch.randn(BATCH, 3, size, size).to(memory_format=torch.channels_last)
+
+
+def loss_of(network: Network, images: Tensor) -> Tensor:
+    """Mean over all heads that training supervises."""
+    targets = torch.arange(BATCH) % CLASSES
+    return torch.stack([F.cross_entropy(head, targets) for head in network.forward_heads(images)]).mean()
+
+
+def gradients(network: Network, images: Tensor) -> tuple[Tensor, ...]:
+    """Of every parameter; raises where the loss does not depend on one."""
+    return torch.autograd.grad(loss_of(network, images), list(network.parameters()))
+
+
+def check_gradients(network: Network, images: Tensor) -> None:
+    """In channels_last, as training has it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(gradient.isfinite().all() for gradient in gradients(network, images))
+
+    gradient = gradients(network, images)
+    network.set_gradient_checkpointing(True)
+    for recomputed, stored in zip(gradients(network, images), gradient, strict=True):
+        torch.testing.assert_close(recomputed, stored)
+    network.set_gradient_checkpointing(False)
+
+    with torch.no_grad():
+        before = loss_of(network, images).item()
+        slope = sum(part.double().square().sum().item() for part in gradient)
+        step, gone = 0.5 * before / slope, 0.0
+        for _ in range(HALVINGS):
+            for parameter, part in zip(network.parameters(), gradient, strict=True):
+                parameter.sub_(part, alpha=step - gone)
+            gone = step
+            lowered = before - loss_of(network, images).item()
+            if lowered >= 0.1 * step * slope:  # a tenth of what the gradient promises
+                return
+            step /= 2
+    pytest.fail(f"going {step:.1e} against the gradient lowers the loss of {before:.4f} by {lowered:.1e} only")
+
+
+def check_bfloat16(network: Network, images: Tensor) -> None:
+    """The whole network stays finite, and each of its blocks near what float32 makes of the same input."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(images).isfinite().all()
+
+    calls: list[tuple[nn.Module, Any, Any]] = []
+    blocks = [block for stage in network.modules() if isinstance(stage, Stage) for block in stage]
+    hooks = [
+        # copies, because what comes next may work in place
+        module.register_forward_hook(lambda *call: calls.append((call[0], copied(call[1]), copied(call[2]))))
+        for module in (network.stem, *blocks, network.neck, network.head, network.classifier)
+    ]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    assert len(calls) >= len(blocks)
+    for module, given, expected in calls:
+        with torch.autocast("cpu", torch.bfloat16):
+            got = module(*given)
+        for one, other in zip(tensors(got), tensors(expected), strict=True):
+            assert (one.float() - other).norm() <= 0.1 * other.norm(), module
+
+
+def check_memory_formats(network: Network, images: Tensor) -> None:
+    network, images = network.double(), images.double()
+    last = network(images)
+    network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    plain = network(images.contiguous())
+    assert (last - plain).abs().max() <= 1e-8 * plain.abs().max()
+
+
+def copied(value: Any) -> Any:
+    """A tensor or a tuple of such."""
+    return value.clone() if isinstance(value, Tensor) else tuple(map(copied, value))
+
+
+def tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [tensor for part in value for tensor in tensors(part)]
