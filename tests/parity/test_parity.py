@@ -15,8 +15,6 @@ FAST = [
     *(
         (arch, "original")
         for arch in (
-            "HRNet_W18_C",
-            "InceptionV3",
             "MobileNetV1_x0_25",
             "MobileNetV3_small_x0_35",
             "ResNet18",

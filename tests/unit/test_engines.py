@@ -26,11 +26,12 @@ from torchclas.errors import CheckpointError, Error, MissingDependencyError
 from torchclas.layers.network import Network
 from torchclas.models import build
 from torchclas.spec import ModelSpec, find_model
+from torchclas.tasks.montage import open_montage
 from torchclas.tasks.predict import Classifier
 from torchclas.tasks.weights import clear
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint
-from torchclas.weights.metadata import Metadata
+from torchclas.weights.metadata import KEY, Metadata
 from torchclas.zoo import load_model
 
 ARCH, SIZE, CLASSES = "PPLCNet_x0_25", 64, 7
@@ -214,7 +215,7 @@ def test_a_file_that_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytes
         path.with_suffix(".onnx.data").write_text("weights beyond 2 GB")
 
     monkeypatch.setattr("torchclas.export.onnx.write_onnx", write_first_weight)
-    path, before = write_model(tmp_path / "trained.safetensors", seed=1), {*cache.entries()}
+    path, before = write_model(tmp_path / "trained [1].safetensors", seed=1), {*cache.entries()}
     first = compiled.graph_file(find_model(path))
     content = first.read_text()
     assert compiled.graph_file(find_model(path)) == first
@@ -290,6 +291,39 @@ def test_a_graph_for_a_fixed_number_of_images_takes_any(
             assert difference(run(images(5)[:count]), reference[:count]) < EXACT
 
 
+@pytest.mark.parametrize("name", ["auto", "onnxruntime", "openvino"])
+def test_a_graph_that_prepares_images_itself(tmp_path: Path, name: EngineName) -> None:
+    """The three classes are the colours; the logits are their means, so the largest tells which image it was."""
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Cast", ["images"], ["floats"], to=onnx.TensorProto.FLOAT),
+        node("ReduceMean", ["floats", "axes"], ["logits"], keepdims=0),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "colours",
+        [value("images", onnx.TensorProto.UINT8, ["batch", "height", "width", 3])],
+        [value("logits", onnx.TensorProto.FLOAT, ["batch", 3])],
+        [onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [2], [1, 2])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    colours = ("red", "green", "blue")
+    origin = {"input": "uint8"}
+    metadata = Metadata(ARCH, 3, find(ARCH).preset, class_ids=colours, class_names=colours, origin=origin)
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    path = tmp_path / "colours.onnx"
+    onnx.save(model, path)
+    pictures = [np.zeros((height, 50, 3), np.uint8) for height in (30, 60, 90)]
+    for channel, picture in enumerate(pictures):
+        picture[..., channel] = 200
+    classifier = Classifier(path, engine=name, batch_size=16)
+    with open_montage(tmp_path / "sheet.png", classifier) as sheet:
+        for batch, colour in zip(classifier.batches([*pictures, b"?"]), (*colours, None), strict=True):
+            (row,) = rows = list(classifier.rows(batch))
+            assert (row.labels[0] if row.labels else None) == colour
+            sheet.add(batch, rows)
+
+
 def test_files_of_others(tmp_path: Path, spec: ModelSpec) -> None:
     graph = onnx.load(compiled.graph_file(spec))
     del graph.metadata_props[:]
@@ -319,6 +353,12 @@ def test_files_of_others(tmp_path: Path, spec: ModelSpec) -> None:
 def test_what_cannot_be(spec: ModelSpec, name: EngineName, options: dict[str, Any], message: str) -> None:
     with pytest.raises(Error, match=message):
         open_engine(spec, name, **options)
+
+
+@pytest.mark.parametrize("name", ["auto", "torch", "onnxruntime"])
+def test_weights_that_are_not_there(tmp_path: Path, name: EngineName) -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.pdparams: cannot be read"):
+        open_engine(find_model(ARCH, weights=tmp_path / "gone.pdparams"), name)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

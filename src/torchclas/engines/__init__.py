@@ -32,6 +32,9 @@ def open_engine(
         Error: the engine cannot run this file, in this precision, on this device.
     """
 
+    if spec.graph == "int8" and precision == "fp32":
+        precision = "int8"  # fp32 is what callers ask for who say nothing: a quantized file has this one precision
+
     def open_one(name: EngineName) -> Engine:
         return open_named(spec, name, precision=precision, threads=threads, batch_size=batch_size, device=device)
 

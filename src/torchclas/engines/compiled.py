@@ -50,11 +50,6 @@ def graph_file(spec: ModelSpec) -> Path:
     return path
 
 
-def has_graph(spec: ModelSpec) -> bool:
-    """Whether `graph_file` has nothing to do."""
-    return spec.graph is not None or (folder(spec) / "network.onnx").is_file()
-
-
 def int8_path(spec: ModelSpec) -> Path:
     """Where the quantized network is kept once `torchclas quantize` has made it."""
     return folder(spec) / "int8.onnx"
@@ -84,7 +79,10 @@ def _weights_name(spec: ModelSpec) -> str:
     """Tells weights, and the network they are loaded into, apart."""
     if spec.path is None:
         return converted_name(catalog.find(spec.name)).removesuffix(".safetensors")
-    file = spec.path.stat()
+    try:
+        file = spec.path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{spec.path}: cannot be read ({error.strerror})") from error
     network = spec.arch, spec.num_classes, spec.in_channels, spec.preset.crop_size
     # The path comes first: what was made of a file's earlier contents is recognised by it.
     return f"{spec.path.stem[:64]}-{_short(spec.path.resolve(), *network)}-{_short(file.st_size, file.st_mtime_ns)}"
@@ -113,9 +111,10 @@ def _drop_outdated(spec: ModelSpec, current: Path) -> None:
     """Remove what was made of a file's earlier contents: training writes the same name again and again."""
     if spec.path is None:
         return
-    network = _weights_name(spec).rpartition("-")[0]
-    for other in current.parent.glob(f"{network}-*"):
-        if other != current:
+    weights = _weights_name(spec)
+    network = weights.rpartition("-")[0]
+    for other in current.parent.iterdir():
+        if other.name.startswith(f"{network}-") and not other.name.startswith(f"{weights}-"):
             shutil.rmtree(other, ignore_errors=True)
 
 

@@ -445,7 +445,11 @@ def build_network(plan: Plan) -> Network:
 
 @torch.inference_mode()
 def _check_size(network: Network, size: int) -> None:
-    """Raise `Error` where images of `size` px shrink to nothing on their way."""
+    """Raise `Error` where images of `size` px shrink to nothing on their way, be it to a head that only trains."""
+    if size < network.min_size:
+        raise Error(
+            f"{network.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size"
+        )
     try:
         network.eval().forward_heads(torch.zeros(1, network.in_channels, size, size))
     except RuntimeError as error:
