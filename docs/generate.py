@@ -82,7 +82,9 @@ NOTES_ZH = {
     ),
     r"(\S+) ms in the later published table": r"后来发布的表中为 \1 ms",
     r"tells how a page of text is turned; .*": "判断文档图片的朝向；其软件包要用 `pip install --no-deps` 安装",
-    r"announced, but its weights were never published": "公布过指标，但权重从未发布",
+    r"announced, but its weights were never published: `torchclas quantize` makes them with pictures of yours": (
+        "公布过指标，但权重从未发布：`torchclas quantize` 可用您自己的图片制作"
+    ),
     r"published params count the running statistics; the checkpoint holds (\S+) M without them": (
         r"发布的参数量计入了 BN 的滑动统计量；不计时权重文件为 \1 M"
     ),

@@ -36,7 +36,7 @@ def pages(classifier):
 
 @pytest.fixture(scope="module")
 def probabilities(classifier, pages):
-    return classifier.probabilities(pages).numpy()
+    return classifier.probabilities(pages)
 
 
 def test_probabilities_are_those_of_its_own_onnx(probabilities, pages):
