@@ -1,4 +1,4 @@
-"""Of every family, the exported files give the reference's logits, whatever the batch; `make exports` takes them all."""
+"""Of every family, exported files give the reference's logits, whatever the batch; `make exports` takes them all."""
 
 from __future__ import annotations
 

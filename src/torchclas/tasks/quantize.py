@@ -213,7 +213,7 @@ def print_report(report: QuantizationReport, console: Console) -> None:
             table.add_row(title, escape(text))
     console.print(table)
     if report.in_float:
-        shown = Table(title=f"{len(report.in_float)} left in float, the most sensitive first")
+        shown = Table(title=f"{len(report.in_float)} left in float")
         shown.add_column("operation")
         shown.add_column("noise of its int8", justify="right")
         for operation in report.in_float[:SHOWN]:

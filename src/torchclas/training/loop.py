@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchclas.errors import Error
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe
+from torchclas.training.cpu import FastBf16
 from torchclas.training.losses import classification_loss
 from torchclas.training.mixing import mix
 from torchclas.training.optimizer import build_optimizer
@@ -228,6 +229,7 @@ class Trainer:
         self._step_optimizer = cast(Any, fabric.setup_optimizers(self.optimizer))
         self._least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
         self._prepared: tuple[bool, nn.Module] | None = None
+        self._fast_bf16 = fabric.device.type == "cpu" and "bf16" in recipe.precision and not settings.compile
         self._saved_at = time.monotonic()
 
     @property
@@ -336,7 +338,9 @@ class Trainer:
         for index, (part, target) in enumerate(parts):
             with fabric.no_backward_sync(cast(Any, model), enabled=index < len(parts) - 1):
                 # DDP averages over the processes; with this weight the sum is the mean over all images.
-                share = self.criterion(part, model(part), target) * (len(part) / sum(counts))
+                with FastBf16() if self._fast_bf16 else contextlib.nullcontext():
+                    outputs = model(part)
+                share = self.criterion(part, outputs, target) * (len(part) / sum(counts))
                 fabric.backward(share * fabric.world_size)
             loss += share.detach()
         mean = cast(Tensor, fabric.all_reduce(loss, reduce_op="sum")).item()
