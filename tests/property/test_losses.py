@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchclas.recipes import Distill, Loss
 from torchclas.training.losses import classification_loss, cross_entropy, distillation_loss, dkd, symmetric_kl
 
-ROUNDING = 1e-5
+ROUNDING = 1e-6  # of a float32 divergence of logits near 1; it grows with the logits and with the loss's weights
 
 
 @st.composite
@@ -34,6 +34,7 @@ LOSSES = {
     "dkd": lambda student, teacher, labels: dkd(student, teacher, labels, alpha=1.0, beta=8.0, temperature=4.0),
     "dkd, 1 degree": lambda student, teacher, labels: dkd(student, teacher, labels),
 }
+WEIGHTS = {"symmetric_kl": 0, "dkd": (1 + 8) * 4**2, "dkd, 1 degree": 2}  # symmetric_kl has no rounding below zero
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -55,7 +56,7 @@ def test_is_finite_and_not_negative_and_so_are_its_gradients(name: str, drawn: t
     assert loss.dtype == torch.float32
     value = loss.item()
     assert math.isfinite(value)
-    assert value >= (0 if name == "symmetric_kl" else -ROUNDING)
+    assert value >= -ROUNDING * WEIGHTS[name] * max(1, float(torch.stack([student, teacher]).detach().abs().max()))
     assert student.grad is not None
     assert bool(student.grad.isfinite().all())
 
@@ -102,7 +103,7 @@ def test_cross_entropy_is_finite_and_never_below_the_targets_entropy(
     ):
         (gradient,) = torch.autograd.grad(loss, student)
         assert math.isfinite(loss.item())
-        assert loss.item() >= least - ROUNDING
+        assert loss.item() >= least - 1e-5
         assert bool(gradient.isfinite().all())
 
 

@@ -76,9 +76,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         body = content[start:drop_at]
+        self.sent = len(body)  # before: the client may be done with the last byte sooner than this thread
         self.wfile.write(body)
         self.wfile.flush()
-        self.sent = len(body)
         if wait:
             wait.wait(10)
 

@@ -209,6 +209,18 @@ def test_the_second_start_imports_no_torch(spec: ModelSpec, photographs: Path) -
     assert '"engine": "o' in done.stdout
 
 
+def test_signals_are_handled_whichever_engine_goes_first(spec: ModelSpec) -> None:
+    code = (
+        "import signal, sys; from pathlib import Path; from torchclas.engines.openvino import OpenVinoEngine; "
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled')); "
+        "first, second = (OpenVinoEngine(Path(sys.argv[1])) for _ in range(2)); "
+        "first.close(); second.close(); signal.raise_signal(signal.SIGTERM)"
+    )
+    file = compiled.graph_file(spec)
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_a_file_that_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_first_weight(network: Network, path: Path, metadata: Metadata, *, size: int) -> None:
         path.write_text(f"{next(network.parameters()).flatten()[0]}")

@@ -10,8 +10,6 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.errors import MissingDependencyError
-
 EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -71,8 +69,3 @@ def version(engine: EngineName) -> str | None:
 def installed() -> dict[EngineName, str]:
     """The engines that can run here → the versions of their packages."""
     return {name: found for name in ENGINES if (found := version(name)) is not None}
-
-
-def missing(engine: EngineName) -> MissingDependencyError:
-    """The error for an engine that is not installed."""
-    return MissingDependencyError(PACKAGES[engine], f"'torchclas[{PACKAGES[engine]}]'")

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.engines.engine import EngineName, Precision, missing, run_in_batches
+from torchclas.engines.engine import EngineName, Precision, run_in_batches
 from torchclas.engines.machine import usable_threads
-from torchclas.errors import CheckpointError
+from torchclas.errors import CheckpointError, MissingDependencyError
 
 
 class OnnxRuntimeEngine:
@@ -22,7 +22,7 @@ class OnnxRuntimeEngine:
         try:
             import onnxruntime as ort
         except ImportError:
-            raise missing("onnxruntime") from None
+            raise MissingDependencyError("onnxruntime", "'torchclas[onnxruntime]'") from None
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_threads()
         options.inter_op_num_threads = 1

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.atomic import atomic_path
-from torchclas.engines.engine import EngineName, Precision, missing, run_in_batches
+from torchclas.engines.engine import EngineName, Precision, run_in_batches
 from torchclas.errors import CheckpointError, OutputError
-from torchclas.telemetry import forbid_telemetry
+from torchclas.openvino_core import openvino_core
 
 # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -39,11 +39,7 @@ class OpenVinoEngine:
         static: bool = False,
         blob: Path | None = None,
     ) -> None:
-        forbid_telemetry()
-        try:
-            import openvino
-        except ImportError:
-            raise missing("openvino") from None
+        core = openvino_core()
         self.precision: Precision = precision
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -51,7 +47,6 @@ class OpenVinoEngine:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
         self.model: Any = None
         self.memory: NDArray[np.uint8] | None = None
         if blob is not None:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.errors import MissingDependencyError
 from torchclas.export.onnx import INPUT, OUTPUT, class_lines, module_of
-from torchclas.telemetry import forbid_telemetry
+from torchclas.openvino_core import openvino_core
 from torchclas.weights.metadata import KEY, Metadata
 
 
 def write_openvino(onnx_file: str | Path, path: str | Path, metadata: Metadata) -> None:
     """Convert a file that `torchclas.export.onnx.write_onnx` wrote; weights stay float32."""
-    ov = _openvino()
+    openvino_core()  # says what to install
+    import openvino as ov
+
     model = ov.convert_model(str(onnx_file))
     notes = model.get_rt_info()
     for key in ("framework", "conversion_parameters"):  # ONNX's own metadata, and a path of this machine
@@ -33,8 +34,7 @@ class OpenVinoFile:
     """An OpenVINO model, run on the CPU in float32."""
 
     def __init__(self, path: Path) -> None:
-        self._core = _openvino().Core()
-        self._model = self._core.read_model(str(path))
+        self._model = openvino_core().read_model(str(path))
         self._compiled = self._compile(self._model)
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -56,13 +56,4 @@ class OpenVinoFile:
             yield module_of(name), values[name]
 
     def _compile(self, model: Any) -> Any:
-        return self._core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-
-def _openvino() -> Any:
-    forbid_telemetry()
-    try:
-        import openvino
-    except ImportError:
-        raise MissingDependencyError("openvino", "'torchclas[openvino]'") from None
-    return openvino
+        return openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

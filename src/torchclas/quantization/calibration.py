@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import MissingDependencyError
-from torchclas.telemetry import forbid_telemetry
+from torchclas.openvino_core import forbid_telemetry
 
 if TYPE_CHECKING:
     import onnx
