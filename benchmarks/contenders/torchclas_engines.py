@@ -46,7 +46,6 @@ def quantize(spec: ModelSpec) -> None:
     import onnx
 
     from torchclas.quantization.calibration import quantize_all
-    from torchclas.quantization.graph import is_transformer
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from photographs import photographs
@@ -54,7 +53,7 @@ def quantize(spec: ModelSpec) -> None:
     preprocess = Preprocess(spec.preset)
     images = np.stack([preprocess.array(picture[:, :, ::-1].copy()) for picture in photographs(CALIBRATION)])
     graph = onnx.load(compiled.graph_file(spec))
-    quantized = quantize_all(graph, images, transformer=is_transformer(graph), seen=lambda: None)
+    quantized = quantize_all(graph, images)
     onnx.save(quantized, compiled.int8_path(spec))
 
 

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torchclas.catalog import find
 from torchclas.engines import EngineName, Precision, choice, compiled, engine, installed, open_engine
 from torchclas.engines.eager import TorchEngine
+from torchclas.engines.machine import usable_threads
+from torchclas.engines.openvino import OpenVinoEngine, split
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
 from torchclas.layers.network import Network
 from torchclas.models import build
@@ -91,6 +93,32 @@ def test_engines_agree_on_any_number_of_images(
     run.close()
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "threads", "expected"),
+    [
+        (1, 2, (1, 1)),  # all threads work on the one image
+        (3, 2, (1, 3)),
+        (8, 2, (2, 4)),
+        (16, 2, (2, 4)),  # in two rounds
+        (8, 64, (4, 2)),  # sixteen threads to a stream
+        (64, 64, (32, 2)),
+        (2, 1, (1, 2)),
+    ],
+)
+def test_batches_are_split_over_streams(batch_size: int, threads: int, expected: tuple[int, int]) -> None:
+    assert split(batch_size, threads) == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 11, 16])
+def test_streams_keep_the_order(spec: ModelSpec, count: int) -> None:
+    some = images(count)
+    run = open_engine(spec, "openvino", batch_size=4, threads=2)
+    assert isinstance(run, OpenVinoEngine)
+    assert (run.streams, run.part) == (2, 2)
+    with torch.inference_mode():
+        assert difference(run(some), load_model(spec)(torch.from_numpy(some)).numpy()) < EXACT
+
+
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_bf16_is_close(spec: ModelSpec, reference: NDArray[np.float32], name: EngineName) -> None:
     run = open_engine(spec, name, precision="bf16", batch_size=4)
@@ -114,8 +142,8 @@ def test_torch_folds_all_that_only_training_needs(arch: str) -> None:
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_threads_never_mix_up_results(spec: ModelSpec, name: EngineName, batch_size: int) -> None:
-    run = open_engine(spec, name, batch_size=batch_size, threads=1)
-    inputs = [images(1 + seed % 3, seed) for seed in range(8)]
+    run = open_engine(spec, name, batch_size=batch_size, threads=min(2, batch_size))
+    inputs = [images(1 + 4 * seed % 11, seed) for seed in range(8)]
     alone = [run(batch) for batch in inputs]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(run, inputs * 10))
@@ -192,7 +220,8 @@ def test_what_was_compiled_is_kept_and_replaced_when_damaged(
 def blobs_of_other_tests(spec: ModelSpec) -> set[Path]:
     graph = compiled.graph_file(spec)
     version = installed()["openvino"]
-    mine = compiled.derived(spec, graph, "openvino-fp32.blob", version, None, False)
+    threads = usable_threads()
+    mine = compiled.derived(spec, graph, "openvino-fp32.blob", version, threads, *split(3, threads))
     return {*compiled.folder(spec).glob("openvino-*.blob")} - {mine}
 
 

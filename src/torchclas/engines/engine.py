@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from typing import Any, Literal, Protocol, get_args
@@ -43,18 +43,12 @@ class Engine(Protocol):
         ...
 
 
-def run_in_batches(
-    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: NDArray[Any], size: int | None
-) -> NDArray[np.float32]:
-    """Run a graph that takes exactly `size` images at once (None: any number) on any number of them."""
-    if size is None or len(images) == size:
-        return run(images)
-    logits: list[NDArray[np.float32]] = []
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        full = np.concatenate([batch, *[batch[:1]] * (size - len(batch))])
-        logits.append(run(full)[: len(batch)])
-    return np.concatenate(logits)
+def in_parts(images: NDArray[Any], size: int | None) -> Iterator[NDArray[Any]]:
+    """Images for a graph that takes exactly `size` at once (None: any number); the last ones are filled up."""
+    for start in range(0, len(images), size or len(images)):
+        part = images[start : start + size] if size else images
+        missing = (size or len(part)) - len(part)
+        yield np.concatenate([part, *[part[:1]] * missing]) if missing else part
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.engines.engine import EngineName, Precision, run_in_batches
+from torchclas.engines.engine import EngineName, Precision, in_parts
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import CheckpointError, MissingDependencyError
 
@@ -41,7 +41,8 @@ class OnnxRuntimeEngine:
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Images [N, channels, H, W] → logits [N, num_classes]."""
-        return run_in_batches(self._run, images, self.batch)
+        logits = [self._run(part) for part in in_parts(images, self.batch)]
+        return np.concatenate(logits)[: len(images)]
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         (logits,) = self.session.run(None, {self.input: images})

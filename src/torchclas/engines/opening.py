@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torchclas.engines import compiled
 from torchclas.engines.engine import PRECISIONS, Engine, EngineName, Precision, version
+from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
 from torchclas.spec import ModelSpec
 
@@ -35,11 +36,13 @@ def open_named(
         from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(path, precision=precision, threads=threads)
-    from torchclas.engines.openvino import OpenVinoEngine
+    from torchclas.engines.openvino import OpenVinoEngine, split
 
-    static = batch_size == 1
-    blob = compiled.derived(spec, path, f"openvino-{precision}.blob", version(engine), threads, static)
-    return OpenVinoEngine(path, precision=precision, threads=threads, static=static, blob=blob)
+    threads = threads or usable_threads()
+    blob = compiled.derived(
+        spec, path, f"openvino-{precision}.blob", version(engine), threads, *split(batch_size, threads)
+    )
+    return OpenVinoEngine(path, precision=precision, threads=threads, batch_size=batch_size, blob=blob)
 
 
 def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: str) -> None:

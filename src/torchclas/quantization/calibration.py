@@ -12,26 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from torchclas.engines.machine import this_machine
 from torchclas.errors import MissingDependencyError
 from torchclas.openvino_core import forbid_telemetry
+from torchclas.quantization.graph import is_transformer
 
 if TYPE_CHECKING:
     import onnx
 
+# Processors that add up products of 8-bit numbers in 32 bits at once. Older ones use 16 in between.
+NEVER_SATURATES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimd"}
+
 
 def quantize_all(
-    model: onnx.ModelProto,
-    images: NDArray[np.float32],
-    *,
-    transformer: bool,
-    saturates: bool,
-    seen: Callable[[], None],
+    model: onnx.ModelProto, images: NDArray[np.float32], seen: Callable[[], None] = lambda: None
 ) -> onnx.ModelProto:
     """Quantize weights per channel, and activations by the ranges that they take for `images` [N, channels, H, W].
 
-    `saturates` says that the file is for processors whose sums of 8-bit products may overflow 16 bits: the weights of
-    the first layers, which matter most, are then kept to 7 bits. `seen` is called whenever an image has been run; NNCF
-    goes over all of them more than once.
+    Where sums of 8-bit products may overflow on this processor, the weights of the first layers, which matter most, are
+    kept to 7 bits. `seen` is called whenever an image has been run; NNCF goes over all of them more than once.
 
     Raises:
         MissingDependencyError: nncf is not installed.
@@ -48,6 +47,7 @@ def quantize_all(
         raise MissingDependencyError("nncf", "'torchclas[int8]'") from None
 
     name = model.graph.input[0].name
+    saturates = not NEVER_SATURATES.intersection(this_machine().flags)
 
     def inputs(image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         seen()
@@ -60,7 +60,7 @@ def quantize_all(
             subset_size=len(images),
             # Ranges around zero: offsets would cost each convolution a correction for the padding.
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            model_type=nncf.ModelType.TRANSFORMER if is_transformer(model) else None,
             advanced_parameters=AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.FIRST_LAYER if saturates else OverflowFix.DISABLE,
                 # A scale of its own for every channel that a depthwise convolution takes would be more exact, but

@@ -54,8 +54,6 @@ CHECKING_IMAGES = 500  # at most; others than those
 RANKING_IMAGES = 16  # of the calibration's, on which each operation is measured by itself
 BATCH = 8  # images at once
 TIMING_SECONDS, MIN_ROUNDS = 1.0, 5  # for each engine and number of images
-# Processors that add up products of 8-bit numbers in 32 bits at once. Older ones use 16 in between.
-NEVER_SATURATES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimd"}
 SMALLEST = float(np.finfo(np.float32).tiny)
 SHOWN = 10  # rows of a printed list; the file has all
 
@@ -284,7 +282,7 @@ def _search(
     except ImportError:
         raise MissingDependencyError("onnx", "'torchclas[int8]'") from None
     from torchclas.quantization.calibration import quantize_all
-    from torchclas.quantization.graph import QuantizedGraph, is_transformer
+    from torchclas.quantization.graph import QuantizedGraph
 
     def run(model: onnx.ModelProto, images: Images) -> Logits:
         onnx.save(model, candidate)
@@ -292,16 +290,7 @@ def _search(
 
     source = onnx.load(float_path)
     seen = stage("calibrating", None)
-    graph = QuantizedGraph(
-        source,
-        quantize_all(
-            source,
-            calibrating,
-            transformer=is_transformer(source),
-            saturates=not NEVER_SATURATES.intersection(this_machine().flags),
-            seen=seen,
-        ),
-    )
+    graph = QuantizedGraph(source, quantize_all(source, calibrating, seen))
     model = graph.with_float(())
     logits = all_int8 = run(model, checking)
     in_float: Sequence[Noise] = ()
@@ -366,7 +355,7 @@ def _times(float_path: Path, int8_file: Path, images: Images) -> Iterator[Speed]
 
 
 def _open_openvino(path: Path, precision: Precision, batch: int) -> Engine:
-    return OpenVinoEngine(path, precision=precision, static=batch == 1)
+    return OpenVinoEngine(path, precision=precision, batch_size=batch)
 
 
 def _open_onnxruntime(path: Path, precision: Precision, batch: int) -> Engine:
