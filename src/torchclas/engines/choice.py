@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # Not torch: its import alone takes longer than it could win over these two, and torch.compile takes up to minutes.
 CANDIDATES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 
-SECONDS = 0.3  # that each candidate is measured for
+SECONDS, TURNS = 0.3, 3  # that each candidate is measured for, and in how many turns
 BATCH = 8  # images at once that stand for any number above one
 
 Times = dict[EngineName, float]  # milliseconds
@@ -70,15 +70,21 @@ def open_fastest(
 
 
 def measure(engines: Mapping[EngineName, Engine], images: NDArray[Any]) -> Times:
-    """The shortest time that each engine takes for `images`; they take turns, since other programs may interfere."""
-    for engine in engines.values():
-        engine(images)  # the first call allocates
+    """The shortest time that each engine takes for `images`.
+
+    They take turns, since other programs may interfere; for many runs each, since the caches hold what the last one
+    left, and its threads wait for more to do for a while.
+    """
     times: dict[EngineName, list[float]] = {name: [] for name in engines}
-    while min(map(sum, times.values())) < SECONDS:
+    for turn in range(1, TURNS + 1):
         for name, engine in engines.items():
-            start = time.perf_counter()
-            engine(images)
-            times[name].append(time.perf_counter() - start)
+            until = SECONDS * turn / TURNS
+            if sum(times[name]) < until:
+                engine(images)  # not counted: the very first call allocates
+            while sum(times[name]) < until:
+                start = time.perf_counter()
+                engine(images)
+                times[name].append(time.perf_counter() - start)
     return {name: 1e3 * min(values) for name, values in times.items()}
 
 
