@@ -25,15 +25,6 @@ pytestmark = pytest.mark.sweep
 HALVINGS = 12
 BATCH = 4  # of fewer, the batch statistics of gates, which see one value per image, would mean nothing
 
-# Fresh, these amplify rounding so much that nothing can be compared: the gradient's square is 1e13 and more, or values
-# overflow. The smaller ReXNets and RedNets are made of the same blocks.
-ILL_CONDITIONED = {
-    *("ReXNet_1_5", "ReXNet_2_0", "ReXNet_3_0"),
-    *("ResNeSt50", "ResNeSt50_fast_1s1x64d"),
-    *("RedNet101", "RedNet152"),
-}
-
-
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     torch.manual_seed(0)
@@ -41,7 +32,7 @@ def _clean() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch not in ILL_CONDITIONED])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_numerics(arch: str) -> None:
     with room_for(arch):
         network = fresh(arch).train()  # the statistics of a fresh network would let its maps overflow
@@ -67,7 +58,10 @@ def small_images(network: Network) -> Tensor:
     if network.input_size is not None:
         size = 64
         network.set_input_size(size)
-    return torch.randn(BATCH, 3, size, size).to(memory_format=torch.channels_last)
+    # Each of its own colour: the batch norms of gates see one value per image, the mean of a map, and images of mere
+    # noise have all the same.
+    images = torch.randn(BATCH, 3, size, size) + torch.randn(BATCH, 3, 1, 1)
+    return images.to(memory_format=torch.channels_last)
 
 
 def loss_of(network: Network, images: Tensor) -> Tensor:
@@ -88,7 +82,7 @@ def check_memory_formats(network: Network, images: Tensor) -> None:
     plain = network(images.contiguous())
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     last = network(images)
-    assert (last - plain).abs().max() <= 1e-8 * plain.abs().max()
+    assert (last - plain).abs().max() <= 1e-6 * plain.abs().max()
 
 
 def check_bfloat16(network: Network, images: Tensor) -> None:
