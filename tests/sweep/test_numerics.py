@@ -25,6 +25,7 @@ pytestmark = pytest.mark.sweep
 HALVINGS = 12
 BATCH = 4  # of fewer, the batch statistics of gates, which see one value per image, would mean nothing
 
+
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     torch.manual_seed(0)

@@ -1,4 +1,8 @@
-"""bf16 training on a CPU: the faster ways compute the same."""
+"""Training on a CPU: the faster ways compute the same, and freed memory is kept."""
+
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -61,3 +65,30 @@ def test_other_convolutions_stay_in_bf16(groups: int) -> None:
         with FastBf16():
             assert torch.equal(conv(x), expected)
     assert expected.dtype == torch.bfloat16
+
+
+KEPT = """
+import resource
+import torch
+from torchclas.training.cpu import keep_freed_memory
+
+def fresh_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(16 * 2**20)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = fresh_pages()
+keep_freed_memory()
+for _ in range(8):  # until blocks lie where they fit
+    fresh_pages()
+print(given_back, fresh_pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+def test_freed_memory_is_kept() -> None:
+    """A step that needs as much memory as the one before it asks the system for no new pages."""
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 10

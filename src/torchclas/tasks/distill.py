@@ -27,6 +27,7 @@ from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import DistillOptions
 from torchclas.tasks.train import VALIDATION_SHARE, Plan, Summary, adjust, preset_at, run
+from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.distillation import (
     BatchNormMode,
     DistillationBatches,
@@ -244,6 +245,7 @@ def _fill(plan: DistillPlan, cache: LogitCache, fabric: Fabric, console: Console
     with locked(cache.index):
         if (done := cache.done()) == cache.rows:
             return
+        keep_freed_memory()
         console.print(
             f"cache of logits: {cache.images:,} images × {cache.views} views × {cache.k} of {cache.classes} logits "
             f"take {cache.bytes / 2**20:,.1f} MiB in {cache.folder}",

@@ -42,6 +42,7 @@ from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import RunOptions, Strategy
 from torchclas.tasks.options import TrainOptions as Options
 from torchclas.tasks.train_report import write_report
+from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.loop import Criterion, Epoch, Interrupted, Progress, Settings, Trainer
 from torchclas.training.run import RunFolder, stored
 from torchclas.training.sharding import sharded_fabric
@@ -383,6 +384,7 @@ def _launch(plan: Plan) -> _Outcome:
 def _work(fabric: Fabric, plan: Plan) -> _Outcome:
     """What each process does."""
     _end_with_parent()
+    keep_freed_memory()
     display = _Display(plan) if fabric.is_global_zero else None
     try:
         batches = plan.batches(fabric)
