@@ -19,6 +19,31 @@ def forbid_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - how Python says "missing"
 
 
+_CONVERTER = "openvino.tools.ovc"
+
+
+def skip_converter() -> None:
+    """Let OpenVINO be imported without its converter, a third of the time that takes; `convert_model` brings it back.
+
+    For commands of ours that only run networks: other code in the process would miss `openvino.convert_model`.
+    """
+    sys.modules.setdefault(_CONVERTER, None)  # pyright: ignore[reportArgumentType] - how Python says "missing"
+
+
+def convert_model(onnx_file: str) -> Any:
+    """An ONNX file as an `openvino.Model`.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+    """
+    openvino_core()
+    if not sys.modules.get(_CONVERTER):
+        sys.modules.pop(_CONVERTER, None)
+    from openvino.tools.ovc import convert_model
+
+    return convert_model(onnx_file)
+
+
 def openvino_core() -> Any:
     """The `openvino.Core` of this process, for all its models.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_a_file_computes_what_the_network_does(any_file: gate.ExportedFile, chec
 def test_a_file_brings_its_metadata(onnx_file: Path, openvino_file: Path) -> None:
     expected = replace(METADATA, origin={"run": 7, "input": "float32"})
     assert read_metadata(onnx_file) == read_metadata(openvino_file) == expected
+
+
+def test_openvino_files_are_written_by_a_process_that_ran_networks_before(onnx_file: Path) -> None:
+    code = (
+        "import sys; from torchclas.openvino_core import convert_model, openvino_core, skip_converter; "
+        "skip_converter(); openvino_core(); import openvino; assert not hasattr(openvino, 'convert_model'); "
+        "print(*convert_model(sys.argv[1]).outputs[0].get_names())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, onnx_file], capture_output=True, text=True, check=False)
+    assert done.stdout == "logits\n", done.stderr
 
 
 def test_onnx_has_labels_for_any_runtime_and_names_of_modules(onnx_file: Path) -> None:

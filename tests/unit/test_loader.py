@@ -24,8 +24,15 @@ def gray(value):
     return np.full((4, 4, 3), value, np.uint8)
 
 
+@pytest.fixture
 def loader_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("torchclas-loader")]
+    """What gives the threads that a test has started, and no other one's."""
+    before = threading.enumerate()
+    return lambda: [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("torchclas-loader") and thread not in before
+    ]
 
 
 def wait_for(condition, seconds=5.0):
@@ -119,7 +126,7 @@ def test_look_ahead_is_bounded():
     batches.close()
 
 
-def test_closing_stops_the_threads():
+def test_closing_stops_the_threads(loader_threads):
     batches = load((gray(0) for _ in count()), PREPROCESS, batch_size=4, workers=3)
     next(batches)
     assert len(loader_threads()) == 3
@@ -127,7 +134,7 @@ def test_closing_stops_the_threads():
     wait_for(lambda: not loader_threads())
 
 
-def test_error_of_the_source_list_reaches_the_caller():
+def test_error_of_the_source_list_reaches_the_caller(loader_threads):
     def interrupted():
         yield gray(0)
         raise KeyboardInterrupt

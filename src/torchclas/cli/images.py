@@ -24,6 +24,7 @@ from torchclas.cli.app import (
     stdout,
 )
 from torchclas.errors import Error
+from torchclas.openvino_core import skip_converter
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Format = Literal["table", "jsonl", "csv", "parquet"]
@@ -142,7 +143,6 @@ def evaluate(
 
 
 def _start_lean(verbose: bool) -> None:
-    # OpenVINO imports its converter when it can, which takes longer than a photograph. Nothing here converts by it.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # pyright: ignore[reportArgumentType]
+    skip_converter()
     if verbose:
         log_to_stderr()

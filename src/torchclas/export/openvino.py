@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.export.onnx import INPUT, OUTPUT, class_lines, module_of
-from torchclas.openvino_core import openvino_core
+from torchclas.openvino_core import convert_model, openvino_core
 from torchclas.weights.metadata import KEY, Metadata
 
 
 def write_openvino(onnx_file: str | Path, path: str | Path, metadata: Metadata) -> None:
     """Convert a file that `torchclas.export.onnx.write_onnx` wrote; weights stay float32."""
-    openvino_core()  # says what to install
-    import openvino as ov
+    model = convert_model(str(onnx_file))
+    from openvino import save_model
 
-    model = ov.convert_model(str(onnx_file))
     notes = model.get_rt_info()
     for key in ("framework", "conversion_parameters"):  # ONNX's own metadata, and a path of this machine
         if key in notes:
@@ -27,7 +26,7 @@ def write_openvino(onnx_file: str | Path, path: str | Path, metadata: Metadata) 
     for key, text in {KEY: metadata.to_json(), **class_lines(metadata)}.items():
         model.set_rt_info(text, [key])
     model.set_friendly_name(metadata.name or metadata.arch)
-    ov.save_model(model, str(path), compress_to_fp16=False)
+    save_model(model, str(path), compress_to_fp16=False)
 
 
 class OpenVinoFile:

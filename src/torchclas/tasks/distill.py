@@ -26,7 +26,7 @@ from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import DistillOptions
-from torchclas.tasks.train import VALIDATION_SHARE, Plan, Summary, adjust, preset_at, run
+from torchclas.tasks.train import VALIDATION_SHARE, Plan, Summary, adjust, parts_of_a_step, preset_at, run
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.distillation import (
     BatchNormMode,
@@ -130,6 +130,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     batch_size = options.batch_size or stored(output).get("total_batch")
     total = min(batch_size or recipe.batch_size * options.devices, len(images))
     preset = preset_at(student.preset, recipe.input_size)
+    accumulate, why = parts_of_a_step(options, output, student, teacher.num_classes, recipe, total)
     identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
     return DistillPlan(
         model=student,
@@ -139,7 +140,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             recipe=recipe,
             lr=recipe.optimizer.lr * total / recipe.total_batch,
             seed=options.seed,
-            accumulate=options.accumulate,
+            accumulate=accumulate,
             early_stop=options.early_stop,
             checkpoint_steps=options.checkpoint_steps,
             compile=options.compile,
@@ -177,7 +178,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             "images": len(images),
             "seed": options.seed,
             "total_batch": total,
-            "accumulate": options.accumulate,
+            "accumulate": accumulate,
             "early_stop": options.early_stop,
             "cache_logits": options.cache_logits,
             "cache_views": options.cache_views if options.cache_logits else 0,
@@ -186,6 +187,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
         devices=options.devices,
         strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
+        notes=tuple(why),
         teacher=teacher,
         teacher_bn=options.teacher_bn,
         distill=settings,
@@ -237,7 +239,7 @@ def _run(plan: DistillPlan, console: Console) -> Summary:
         )
     if plan.cache is not None:
         _fill(plan, plan.cache, fabric, console)
-    return run(replace(plan, notes=tuple(notes)), console)
+    return run(replace(plan, notes=(*notes, *plan.notes)), console)
 
 
 def _fill(plan: DistillPlan, cache: LogitCache, fabric: Fabric, console: Console) -> None:

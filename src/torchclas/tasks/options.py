@@ -61,7 +61,9 @@ class RunOptions:
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
     precision: Annotated[Precision | None, Parameter(help="Default: the recipe's.")] = None
     compile: Annotated[bool, Parameter(negative="", help="Compile the network: slow to start, then faster.")] = False
-    accumulate: Annotated[PositiveInt, Parameter(help="Parts to split each step into, to save memory.")] = 1
+    accumulate: Annotated[
+        PositiveInt | None, _option("Parts to split each step into. Default: as few as the free memory allows for.")
+    ] = None
     early_stop: Annotated[NonNegativeInt, Parameter(help="End after so many epochs without a new best; 0: never.")] = 0
     seed: Annotated[NonNegativeInt, Parameter(help="Everything random follows from it.")] = 0
     workers: Annotated[

@@ -44,6 +44,7 @@ from torchclas.tasks.options import TrainOptions as Options
 from torchclas.tasks.train_report import write_report
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.loop import Criterion, Epoch, Interrupted, Progress, Settings, Trainer
+from torchclas.training.memory import StepMemory, free_memory, step_memory
 from torchclas.training.run import RunFolder, stored
 from torchclas.training.sharding import sharded_fabric
 from torchclas.training.validation import Validation
@@ -192,6 +193,7 @@ def make_plan(options: Options) -> Plan:
     if head_epochs is None:
         head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
     preset = preset_at(spec.preset, recipe.input_size, whole=options.fixres is not None)
+    accumulate, why = parts_of_a_step(options, output, spec, len(classes), recipe, total)
     identity: dict[str, Any] = {
         "command": "train",
         "data": str(options.data.resolve()),
@@ -202,7 +204,7 @@ def make_plan(options: Options) -> Plan:
         "images": len(images),
         "seed": options.seed,
         "total_batch": total,
-        "accumulate": options.accumulate,
+        "accumulate": accumulate,
         "head_epochs": head_epochs,
         "early_stop": options.early_stop,
     }
@@ -229,7 +231,7 @@ def make_plan(options: Options) -> Plan:
             recipe=recipe,
             lr=recipe.optimizer.lr * total / recipe.total_batch,
             seed=options.seed,
-            accumulate=options.accumulate,
+            accumulate=accumulate,
             head_epochs=head_epochs,
             early_stop=options.early_stop,
             checkpoint_steps=options.checkpoint_steps,
@@ -247,7 +249,7 @@ def make_plan(options: Options) -> Plan:
         devices=options.devices,
         strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
-        notes=tuple(notes),
+        notes=(*notes, *why),
     )
 
 
@@ -304,6 +306,60 @@ def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
     return chosen
 
 
+def parts_of_a_step(
+    options: RunOptions, output: Path, spec: ModelSpec, classes: int, recipe: Recipe, total: int
+) -> tuple[int, list[str]]:
+    """How many parts a step of `total` images is computed in, and what to say about it.
+
+    Those that were asked for, those that the run began with, or as few as the memory that is free allows for. Raises
+    `Error` where the network cannot take images of the recipe's size.
+    """
+    step = _step_memory(spec, classes, recipe)
+    if chosen := options.accumulate or stored(output).get("accumulate"):
+        return chosen, []
+    world, here = _processes(options.devices)
+    free = free_memory(options.device, here)
+    if free is None:
+        return 1, []
+    if options.strategy == "fsdp":
+        step = replace(step, fixed=step.fixed // world)
+    images, fitting = -(-total // world), step.images(free)
+    if images <= fitting:
+        return 1, []
+    parts = -(-images // max(1, fitting))
+    doubt = "" if fitting else "; even so it may run out of memory"
+    return parts, [
+        f"{images} images at once would take about {step.of(images) / 2**30:.1f} GiB, and {free / 2**30:.1f} are free: "
+        f"each step is computed in {parts} parts (--accumulate chooses otherwise){doubt}"
+    ]
+
+
+def _processes(devices: int) -> tuple[int, int]:
+    """How many train, and how many of them on this machine: `devices`, unless torchrun started them."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    return devices, devices
+
+
+def _step_memory(spec: ModelSpec, classes: int, recipe: Recipe) -> StepMemory:
+    size = recipe.input_size
+    with torch.device("meta"):
+        network = models.build(spec.arch, num_classes=classes, in_channels=spec.in_channels)
+    if size < network.min_size:
+        raise Error(f"{spec.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size")
+    try:
+        _fit(network, size)
+        return step_memory(network, size, recipe.precision)
+    except ValueError as error:
+        raise Error(f"input_size: {error}") from error
+
+
+def _fit(network: Network, size: int) -> None:
+    """Prepare a network that takes images of one size for another."""
+    if network.input_size not in (None, size):
+        network.set_input_size(size)
+
+
 def read_data(options: Options, spec: ModelSpec) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """Images to train on, images to validate on, and the ids of the classes."""
     images, held_out = open_splits(options.data, options.val, delimiter=options.delimiter)
@@ -354,7 +410,7 @@ def _launch(plan: Plan) -> _Outcome:
     settings: Any = {"accelerator": plan.device.partition(":")[0], "precision": plan.settings.recipe.precision}
     sharded = plan.strategy == "fsdp"
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        world, local = _processes(plan.devices)
         settings |= {"devices": local, "num_nodes": world // local}
         fabric = sharded_fabric(world, spawn=False, **settings) if sharded else Fabric(strategy="ddp", **settings)
         fabric.launch()
@@ -385,6 +441,8 @@ def _work(fabric: Fabric, plan: Plan) -> _Outcome:
     """What each process does."""
     _end_with_parent()
     keep_freed_memory()
+    # Each process that torchrun started looked at the memory itself, at another moment or on another machine.
+    plan = replace(plan, settings=replace(plan.settings, accumulate=fabric.broadcast(plan.settings.accumulate)))
     display = _Display(plan) if fabric.is_global_zero else None
     try:
         batches = plan.batches(fabric)
@@ -435,28 +493,9 @@ def build_network(plan: Plan) -> Network:
             network.reset_classifier(len(plan.classes))
     else:
         network = models.build(spec.arch, num_classes=len(plan.classes), in_channels=spec.in_channels)
-    if network.input_size not in (None, plan.preset.crop_size):
-        try:
-            network.set_input_size(plan.preset.crop_size)
-        except ValueError as error:
-            raise Error(f"input_size: {error}") from error
+    _fit(network, plan.preset.crop_size)
     set_regularisation(network, recipe)
-    _check_size(network, plan.preset.crop_size)
     return network
-
-
-@torch.inference_mode()
-def _check_size(network: Network, size: int) -> None:
-    """Raise `Error` where images of `size` px shrink to nothing on their way, be it to a head that only trains."""
-    if size < network.min_size:
-        raise Error(
-            f"{network.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size"
-        )
-    try:
-        network.eval().forward_heads(torch.zeros(1, network.in_channels, size, size))
-    except RuntimeError as error:
-        raise Error(f"{network.arch} cannot take images of {size} px ({error}): set a larger input_size") from error
-    network.train()
 
 
 def set_regularisation(network: nn.Module, recipe: Recipe) -> None:
@@ -564,10 +603,11 @@ def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
     begun = ""
     if state is not None:
         begun = f", going on at epoch {state['progress']['epoch'] + 1}, step {state['progress']['step'] + 1}"
+    parts = f" in {plan.settings.accumulate} parts" if plan.settings.accumulate > 1 else ""
     return escape(
         f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
         f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
-        f"{plan.preset.crop_size} px, batches of {plan.total_batch}, "
+        f"{plan.preset.crop_size} px, batches of {plan.total_batch}{parts}, "
         f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} → {plan.output}{begun}"
     )
 
