@@ -30,7 +30,9 @@ from torchclas import create_model
 from torchclas.catalog import find
 from torchclas.tasks.distill import DistillOptions, distill
 from torchclas.tasks.evaluate import evaluate
-from torchclas.tasks.train import Options, preset_at, train
+from torchclas.tasks.options import TrainOptions
+from torchclas.tasks.train import train
+from torchclas.tasks.train_plan import preset_at
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 
@@ -84,7 +86,7 @@ def by_labels(data: Path, model: str, seed: int, epochs: int, run: Path, *, val:
     names = sorted((data / "labelled").rglob("*.png"))
     listed = data / "labelled.txt"
     listed.write_text("".join(f"{name} {name.parent.name}\n" for name in names) * 14)
-    options = Options(
+    options = TrainOptions(
         data=listed, val=data / val, model=model, recipe=model, start="scratch", epochs=epochs, seed=seed,
         overrides=(*DIGITS, *RATE, f"input_size={SIZE}"), batch_size=BATCH, workers=0, device="cpu", output=run,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from torchclas.data.augment import TrainTransform
 from torchclas.data.training import TrainingBatches
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipe
-from torchclas.tasks.train import set_regularisation
+from torchclas.tasks.train_plan import set_regularisation
 from torchclas.training.loop import Progress, Settings, Trainer
 from torchclas.training.schedule import learning_rate
 

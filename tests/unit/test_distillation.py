@@ -17,7 +17,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.recipes import Augment, Distill, Loss
 from torchclas.tasks.distill import DistillOptions, distill, make_plan
-from torchclas.tasks.train import preset_at
+from torchclas.tasks.train_plan import preset_at
 from torchclas.training import distillation
 from torchclas.training.distillation import (
     CachedLogits,

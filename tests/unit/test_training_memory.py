@@ -9,7 +9,7 @@ import torch
 
 from tests.training_runs import paint, train
 from torchclas import models
-from torchclas.tasks import train as task
+from torchclas.tasks import train_plan as task
 from torchclas.tasks.options import TrainOptions
 from torchclas.training import memory
 from torchclas.training.memory import COPIES, StepMemory, free_memory, step_memory

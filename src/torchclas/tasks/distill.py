@@ -26,7 +26,8 @@ from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import DistillOptions
-from torchclas.tasks.train import VALIDATION_SHARE, Plan, Summary, adjust, parts_of_a_step, preset_at, run
+from torchclas.tasks.train import Summary, run
+from torchclas.tasks.train_plan import VALIDATION_SHARE, Plan, adjust, parts_of_a_step, preset_at
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.distillation import (
     BatchNormMode,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import multiprocessing
 import os
@@ -23,91 +22,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from torch import nn
 
-from torchclas import catalog, models
-from torchclas.catalog import Preset
-from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import LabelledImages, Subset
-from torchclas.data.shards import open_splits
-from torchclas.data.training import TrainingBatches, split_by_hash
-from torchclas.errors import DataError, DownloadError, Error, MissingDependencyError
-from torchclas.labels import label_set
-from torchclas.layers.drop_path import DropPath
-from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import Network
-from torchclas.recipes import Recipe, override, recipes
-from torchclas.recipes import recipe as find_recipe
-from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.options import RunOptions, Strategy
-from torchclas.tasks.options import TrainOptions as Options
+from torchclas.data.datasets import Subset
+from torchclas.errors import Error, MissingDependencyError
+from torchclas.tasks.options import TrainOptions
+from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
 from torchclas.tasks.train_report import write_report
 from torchclas.training.cpu import keep_freed_memory
-from torchclas.training.loop import Criterion, Epoch, Interrupted, Progress, Settings, Trainer
-from torchclas.training.memory import StepMemory, free_memory, step_memory
-from torchclas.training.run import RunFolder, stored
+from torchclas.training.loop import Epoch, Interrupted, Progress, Trainer
 from torchclas.training.sharding import sharded_fabric
 from torchclas.training.validation import Validation
-from torchclas.weights.metadata import Metadata
-from torchclas.zoo import load_model
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 # Here, as processes that Fabric starts import this first: it would tell of each of them.
 logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
-
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-VALIDATION_SHARE = 0.2  # of the images, where none are named for validation
-TUNING = ("finetune", "finetune_transformer")  # recipes that go on from weights
-STEPS_PER_EPOCH = 16  # at least, when fine-tuning: few images come in smaller batches …
-LEAST_BATCH = 8  # … but no smaller than that
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A training run as it will be, all choices made. Every process gets a copy."""
-
-    model: ModelSpec
-    pretrained: bool
-    keep_head: bool
-    settings: Settings
-    preset: Preset
-    train: LabelledImages
-    validation: LabelledImages
-    classes: tuple[str, ...]
-    metadata: Metadata
-    output: Path
-    total_batch: int
-    identity: Mapping[str, Any]
-    device: str = "auto"
-    devices: int = 1
-    strategy: Strategy = "ddp"
-    workers: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> RunFolder:
-        """Where it goes."""
-        return RunFolder(self.output, self.metadata)
-
-    def batches(self, fabric: Fabric) -> TrainingBatches:
-        """What this process trains on."""
-        return TrainingBatches(
-            self.train,
-            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size),
-            self.total_batch,
-            seed=self.settings.seed,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            workers=self.workers,
-            pin_memory=fabric.device.type == "cuda",
-        )
-
-    def criterion(self, fabric: Fabric) -> Criterion | None:
-        """What is minimised; None stands for cross entropy with the labels, as the recipe has it."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -123,7 +53,7 @@ class Summary:
     written: tuple[Path, ...] = ()
 
 
-def train(options: Options, console: Console | None = None) -> Summary:
+def train(options: TrainOptions, console: Console | None = None) -> Summary:
     """Train, or go on with the run that the output folder holds, and write what came out into it.
 
     Raises:
@@ -172,228 +102,6 @@ def _summary(plan: Plan, progress: Progress, **more: Any) -> Summary:
     return Summary(plan.output, progress.best, progress.epoch, unreadable=progress.unreadable, **more)
 
 
-def make_plan(options: Options) -> Plan:
-    """Make every choice that the options leave open; nothing is written."""
-    weights = None if options.start in (None, "pretrained", "scratch") else Path(str(options.start))
-    spec = find_model(options.model, weights=weights)
-    start, notes = _start(options, spec)
-    tunes = start != "scratch" and options.recipe in (None, *TUNING)
-    images, held_out, classes = read_data(options, spec)
-    same_classes = classes == spec.classes.ids
-    if options.fixres is not None and not same_classes:
-        raise DataError(f"{options.data}: FixRes keeps the classifier, so the data must have {spec.name}'s classes")
-
-    output = Path("runs", f"{Path(spec.name).stem}-{options.data.resolve().name}")
-    output = output if options.output is None else options.output
-    # A run goes on with its batches, however many devices there are now.
-    batch_size = options.batch_size or stored(output).get("total_batch")
-    recipe = _recipe(options, spec, tunes, batch_size, len(images))
-    total = min(batch_size or (recipe.total_batch if tunes else recipe.batch_size * options.devices), len(images))
-    head_epochs = options.head_epochs
-    if head_epochs is None:
-        head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
-    preset = preset_at(spec.preset, recipe.input_size, whole=options.fixres is not None)
-    accumulate, why = parts_of_a_step(options, output, spec, len(classes), recipe, total)
-    identity: dict[str, Any] = {
-        "command": "train",
-        "data": str(options.data.resolve()),
-        "val": None if options.val is None else str(options.val.resolve()),
-        "model": spec.name if spec.path is None else str(spec.path),
-        "from": start,
-        "classes": len(classes),
-        "images": len(images),
-        "seed": options.seed,
-        "total_batch": total,
-        "accumulate": accumulate,
-        "head_epochs": head_epochs,
-        "early_stop": options.early_stop,
-    }
-    metadata = Metadata(
-        arch=spec.arch,
-        num_classes=len(classes),
-        preset=preset,
-        name=spec.arch if spec.path is not None else spec.name,
-        labels=catalog.find(spec.name).labels if same_classes and spec.path is None else "",
-        class_ids=classes,
-        class_names=_names(spec, classes),
-        origin={
-            "trained_by": "torchclas train",
-            "recipe": recipe.name,
-            "from": start,
-            "data": options.data.resolve().name,
-        },
-    )
-    return Plan(
-        model=spec,
-        pretrained=start != "scratch",
-        keep_head=same_classes,
-        settings=Settings(
-            recipe=recipe,
-            lr=recipe.optimizer.lr * total / recipe.total_batch,
-            seed=options.seed,
-            accumulate=accumulate,
-            head_epochs=head_epochs,
-            early_stop=options.early_stop,
-            checkpoint_steps=options.checkpoint_steps,
-            compile=options.compile,
-        ),
-        preset=preset,
-        train=images,
-        validation=held_out,
-        classes=classes,
-        metadata=metadata,
-        output=output,
-        total_batch=total,
-        identity=identity,
-        device=options.device,
-        devices=options.devices,
-        strategy=options.strategy,
-        workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
-        notes=(*notes, *why),
-    )
-
-
-def _start(options: Options, spec: ModelSpec) -> tuple[str, list[str]]:
-    """Where the weights come from, and what to say about it."""
-    if options.fixres is not None and (options.recipe is not None or options.start == "scratch"):
-        raise Error("--fixres adapts a trained model to larger images, by a recipe of its own: leave that option out")
-    if options.start is not None:
-        return options.start, []
-    if spec.path is not None:
-        return "pretrained", []
-    if options.recipe not in (None, *TUNING):
-        return "scratch", []
-    if catalog.find(spec.name).weights is None:
-        if options.fixres is not None:
-            raise Error(f"no weights of {spec.name} were published that --fixres could adapt: name yours (--from FILE)")
-        return "scratch", [f"no weights of {spec.name} were published, so it is trained from scratch"]
-    return "pretrained", []
-
-
-def _recipe(options: Options, spec: ModelSpec, tunes: bool, batch_size: int | None, images: int) -> Recipe:
-    """The recipe with all that the options change."""
-    if tunes:
-        transformer = catalog.find(spec.arch).series.group.kind == "transformer"
-        usual = "fixres" if options.fixres else "finetune_transformer" if transformer else "finetune"
-        chosen = find_recipe(options.recipe or usual).fit(spec.preset)
-        if batch_size is None:
-            share = max(1, images // STEPS_PER_EPOCH)
-            batch_size = max(LEAST_BATCH, min(chosen.batch_size, 2 ** (share.bit_length() - 1)))
-    else:
-        chosen = find_recipe(options.recipe or spec.arch)
-    if options.fixres is not None:
-        chosen = replace(chosen, input_size=options.fixres)
-    if chosen.distill is not None:
-        raise Error(f"{chosen.name} is a recipe for distillation: `torchclas distill` follows it")
-    if batch_size is not None and not chosen.published:  # AdamW at our rates does not mind the size of the batch
-        chosen = replace(chosen, batch_size=batch_size, devices=1)
-    return adjust(chosen, options, spec.arch)
-
-
-def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
-    """The recipe with the epochs, precision and settings that the options ask for, for this architecture's heads."""
-    if options.epochs is not None:
-        warmup = min(chosen.schedule.warmup_epochs, options.epochs / 4)
-        chosen = replace(chosen, epochs=options.epochs, schedule=replace(chosen.schedule, warmup_epochs=warmup))
-    if options.precision is not None:
-        chosen = override(chosen, [f"precision={PRECISIONS[options.precision]}"])
-    if arch in recipes():  # which knows how many heads there are
-        heads = recipes()[arch].loss.head_weights
-        chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
-    chosen = override(chosen, options.overrides)
-    if options.strategy == "fsdp" and chosen.precision == "16-mixed":
-        raise Error("--strategy fsdp does not scale gradients as fp16 needs it: use --precision bf16")
-    return chosen
-
-
-def parts_of_a_step(
-    options: RunOptions, output: Path, spec: ModelSpec, classes: int, recipe: Recipe, total: int
-) -> tuple[int, list[str]]:
-    """How many parts a step of `total` images is computed in, and what to say about it.
-
-    Those that were asked for, those that the run began with, or as few as the memory that is free allows for. Raises
-    `Error` where the network cannot take images of the recipe's size.
-    """
-    step = _step_memory(spec, classes, recipe)
-    if chosen := options.accumulate or stored(output).get("accumulate"):
-        return chosen, []
-    world, here = _processes(options.devices)
-    free = free_memory(options.device, here)
-    if free is None:
-        return 1, []
-    if options.strategy == "fsdp":
-        step = replace(step, fixed=step.fixed // world)
-    images, fitting = -(-total // world), step.images(free)
-    if images <= fitting:
-        return 1, []
-    parts = -(-images // max(1, fitting))
-    doubt = "" if fitting else "; even so it may run out of memory"
-    return parts, [
-        f"{images} images at once would take about {step.of(images) / 2**30:.1f} GiB, and {free / 2**30:.1f} are free: "
-        f"each step is computed in {parts} parts (--accumulate chooses otherwise){doubt}"
-    ]
-
-
-def _processes(devices: int) -> tuple[int, int]:
-    """How many train, and how many of them on this machine: `devices`, unless torchrun started them."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    return devices, devices
-
-
-def _step_memory(spec: ModelSpec, classes: int, recipe: Recipe) -> StepMemory:
-    size = recipe.input_size
-    with torch.device("meta"):
-        network = models.build(spec.arch, num_classes=classes, in_channels=spec.in_channels)
-    if size < network.min_size:
-        raise Error(f"{spec.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size")
-    try:
-        _fit(network, size)
-        return step_memory(network, size, recipe.precision)
-    except ValueError as error:
-        raise Error(f"input_size: {error}") from error
-
-
-def _fit(network: Network, size: int) -> None:
-    """Prepare a network that takes images of one size for another."""
-    if network.input_size not in (None, size):
-        network.set_input_size(size)
-
-
-def read_data(options: Options, spec: ModelSpec) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
-    """Images to train on, images to validate on, and the ids of the classes."""
-    images, held_out = open_splits(options.data, options.val, delimiter=options.delimiter)
-    classes = images.classes
-    if classes is None:
-        count = max(2, int(images.labels.max()) + 1)
-        classes = spec.classes.ids if count == len(spec.classes.ids) else tuple(map(str, range(count)))
-    if len(classes) == 1:
-        raise DataError(f"{options.data}: one class alone leaves nothing to tell apart: add images of others")
-    if held_out is None:
-        images, held_out = split_by_hash(images, VALIDATION_SHARE)
-    elif int(held_out.labels.max()) >= len(classes):
-        raise DataError(
-            f"the validation images have the label {held_out.labels.max()}, those for training none so high"
-        )
-    return images, held_out, classes
-
-
-def _names(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The English names of classes that the model, or ImageNet, knows by their ids; ids stand for the others."""
-    known: dict[str, str] = {}
-    for labels in (label_set("imagenet1k"), spec.classes):
-        known |= zip(labels.ids, labels.names("en"), strict=True)
-    return tuple(known.get(name, name) for name in classes)
-
-
-def preset_at(preset: Preset, size: int, *, whole: bool = False) -> Preset:
-    """Evaluation at `size` pixels, of the same share of the image, or as FixRes does of its whole short side."""
-    if size == preset.crop_size and not whole:
-        return preset
-    short = size if whole else max(size, round(preset.resize_short * size / preset.crop_size))
-    return replace(preset, crop_size=size, resize_short=short)
-
-
 class _Outcome:
     """What a process hands back. Not a dataclass: Fabric would take it apart in search of tensors."""
 
@@ -410,7 +118,7 @@ def _launch(plan: Plan) -> _Outcome:
     settings: Any = {"accelerator": plan.device.partition(":")[0], "precision": plan.settings.recipe.precision}
     sharded = plan.strategy == "fsdp"
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        world, local = _processes(plan.devices)
+        world, local = processes(plan.devices)
         settings |= {"devices": local, "num_nodes": world // local}
         fabric = sharded_fabric(world, spawn=False, **settings) if sharded else Fabric(strategy="ddp", **settings)
         fabric.launch()
@@ -477,37 +185,6 @@ def _work(fabric: Fabric, plan: Plan) -> _Outcome:
             display.close()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def build_network(plan: Plan) -> Network:
-    """The network as the run starts: its weights, a fresh classifier for other classes, its size and regularisation."""
-    torch.manual_seed(plan.settings.seed)
-    recipe, spec = plan.settings.recipe, plan.model
-    if plan.pretrained:
-        try:
-            # Loaded tensors may be views of a file; training writes to its own.
-            network = copy.deepcopy(load_model(spec)).train()
-        except DownloadError as error:
-            raise DownloadError(f"{error}; or train without them: --from scratch") from error
-        if not plan.keep_head:
-            network.reset_classifier(len(plan.classes))
-    else:
-        network = models.build(spec.arch, num_classes=len(plan.classes), in_channels=spec.in_channels)
-    _fit(network, plan.preset.crop_size)
-    set_regularisation(network, recipe)
-    return network
-
-
-def set_regularisation(network: nn.Module, recipe: Recipe) -> None:
-    """Give the network the recipe's dropout and stochastic depth, which rises from 0 to `drop_path` over the blocks."""
-    if recipe.dropout is not None:
-        for module in network.modules():
-            if isinstance(module, (nn.Dropout, DownscalingDropout)):
-                module.p = recipe.dropout
-    if recipe.drop_path is not None:
-        blocks = [module for module in network.modules() if isinstance(module, DropPath)]
-        for index, module in enumerate(blocks):
-            module.p = recipe.drop_path * index / max(1, len(blocks) - 1)
 
 
 def _end_with_parent() -> None:
