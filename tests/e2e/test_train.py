@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training_runs import COLOURS, paint, same_run, start, train
+from tests.training_runs import COLOURS, last_state, paint, same_run, start, train
 from torchclas.cli import run
 from torchclas.recipes import Recipe
 from torchclas.weights.metadata import read_metadata
@@ -133,7 +133,8 @@ class TestKilled:
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 143
         assert "the same command goes on" in out
-        assert len(list((tmp_path / "run" / "last").glob("epoch*.pt"))) == 2
+        finished = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+        assert last_state(tmp_path / "run")["progress"]["epoch"] == len(finished)
 
 
 class TestMistakes:
