@@ -196,5 +196,14 @@ def test_interrupt_waits_for_the_end_of_a_write() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupt_after():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def test_printable() -> None:
     assert printable("a\nb\t\x1b[0m咖啡\udce9") == "a\\nb\\t\\x1b[0m咖啡\\udce9"

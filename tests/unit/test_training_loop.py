@@ -114,6 +114,14 @@ class TestResume:
         assert read_metadata(first.run.best) == read_metadata(whole.run.best)
         assert_close(read_tensors(first.run.best), read_tensors(whole.run.best), rtol=0, atol=0)
 
+    def test_an_ignored_interrupt_stays_ignored(self, tmp_path):
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            progress = trainer(tmp_path, settings(), Noise(lambda _: signal.raise_signal(signal.SIGINT))).fit()
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        assert progress.finished
+
     def test_a_crash_goes_on_from_the_last_checkpoint(self, tmp_path):
         how = settings(checkpoint_steps=3, head_epochs=1)
         whole = trainer(tmp_path / "whole", how)

@@ -233,7 +233,8 @@ class ParquetWriter:
 @contextmanager
 def interrupt_after() -> Generator[None, None, None]:
     """Hold Ctrl-C back until the block is complete: a half-written row or footer would spoil the file."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    in_main = threading.current_thread() is threading.main_thread()  # which alone gets signals
+    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a script put behind it
         yield
         return
     received: list[int] = []

@@ -214,7 +214,10 @@ def _forwarded_signals() -> Generator[list[int]]:
         for child in multiprocessing.active_children():
             child.terminate()
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, forward)
     try:
         yield received
     finally:

@@ -488,7 +488,10 @@ def _key(*parts: int) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Generator[list[int], None, None]:
-    """Collect SIGINT and SIGTERM instead of dying of them; the second one of a kind has its usual effect."""
+    """Collect SIGINT and SIGTERM instead of dying of them; the second one of a kind has its usual effect.
+
+    What the process was started to ignore (SIGINT in a job that a script put behind it) stays ignored.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -498,7 +501,10 @@ def _signals() -> Generator[list[int], None, None]:
         received.append(number)
         signal.signal(number, previous[number])
 
-    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {
+        number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN
+    }
     for number in previous:
         signal.signal(number, receive)
     try:
