@@ -51,21 +51,21 @@ LATENCIES: dict[str, tuple[tuple[str, ...], dict[Language, str]]] = {
         ("V100 b1", "b4", "b8"),
         {
             "en": "V100: milliseconds for a batch of 1, 4 and 8 images with TensorRT in float32.",
-            "zh": "V100：在 TensorRT float32 下处理 1、4、8 张一批图片所用的毫秒数。",
+            "zh": "V100：在 TensorRT float32 下处理 1、4、8 张一批图像所用的毫秒数。",
         },
     ),
     "sd855": (
         ("SD855 1t", "2t", "4t"),
         {
             "en": "SD855: milliseconds for one image on a Snapdragon 855 with 1, 2 and 4 threads.",
-            "zh": "SD855：骁龙 855 上用 1、2、4 个线程处理一张图片所用的毫秒数。",
+            "zh": "SD855：骁龙 855 上用 1、2、4 个线程处理一张图像所用的毫秒数。",
         },
     ),
     "xeon6148": (
         ("Xeon",),
         {
             "en": "Xeon: milliseconds for one image on an Intel Xeon Gold 6148 with Paddle Inference.",
-            "zh": "Xeon：在 Intel Xeon Gold 6148 上用 Paddle Inference 处理一张图片所用的毫秒数。",
+            "zh": "Xeon：在 Intel Xeon Gold 6148 上用 Paddle Inference 处理一张图像所用的毫秒数。",
         },
     ),
 }
@@ -76,14 +76,14 @@ NOTES_ZH = {
         "两份已发布的表给出的延迟相差最多 5.5 倍：普通行取自第一份，`*_ssld` 行取自第二份。"
     ),
     r"FLOPs leave out the matrix products of attention\.": "FLOPs 不含注意力中的矩阵乘法。",
-    r"DarkNet53 is the backbone of YOLOv3.*": "DarkNet53 是 YOLOv3 的骨干网络；上游引用的是第一篇 YOLO 论文。",
+    r"DarkNet53 is the backbone of YOLOv3.*": "DarkNet53 是 YOLOv3 的骨干网络；官方引用的是第一篇 YOLO 论文。",
     r"Published FLOPs and params are those of the fused network.*": (
         "发布的 FLOPs 和参数量属于融合后的网络；权重文件保存的是训练时的多个分支。"
     ),
     r"(\S+) ms in the later published table": r"后来发布的表中为 \1 ms",
-    r"tells how a page of text is turned; .*": "判断文档图片的朝向；其软件包要用 `pip install --no-deps` 安装",
+    r"tells how a page of text is turned; .*": "判断文档图像的朝向；其软件包要用 `pip install --no-deps` 安装",
     r"announced, but its weights were never published: `torchclas quantize` makes them with pictures of yours": (
-        "公布过指标，但权重从未发布：`torchclas quantize` 可用您自己的图片制作"
+        "公布过指标，但权重从未发布：`torchclas quantize` 可用你自己的图像制作"
     ),
     r"published params count the running statistics; the checkpoint holds (\S+) M without them": (
         r"发布的参数量计入了 BN 的滑动统计量；不计时权重文件为 \1 M"
@@ -95,7 +95,7 @@ NOTES_ZH = {
     r"published FLOPs and params are (\S+)'s; the network is (\S+): (\S+) G, (\S+) M": (
         r"发布的 FLOPs 和参数量是 \1 的；网络实为 \2：\3 G、\4 M"
     ),
-    r"upstream published no eval preset; the usual one is assumed": "上游没有发布评估预处理，此处按通常的设置",
+    r"upstream published no eval preset; the usual one is assumed": "官方没有发布评估预处理，此处按通常的设置",
     r"TensorFlow's figures; weights converted from TensorFlow": "指标来自 TensorFlow；权重由 TensorFlow 转换而来",
     r"published latencies are those of 224-pixel input; FLOPs are at 320": (
         "发布的延迟对应 224 像素的输入；FLOPs 对应 320 像素"
