@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Idle OpenMP threads that spin make a shared machine several times slower.
 export GOMP_SPINCOUNT := 0
 
-.PHONY: setup demo test check docs parity exports sweep peers clean
+.PHONY: setup demo test check docs parity exports sweep sweep-all peers clean
 
 setup: $(READY)
 
@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/torchclas demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --durations=20
 
 check: setup
 	$(BIN)/ruff check .
@@ -43,8 +43,12 @@ parity: setup
 exports: setup
 	$(BIN)/python -m tests.sweep.exports --write docs/exports.md
 
+# Parity of every architecture, the rest of one of every family; sweep-all takes every architecture for all of it.
 sweep: parity
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 tests/sweep
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --durations=20 tests/sweep
+
+sweep-all: export SWEEP := all
+sweep-all: sweep
 
 # What benchmarks/ compares with; needs Python 3.11 or older.
 peers: setup

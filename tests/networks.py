@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -54,6 +55,9 @@ REPRESENTATIVES = (
     "Xception41_deeplab",
     "alt_gvt_small",
 )
+
+# What slow checks sweep over: the representatives for every change, all architectures each night and for a release.
+SWEPT = tuple(ARCHITECTURES) if os.environ.get("SWEEP") == "all" else REPRESENTATIVES
 
 LARGE = 150_000_000  # parameters; with their gradients such networks take more than a GiB
 

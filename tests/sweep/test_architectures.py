@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.networks import ARCHITECTURES, CLASSES, REPRESENTATIVES, fresh
+from tests.networks import ARCHITECTURES, CLASSES, REPRESENTATIVES, SWEPT, fresh
 from tests.parity.golden import cases
 from tests.unit.test_surface import check_parameter_count, check_surface
 from torchclas.layers.network import Network
@@ -42,7 +42,7 @@ def test_surface(arch: str) -> None:
         check_parameter_count(arch)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SWEPT)
 def test_compiles_without_graph_breaks(arch: str) -> None:
     network = fresh(arch, "meta").eval()
     compiled = torch.compile(network, fullgraph=True, backend="eager")

@@ -1,4 +1,4 @@
-"""Every architecture's gradient is right, and its layouts and precisions agree.
+"""Gradients are right, and layouts and precisions agree; of every family, with `SWEEP=all` of every architecture.
 
 Networks are fresh and images small. What cannot be compared so is compared otherwise: deep networks without training
 amplify rounding, so memory formats are compared in float64 and bfloat16 block by block; and no step size suits all, so
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.networks import ARCHITECTURES, CLASSES, fresh, room_for
+from tests.networks import CLASSES, SWEPT, fresh, room_for
 from torchclas.layers.network import Network, Stage
 
 pytestmark = pytest.mark.sweep
@@ -33,7 +33,7 @@ def _clean() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SWEPT)
 def test_numerics(arch: str) -> None:
     with room_for(arch):
         network = fresh(arch).train()  # the statistics of a fresh network would let its maps overflow

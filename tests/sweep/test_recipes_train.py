@@ -1,4 +1,4 @@
-"""Every architecture takes its own recipe: two steps on noise, at the learning rates that were published."""
+"""Architectures take their own recipes: two steps on noise, at the learning rates that were published."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+from tests.networks import SWEPT
 from torchclas import catalog, models
 from torchclas.data.augment import TrainTransform
 from torchclas.data.training import TrainingBatches
@@ -127,7 +128,7 @@ def build(arch: str, found: Recipe, size: int) -> Network:
     return network
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SWEPT)
 def test_two_steps(arch: str) -> None:
     """The first two after the warm-up, where the learning rate is highest."""
     published = PUBLISHED[FOLLOWS.get(arch, arch)]
