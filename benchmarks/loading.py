@@ -34,7 +34,7 @@ from photographs import write_photographs
 
 from torchclas import catalog
 from torchclas.data.augment import TrainTransform
-from torchclas.data.shards import open_splits
+from torchclas.data.opening import open_data
 from torchclas.data.training import TrainingBatches
 from torchclas.engines.machine import load_average, this_machine
 from torchclas.recipes import recipe
@@ -74,7 +74,7 @@ def decoding(folder: Path, threads: int) -> Epoch:
 
 
 def torchclas(folder: Path, workers: int, backend: str) -> Epoch:
-    images, _ = open_splits(folder, folder)
+    images = open_data(folder).images
     augment = replace(recipe(MODEL).augment, backend=backend)
     transform = TrainTransform(augment, catalog.find(MODEL).preset, SIZE)
     batches = TrainingBatches(images, transform, BATCH, workers=workers, drop_last=False)

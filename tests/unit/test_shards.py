@@ -14,8 +14,8 @@ import torch
 
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import Dataset
-from torchclas.data.shards import ParquetImages, TarShards, open_dataset, open_splits, tar_index
+from torchclas.data.opening import open_data
+from torchclas.data.shards import TarShards, tar_index
 from torchclas.data.training import TrainingBatches
 from torchclas.errors import DataError, ImageError, MissingDependencyError
 from torchclas.recipes import Augment
@@ -65,6 +65,10 @@ def shards(tmp_path):
             members[f"{shard}/a{number}.cls"] = str(number % 2).encode()
         write_tar(tmp_path / f"data-{shard:03}.tar", members)
     return tmp_path
+
+
+def open_dataset(data, **options):
+    return open_data(data, **options).images
 
 
 def contents(images):
@@ -222,93 +226,3 @@ def test_archives_train_as_files_do(tmp_path, kind):
         assert len(resumed) == 2
         for first, second in zip(resumed, expected[1:], strict=True):
             assert all(map(torch.equal, first, second))
-
-
-def test_folders_lists_and_what_else_a_path_may_be(tmp_path):
-    root = write_folders(tmp_path / "own")
-    assert len(open_dataset(root)) == 4
-    path = tmp_path / "list.txt"
-    path.write_text("own/cat/0.png\t3\n")
-    assert open_dataset(path, delimiter="\t").labels.tolist() == [3]
-    with pytest.raises(DataError, match="is a single image"):
-        open_dataset(root / "cat" / "0.png")
-    with pytest.raises(DataError, match="no such file or folder"):
-        open_dataset(tmp_path / "none")
-    with pytest.raises(DataError, match="stands for 2 files"):
-        open_dataset(f"{root}/cat/*.png")
-    with pytest.raises(DataError, match="stands for 0 files"):
-        open_dataset(tmp_path / "a{3..1}.tar")
-
-
-def test_splits_in_sub_folders(tmp_path):
-    write_folders(tmp_path / "train", ("ant", "bee", "cat"))
-    write_folders(tmp_path / "validation", ("bee", "cat"), count=1)
-    (tmp_path / "devkit").mkdir()
-    train, val = open_splits(tmp_path)
-    assert train.classes == val.classes == ("ant", "bee", "cat")
-    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert val.labels.tolist() == [1, 2]  # numbered as in training
-    assert open_dataset(tmp_path) == train
-    assert open_splits(tmp_path / "train")[1] is None
-    assert open_splits(tmp_path / "train", tmp_path / "validation")[1] == val
-
-
-def test_a_class_called_train_is_no_split(tmp_path):
-    write_folders(tmp_path, ("car", "train"))
-    train, val = open_splits(tmp_path)
-    assert train.classes == ("car", "train")
-    assert val is None
-
-
-def test_validation_of_other_classes(tmp_path):
-    write_folders(tmp_path / "train", ("ant", "bee"))
-    write_folders(tmp_path / "val", ("ant", "cow"))
-    with pytest.raises(DataError, match="1 of them, such as 'cow', are unknown"):
-        open_splits(tmp_path)
-
-
-def test_lists_go_before_folders(tmp_path):
-    """As ImageNet lies for PaddleClas: val/ has no class folders."""
-    write_folders(tmp_path / "train")
-    (tmp_path / "val").mkdir()
-    (tmp_path / "val" / "1.png").write_bytes(png(1))
-    (tmp_path / "train_list.txt").write_text("train/cat/0.png 0\ntrain/dog/0.png 1\n")
-    (tmp_path / "val_list.txt").write_text("val/1.png 1\n")
-    train, val = open_splits(tmp_path)
-    assert isinstance(train, Dataset)
-    assert (len(train), len(val)) == (2, 1)
-    assert val.read(0) == png(1)
-    assert train.key(1) == "train/dog/0.png"
-
-
-def test_splits_in_archives(tmp_path):
-    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [(png(0), 0), (png(1), 1)])
-    write_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [(png(2), 1)])
-    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [(png(3), -1)])
-    train, val = open_splits(tmp_path)
-    assert isinstance(train, ParquetImages)
-    assert (len(train), len(val)) == (2, 1)
-    assert val.read(0) == png(2)
-
-    other = tmp_path / "other"
-    for split in ("train", "val"):
-        (other / split).mkdir(parents=True)
-        write_tar(other / split / "0.tar", {"a.png": png(len(split)), "a.cls": b"0"})
-    train, val = open_splits(other)
-    assert (train.read(0), val.read(0)) == (png(5), png(3))
-
-
-def test_bad_lines_of_a_list(tmp_path):
-    path = tmp_path / "list.txt"
-    path.write_text("a.png 0\nb.png\nc.png x\n")
-    bad = []
-    assert len(open_dataset(path, bad_lines=bad)) == 1
-    assert [str(error) for error in bad] == [
-        f"{path}:2: no label; expected a path, ' ' and a label, got 'b.png'",
-        f"{path}:3: the label 'x' is not an integer",
-    ]
-    with pytest.raises(DataError, match=r"list\.txt:2"):
-        open_dataset(path)
-    path.write_text("b.png\n")
-    with pytest.raises(DataError, match=r"list\.txt:1: no label.*no line is any better"):
-        open_dataset(path, bad_lines=[])

@@ -97,12 +97,19 @@ def predict(
 
 @app.command
 def evaluate(
-    data: Annotated[Path, Parameter(help="Class folders (DATA/class/image), or a list file of `path label` lines.")],
+    data: Annotated[
+        Path,
+        Parameter(help="Class folders (DATA/class/image), a list file of `path label` lines, .tar or .parquet shards."),
+    ],
     /,
     *,
     model: Model = None,
     weights: Weights = None,
-    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " ",
+    labels: Annotated[
+        Path | None,
+        Parameter(help="File that names the classes in the order of a list's numbers, or of the model's outputs."),
+    ] = None,
+    delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
     root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
     output: Annotated[
         Path | None,
@@ -128,6 +135,7 @@ def evaluate(
         data,
         model=model,
         weights=weights,
+        labels=labels,
         delimiter=delimiter,
         root=root,
         batch_size=batch_size,

@@ -18,12 +18,19 @@ def quantize(
     ] = None,
     /,
     *,
-    calibration: Annotated[Path, Parameter(help="Folder of pictures such as the model will see, or a list file.")],
+    calibration: Annotated[
+        Path, Parameter(help="Folder of pictures such as the model will see, a list file, .tar or .parquet shards.")
+    ],
     weights: Weights = None,
     val: Annotated[
         Path | None,
-        Parameter(help="Labelled images (class folders, or a list file): accuracy decides, rather than agreement."),
+        Parameter(help="Labelled images, as `train` takes them: accuracy decides, rather than agreement."),
     ] = None,
+    labels: Annotated[
+        Path | None, Parameter(help="File that names the classes of --val in the order of the model's outputs.")
+    ] = None,
+    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
     max_drop: Annotated[
         float | None,
         Parameter(
@@ -43,6 +50,15 @@ def quantize(
     from torchclas.tasks import quantize as task
 
     report = task.quantize(
-        model, calibration=calibration, weights=weights, val=val, max_drop=max_drop, images=images, output=output
+        model,
+        calibration=calibration,
+        weights=weights,
+        val=val,
+        labels=labels,
+        root=root,
+        delimiter=delimiter,
+        max_drop=max_drop,
+        images=images,
+        output=output,
     )
     task.print_report(report, stdout())

@@ -54,7 +54,11 @@ def check_data(
         Path | None,
         Parameter(name=("--output", "-o"), help="List file of the training images without the bad and repeated ones."),
     ] = None,
-    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " ",
+    labels: Annotated[
+        Path | None, Parameter(help="File that names the classes: a line for each, in order, such as `cat` or `0 cat`.")
+    ] = None,
+    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
     workers: Workers = None,
     json: Annotated[bool, Parameter(name="--json", negative="", help="Every finding, as JSON.")] = False,
 ) -> int:
@@ -64,7 +68,7 @@ def check_data(
     """
     from torchclas.tasks import data_check
 
-    report = data_check.check(data, val, output=output, delimiter=delimiter, workers=workers)
+    report = data_check.check(data, val, output=output, labels=labels, root=root, delimiter=delimiter, workers=workers)
     if json:
         from json import dumps
 

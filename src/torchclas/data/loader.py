@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from torchclas.data.datasets import Entry
 from torchclas.data.decode import ImageLike
 from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.errors import ImageError
@@ -45,7 +46,7 @@ class Batch:
 
 
 def load(
-    sources: Iterable[ImageLike], preprocess: Preprocess | NoPreprocess, *, batch_size: int, workers: int
+    sources: Iterable[ImageLike | Entry], preprocess: Preprocess | NoPreprocess, *, batch_size: int, workers: int
 ) -> Iterator[Batch]:
     """Yield the inputs in order, in batches of `batch_size` inputs (the last may be smaller).
 
@@ -59,10 +60,10 @@ def load(
     if batch_size < 1 or workers < 0:
         raise ValueError(f"batch_size must be at least 1 and workers at least 0, not {batch_size} and {workers}")
 
-    def load_one(item: tuple[int, ImageLike]) -> tuple[str, npt.NDArray[Any] | ImageError]:
+    def load_one(item: tuple[int, ImageLike | Entry]) -> tuple[str, npt.NDArray[Any] | ImageError]:
         source, name = item[1], _name(*item)
         try:
-            return name, preprocess.array(source)
+            return name, preprocess.array(source.read() if isinstance(source, Entry) else source)
         except ImageError as error:
             return name, ImageError(str(error).removeprefix(f"{name}: "))  # the row says which image already
         except Exception as error:  # a bug or a lack of memory must not take the other images down
@@ -106,7 +107,9 @@ def _in_order(function: Callable[[T], R], items: Iterable[T], workers: int, ahea
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _name(index: int, source: ImageLike) -> str:
+def _name(index: int, source: ImageLike | Entry) -> str:
+    if isinstance(source, Entry):
+        return source.name
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, np.ndarray):

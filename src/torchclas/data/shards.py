@@ -1,4 +1,4 @@
-"""Images in archives: WebDataset tar shards and Parquet; and whatever a path holds, as one kind of data set.
+"""Images in archives: WebDataset tar shards and Parquet.
 
 Both are read at random, by an index, instead of as a stream. A stream shuffles within a buffer and forgets where it
 was; with an index, batches follow from (seed, epoch, step) as they do for files, and a run goes on exactly.
@@ -12,28 +12,23 @@ was; with an index, batches follow from (seed, epoch, step) as they do for files
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import json
 import os
-import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
 from torchclas.atomic import atomic_path, locked
-from torchclas.data.datasets import Dataset, Indices, LabelledImages, class_folders, list_file
+from torchclas.data.datasets import Indices
 from torchclas.data.sources import SUFFIXES
 from torchclas.errors import DataError, ImageError, MissingDependencyError, OutputError
-
-Split = Literal["train", "val"]
-SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
 @dataclass(frozen=True)
@@ -155,74 +150,6 @@ class ParquetImages:
             # At once: threads that come here together must not add to the same list.
             self._tables[:] = [pa.ipc.open_file(pa.memory_map(str(_arrow(Path(p))))).read_all() for p in self.paths]
         return self._tables
-
-
-def open_dataset(
-    data: str | Path,
-    *,
-    class_ids: Sequence[str] | None = None,
-    delimiter: str = " ",
-    split: Split = "train",
-    bad_lines: list[DataError] | None = None,
-) -> LabelledImages:
-    """Open what a path holds.
-
-    - a folder of class folders, or one with the sub-folders or lists of splits, of which `split` is taken;
-    - a list file of `path<delimiter>label` lines;
-    - tar shards: one, a folder of them, a glob, or a range such as `data-{000..099}.tar`;
-    - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
-
-    `class_ids` are the names that the labels of class folders index, see `class_folders`; `bad_lines` is as in
-    `list_file`.
-
-    Raises DataError: nothing there, or not in any of these forms.
-    """
-    data = os.fspath(data)
-    if os.path.isdir(data):  # noqa: PTH112 - may be a pattern
-        return _open_folder(Path(data), class_ids, delimiter, split, bad_lines)
-    paths = _expand(data)
-    suffixes = {Path(path).suffix.lower() for path in paths}
-    if suffixes == {".tar"}:
-        return _not_empty(TarShards(paths), data)
-    if suffixes == {".parquet"}:
-        return _not_empty(ParquetImages(paths), data)
-    if len(paths) != 1:
-        raise DataError(f"{data}: stands for {len(paths)} files; several must be all .tar or all .parquet")
-    [path] = paths
-    if not Path(path).exists():
-        raise DataError(f"{data}: no such file or folder; expected class folders, a list file, .tar or .parquet")
-    if suffixes <= SUFFIXES:
-        raise DataError(f"{data}: is a single image; expected a folder of class folders, or a list file")
-    return list_file(path, delimiter=delimiter, bad_lines=bad_lines)
-
-
-def open_splits(
-    data: str | Path,
-    val: str | Path | None = None,
-    *,
-    delimiter: str = " ",
-    bad_lines: list[DataError] | None = None,
-) -> tuple[LabelledImages, LabelledImages | None]:
-    """Open the images for training and, from `val` or else from beside them, those for validation (None: neither).
-
-    Raises DataError: as `open_dataset`; or the validation images have classes that the training images lack.
-    """
-    train = open_dataset(data, delimiter=delimiter, bad_lines=bad_lines)
-    if val is None:
-        if not (Path(data).is_dir() and _split(Path(data), "val")):
-            return train, None
-        val = data
-    images = open_dataset(val, delimiter=delimiter, split="val", bad_lines=bad_lines)
-    if train.classes is None or images.classes is None or images.classes == train.classes:
-        return train, images
-    unknown = sorted(set(images.classes) - set(train.classes))
-    if unknown or not isinstance(images, Dataset):
-        raise DataError(
-            f"{val}: its classes are not those for training: "
-            + (f"{len(unknown)} of them, such as {unknown[0]!r}, are unknown there" if unknown else "the order differs")
-        )
-    # Folders for some of the classes are no mistake, but they must be numbered as in training.
-    return train, open_dataset(val, class_ids=train.classes, delimiter=delimiter, split="val")
 
 
 def tar_index(path: str | Path) -> list[TarMember]:
@@ -370,66 +297,3 @@ def _check_columns(schema: Any, path: Path) -> None:
         f"{path}: expected the columns image (bytes, or a struct with bytes) and label (integers), "
         f"not {', '.join(f'{name} ({schema.field(name).type})' for name in schema.names)}"
     )
-
-
-def _open_folder(
-    folder: Path, class_ids: Sequence[str] | None, delimiter: str, split: Split, bad_lines: list[DataError] | None
-) -> LabelledImages:
-    paths = _split(folder, split) or _archives(folder)
-    if len(paths) == 1 and not paths[0].endswith((".tar", ".parquet")):
-        only = Path(paths[0])
-        if only.is_file():
-            return list_file(only, delimiter=delimiter, bad_lines=bad_lines)
-        return class_folders(only, class_ids=class_ids)
-    if not paths:
-        return class_folders(folder, class_ids=class_ids)
-    shards = TarShards(paths) if paths[0].endswith(".tar") else ParquetImages(paths)
-    return _not_empty(shards, folder)
-
-
-def _split(folder: Path, split: Split) -> tuple[str, ...]:
-    """What a folder holds of a split: a list file, a folder of classes or archives, or archives, or nothing."""
-    for name in SPLITS[split]:
-        for path in (folder / f"{name}_list.txt", folder / f"{name}.txt"):
-            if path.is_file():
-                return (str(path),)
-    folders = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
-    # A class may be called train, and another car.
-    are_splits = folders <= {"train", "test", *SPLITS["val"]} or ("train" in folders and folders & {*SPLITS["val"]})
-    for name in SPLITS[split]:
-        if name in folders and are_splits:
-            return _archives(folder / name) or (str(folder / name),)
-    for name in SPLITS[split]:
-        archives = tuple(path for path in _archives(folder) if re.match(rf"{name}(?![a-z])", Path(path).name))
-        if archives:
-            return archives
-    return ()
-
-
-def _archives(folder: Path) -> tuple[str, ...]:
-    for place in (folder, folder / "data"):
-        for suffix in (".tar", ".parquet"):
-            found = sorted(str(path) for path in place.glob(f"*{suffix}") if not path.name.startswith("."))
-            if found:
-                return tuple(found)
-    return ()
-
-
-def _expand(pattern: str) -> tuple[str, ...]:
-    """Resolve ranges such as {000..099}, then globs."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if found:
-        first, last = found.groups()
-        numbers = range(int(first), int(last) + 1)
-        paths = [f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}" for number in numbers]
-        return tuple(path for each in paths for path in _expand(each))
-    if any(character in pattern for character in "*?[") and not os.path.lexists(pattern):
-        return tuple(sorted(glob.glob(pattern, recursive=True))) or (pattern,)  # noqa: PTH207
-    return (pattern,)
-
-
-def _not_empty(images: LabelledImages, data: str | Path) -> LabelledImages:
-    if len(images) == 0:
-        names = ", ".join(sorted(SUFFIXES)[:4])
-        raise DataError(f"{data}: holds no images (files such as {names}); is it in the form of WebDataset or Parquet?")
-    return images

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ from torchclas.atomic import atomic_path
 from torchclas.data.datasets import Dataset, LabelledImages
 from torchclas.data.decode import Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
-from torchclas.data.shards import open_splits
+from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError
 from torchclas.tasks.output import printable
 
@@ -55,12 +55,13 @@ class Kind:
 
 KINDS = {
     "unreadable": Kind("files that cannot be read", "training leaves them out; replace or remove them", harmful=True),
+    "labels": Kind("labels that no training can begin with", "correct them", harmful=True),
     "unlabelled": Kind("images without a class", "add the class, or remove them", harmful=True),
     "conflict": Kind("the same file in several classes", "keep the right one", harmful=True),
     "near_conflict": Kind("pictures that look the same, in several classes", "keep the right one", harmful=True),
     "leak": Kind("the same picture for training and validation", "accuracy would be overrated", harmful=True),
     "few": Kind(f"classes with fewer than {FEW} training images", "add images, or leave them out", harmful=True),
-    "uneven": Kind("classes of very uneven size", "consider class-balanced sampling"),
+    "uneven": Kind("classes of very uneven size", "train with --set sampling=balanced"),
     "duplicate": Kind("the same file several times", "it counts more than others"),
     "near_duplicate": Kind("pictures that look the same", "keep them on one side when you split the data"),
     "tiny": Kind(f"images with a side below {TINY} pixels", "they are enlarged beyond recognition"),
@@ -109,6 +110,7 @@ class DataReport:
     kept: int
     seconds: float
     clean_list: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -138,6 +140,7 @@ class DataReport:
             ],
             "kept": self.kept,
             "clean_list": self.clean_list,
+            "notes": list(self.notes),
             "seconds": self.seconds,
         }
 
@@ -187,6 +190,8 @@ def check(
     val: str | Path | None = None,
     *,
     output: Path | None = None,
+    labels: str | Path | None = None,
+    root: str | Path | None = None,
     delimiter: str = " ",
     workers: int | None = None,
 ) -> DataReport:
@@ -199,8 +204,9 @@ def check(
         DataError: the data cannot be opened at all, or its images are in archives, which a list cannot name.
         OutputError: `output` cannot be written.
     """
-    start, bad_lines = time.perf_counter(), list[DataError]()
-    train, validation = open_splits(data, val, delimiter=delimiter, bad_lines=bad_lines)
+    start, bad_lines, faults = time.perf_counter(), list[DataError](), list[DataError]()
+    opened = open_training(data, val, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines, faults=faults)
+    train, validation = opened.train, opened.validation
     if output is not None and not isinstance(train, Dataset):
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
@@ -208,12 +214,14 @@ def check(
         images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, advance)]
 
     found = _Findings()
+    for error in faults:
+        found.add("labels", (), str(error))
     for error in bad_lines:
         found.add("unlabelled", (), str(error))
     for image in images:
         _add_traits(image, found)
-    counts = _count(train, images, found)
-    names = list(counts)
+    names = _names(opened.classes or train.classes or (), images)
+    counts = _count(names, images, found)
     dropped = _exact(images, names, found) | _near(images, names, found)
     keep = [
         image
@@ -232,6 +240,7 @@ def check(
         kept=len(keep),
         seconds=time.perf_counter() - start,
         clean_list="" if output is None else str(output),
+        notes=opened.notes,
     )
 
 
@@ -243,6 +252,8 @@ def print_report(report: DataReport, console: Console) -> None:
         f"{min(sizes, default=0):,} to {max(sizes, default=0):,} training images; {report.seconds:.1f} s",
         soft_wrap=True,
     )
+    for note in report.notes:
+        console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
     for finding in report.findings:
         kind = KINDS[finding.kind]
         style, mark = ("bold red", "✗") if kind.harmful else ("yellow", "·")
@@ -342,14 +353,18 @@ def _add_traits(image: _Image, found: _Findings) -> None:
         found.add(kind, [image.name], detail)
 
 
-def _count(train: LabelledImages, images: Sequence[_Image], found: _Findings) -> dict[str, int]:
+def _names(classes: Sequence[str], images: Sequence[_Image]) -> dict[int, str]:
+    """The name of each class, and of each label beyond them that occurs, which may be a billion."""
+    names = dict(enumerate(classes))
+    return names | {label: str(label) for label in sorted({image.label for image in images} - set(names)) if label >= 0}
+
+
+def _count(names: Mapping[int, str], images: Sequence[_Image], found: _Findings) -> dict[str, int]:
     """Usable training images by class."""
-    classes = list(train.classes or ())
-    classes += map(str, range(len(classes), 1 + max(image.label for image in images)))
-    counts = dict.fromkeys(classes, 0)
+    counts = dict.fromkeys(names.values(), 0)
     for image in images:
         if image.usable and not image.is_val:
-            counts[classes[image.label]] += 1
+            counts[names[image.label]] += 1
     for name, count in counts.items():
         if count < FEW:
             found.add("few", [name], f"{count}")
@@ -361,7 +376,7 @@ def _count(train: LabelledImages, images: Sequence[_Image], found: _Findings) ->
     return counts
 
 
-def _exact(images: Sequence[_Image], classes: Sequence[str], found: _Findings) -> set[int]:
+def _exact(images: Sequence[_Image], classes: Mapping[int, str], found: _Findings) -> set[int]:
     """Report equal files; returns the places of training images that a clean list leaves out."""
     same: dict[bytes, list[int]] = defaultdict(list)
     for place, image in enumerate(images):
@@ -382,7 +397,7 @@ def _exact(images: Sequence[_Image], classes: Sequence[str], found: _Findings) -
     return dropped
 
 
-def _near(images: Sequence[_Image], classes: Sequence[str], found: _Findings) -> set[int]:
+def _near(images: Sequence[_Image], classes: Mapping[int, str], found: _Findings) -> set[int]:
     """Report files that differ and look the same; returns the places that a clean list leaves out."""
     # Of equal files, which are reported already, one for each class and side is enough.
     first: dict[Hashable, int] = {}
@@ -403,7 +418,7 @@ def _near(images: Sequence[_Image], classes: Sequence[str], found: _Findings) ->
     return dropped
 
 
-def _add_group(members: Sequence[_Image], classes: Sequence[str], kind: str, found: _Findings) -> bool:
+def _add_group(members: Sequence[_Image], classes: Mapping[int, str], kind: str, found: _Findings) -> bool:
     labels = sorted({image.label for image in members})
     if len(labels) > 1:
         found.add(kind, [image.name for image in members], ", ".join(classes[label] for label in labels))

@@ -10,16 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import Dataset, LabelledImages, Sample
-from torchclas.data.shards import open_dataset
-from torchclas.data.sources import SUFFIXES, expand
+from torchclas.data.datasets import LabelledImages, Relabelled
+from torchclas.data.opening import Opened, Split, open_for_model, open_pictures
 from torchclas.data.training import TrainingBatches, split_by_hash
 from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
@@ -34,7 +32,6 @@ from torchclas.training.distillation import (
     DistillationBatches,
     DistillationLoss,
     LogitCache,
-    Relabelled,
     Teacher,
     describe,
     predicted_classes,
@@ -126,7 +123,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             f"{student.name} has {student.num_classes} classes, its teacher {teacher.name} {teacher.num_classes}: a "
             "student that starts from weights needs the teacher's classes (or begin --from scratch)"
         )
-    images, held_out = _read(options, teacher, labelled=labelled)
+    images, held_out, notes = _read(options, teacher, labelled=labelled)
     output = options.output or Path("runs", f"{Path(student.name).stem}-by-{Path(teacher.name).stem}")
     batch_size = options.batch_size or stored(output).get("total_batch")
     total = min(batch_size or recipe.batch_size * options.devices, len(images))
@@ -188,7 +185,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
         devices=options.devices,
         strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
-        notes=tuple(why),
+        notes=(*notes, *why),
         teacher=teacher,
         teacher_bn=options.teacher_bn,
         distill=settings,
@@ -331,34 +328,34 @@ def _cache(
     )
 
 
-def _read(options: DistillOptions, teacher: ModelSpec, *, labelled: bool) -> tuple[LabelledImages, LabelledImages]:
-    """Images to train on and images to validate on."""
+def _read(
+    options: DistillOptions, teacher: ModelSpec, *, labelled: bool
+) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+    """Images to train on, images to validate on, and what was taken for what."""
     if labelled:
-        images = _labelled(options, options.data, teacher)
+        opened = _labelled(options, options.data, teacher, "train")
     else:
-        images = _unlabelled(options)
-        if len(images) < 2:
-            raise DataError(f"{options.data}: {len(images)} images are too few to learn from")
+        opened = open_pictures(options.data, root=options.root, delimiter=options.delimiter)
+        if len(opened.images) < 2:
+            raise DataError(f"{options.data}: {len(opened.images)} images are too few to learn from")
+    images, notes = opened.images, opened.notes
     if options.val is not None:
-        return images, _labelled(options, options.val, teacher)
-    return split_by_hash(images, VALIDATION_SHARE if labelled else min(AGREEMENT_SHARE, AGREEMENT_IMAGES / len(images)))
+        held_out = _labelled(options, options.val, teacher, "val")
+        return images, held_out.images, (*notes, *held_out.notes)
+    share = VALIDATION_SHARE if labelled else min(AGREEMENT_SHARE, AGREEMENT_IMAGES / len(images))
+    return *split_by_hash(images, share), notes
 
 
-def _labelled(options: DistillOptions, data: Path, teacher: ModelSpec) -> LabelledImages:
-    images = open_dataset(data, class_ids=teacher.classes.ids, delimiter=options.delimiter)
-    if (last := int(images.labels.max())) >= teacher.num_classes:
-        raise DataError(f"{data}: the label {last} is not one of the {teacher.num_classes} classes of {teacher.name}")
-    return images
-
-
-def _unlabelled(options: DistillOptions) -> LabelledImages:
-    """All images below a folder, or whatever else can be opened, under a class that nothing looks at."""
-    found = expand([options.data]) if options.data.is_dir() else ()
-    samples = [Sample(path, 0) for path in found if Path(path).suffix.lower() in SUFFIXES]
-    if samples:
-        return Dataset(samples, root=str(options.data))
-    images = open_dataset(options.data, delimiter=options.delimiter)
-    return Relabelled(images, np.zeros(len(images), np.int64))
+def _labelled(options: DistillOptions, data: Path, teacher: ModelSpec, split: Split) -> Opened:
+    return open_for_model(
+        data,
+        teacher.classes,
+        teacher.name,
+        split=split,
+        labels=options.labels,
+        root=None if data.is_dir() else options.root,
+        delimiter=options.delimiter,
+    )
 
 
 def _sha256(path: Path) -> str:

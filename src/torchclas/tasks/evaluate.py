@@ -24,11 +24,12 @@ from rich.table import Table
 from torchclas import __version__
 from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
-from torchclas.data.datasets import Dataset, class_folders, list_file
+from torchclas.data.datasets import entries
 from torchclas.data.loader import Batch
+from torchclas.data.opening import open_for_model
 from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
-from torchclas.spec import ModelSpec
+from torchclas.spec import find_model
 from torchclas.tasks.confusion import draw
 from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.tasks.output import printable
@@ -100,6 +101,7 @@ def evaluate(
     *,
     model: str | None = None,
     weights: Path | None = None,
+    labels: Path | None = None,
     delimiter: str = " ",
     root: Path | None = None,
     batch_size: int = 32,
@@ -110,10 +112,11 @@ def evaluate(
     threads: int | None = None,
     output: Path | None = None,
 ) -> EvaluationReport:
-    """Run a model over every image of class folders (`data/class/image`) or of a list file (`path<delimiter>label`).
+    """Run a model over every image of labelled data, in any form that `torchclas.data.opening` reads.
 
-    `root` is what a list's paths are relative to, by default its folder. An image that cannot be read is counted,
-    listed and left out of the figures. `output` is a folder for report.json, per_class.csv, errors.csv and, where
+    Of a folder of splits, the images for validation are taken. `labels` is a file that names the classes, and `root`
+    is what a list's paths are relative to, by default its folder. An image that cannot be read is counted, listed and
+    left out of the figures. `output` is a folder for report.json, per_class.csv, errors.csv and, where
     matplotlib is installed, confusion.png.
 
     Raises:
@@ -122,6 +125,9 @@ def evaluate(
     """
     if output is not None:
         _make_folder(output)  # not only after an hour's work
+    spec = find_model(model, weights=weights)
+    opened = open_for_model(data, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter)
+    images, notes = opened.images, list(opened.notes)
     classifier = Classifier(
         model,
         weights=weights,
@@ -132,21 +138,18 @@ def evaluate(
         precision=precision,
         threads=threads,
     )
-    spec = classifier.spec
-    dataset = _read(data, spec, delimiter, root)
-    notes = list(_notes(dataset, spec))
     if output is not None and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
     tally, unreadable, start = Tally(spec.num_classes), list[tuple[str, str]](), time.perf_counter()
-    labels = iter(sample.label for sample in dataset.samples)
-    batches = classifier.batches(sample.path for sample in dataset.samples)
-    with _progress(len(dataset.samples)) as advance:
+    truth = iter(images.labels.tolist())
+    batches = classifier.batches(entries(images))
+    with _progress(len(images)) as advance:
         for batch in batches:
             probabilities = classifier.probabilities(batch)
             if np.isnan(probabilities).any():
                 raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
-            tally.add(probabilities, _labels(batch, labels))
+            tally.add(probabilities, _labels(batch, truth))
             unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
             advance(len(batch.sources))
     if not tally.images:
@@ -160,7 +163,7 @@ def evaluate(
         weights="published" if spec.path is None else str(spec.path),
         engine=classifier.engine_name,
         preset=spec.preset,
-        samples=len(dataset.samples),
+        samples=len(images),
         images=tally.images,
         unreadable=tuple(unreadable),
         top1=tally.top1,
@@ -211,7 +214,7 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     console.print(table)
 
     for note in report.notes:
-        console.print(f"[yellow]Note:[/] {escape(note)}")
+        console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
     if report.unreadable:
         console.print(
             f"[bold red]{len(report.unreadable):,} of {report.samples:,} images could not be read;[/] "
@@ -223,24 +226,6 @@ def print_report(report: EvaluationReport, console: Console) -> None:
             console.print(f"  … and {len(report.unreadable) - SHOWN:,} more")
     for path in report.written:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
-
-
-def _read(data: Path, spec: ModelSpec, delimiter: str, root: Path | None) -> Dataset:
-    if not data.exists():
-        raise DataError(f"{data}: no such file or folder; expected class folders, or a list of image paths and labels")
-    if not data.is_dir():
-        return list_file(data, root=root, delimiter=delimiter, num_classes=spec.num_classes)
-    if root is not None:
-        raise DataError(f"{data} is a folder: a root for relative paths goes with a list file")
-    return class_folders(data, class_ids=spec.classes.ids)
-
-
-def _notes(dataset: Dataset, spec: ModelSpec) -> Iterator[str]:
-    if dataset.classes is not None and dataset.classes != spec.classes.ids:
-        yield (
-            f"the folders are not named after {spec.name}'s classes, so their order stands for it: "
-            f"{dataset.classes[0]} is taken for {spec.classes.ids[0]}, {dataset.classes[-1]} for {spec.classes.ids[-1]}"
-        )
 
 
 def _labels(batch: Batch, labels: Iterator[int]) -> npt.NDArray[np.int64]:

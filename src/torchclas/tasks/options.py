@@ -33,7 +33,8 @@ DISTILLATION = Parameter(group="Distillation")
 class RunOptions:
     """What every training run has.
 
-    `data` and `val` are what `open_splits` reads: class folders, list files, shards. `overrides` change the recipe
+    `data` and `val` are what `torchclas.data.opening` reads: class folders, list files, shards. `labels`, `root` and
+    `delimiter` are for lists: names of classes, the folder of relative paths. `overrides` change the recipe
     (`optimizer.lr=0.05`). `batch_size` counts the images of a step over all `devices`; published learning rates follow
     it. `output` is the run's folder.
     """
@@ -72,7 +73,11 @@ class RunOptions:
     checkpoint_steps: Annotated[
         NonNegativeInt, Parameter(help="Save every so many steps, beside every epoch and every five minutes.")
     ] = 0
-    delimiter: Annotated[str, Parameter(help="Stands between path and label in a list file.")] = " "
+    labels: Annotated[
+        Path | None, _option("File that names the classes: a line for each, in order, such as `cat` or `0 cat`.")
+    ] = None
+    root: Annotated[Path | None, _option("Folder of a list's paths. Default: the list's own.")] = None
+    delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " "
     output: Annotated[Path | None, _option("The run's folder.", "--output", "-o")] = None
 
 

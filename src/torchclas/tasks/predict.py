@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from torchclas.data.datasets import Entry
 from torchclas.data.decode import ImageLike
 from torchclas.data.loader import Batch, load
 from torchclas.data.preprocess import NoPreprocess, Preprocess
@@ -88,7 +89,7 @@ class Classifier:
         for batch in self.batches([sources] if one else sources):
             yield from self.rows(batch)
 
-    def batches(self, sources: Iterable[ImageLike]) -> Iterator[Batch]:
+    def batches(self, sources: Iterable[ImageLike | Entry]) -> Iterator[Batch]:
         """Decoded and preprocessed sources, `batch_size` at a time."""
         return load(sources, self.preprocess, batch_size=self.batch_size, workers=self.workers)
 

@@ -25,10 +25,11 @@ from rich.table import Table
 
 from torchclas import catalog
 from torchclas.atomic import atomic_path
-from torchclas.data.datasets import Sample, class_folders, list_file
+from torchclas.data.datasets import Entry, LabelledImages, Relabelled, entries
 from torchclas.data.loader import load
+from torchclas.data.opening import Opened, open_for_model, open_pictures
 from torchclas.data.preprocess import Preprocess
-from torchclas.data.sources import SUFFIXES, expand
+from torchclas.data.shards import ParquetImages
 from torchclas.engines import Engine, EngineName, Precision, installed
 from torchclas.engines.compiled import graph_file, int8_path
 from torchclas.engines.machine import this_machine, usable_threads
@@ -38,6 +39,8 @@ from torchclas.errors import CheckpointError, DataError, Error, MissingDependenc
 from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
+from torchclas.tasks.metrics import Proportion
+from torchclas.tasks.output import printable
 from torchclas.version import __version__
 from torchclas.weights.location import quantized_path
 from torchclas.weights.metadata import KEY
@@ -51,6 +54,7 @@ Logits = NDArray[np.float32]  # [N, classes]
 
 IMAGES = 300  # to calibrate with
 CHECKING_IMAGES = 500  # at most; others than those
+FEW_CALIBRATING, FEW_CHECKING = 32, 100  # with fewer, the report says what the figures are worth
 RANKING_IMAGES = 16  # of the calibration's, on which each operation is measured by itself
 BATCH = 8  # images at once
 TIMING_SECONDS, MIN_ROUNDS = 1.0, 5  # for each engine and number of images
@@ -118,6 +122,7 @@ class QuantizationReport:
     threads: int
     speed: tuple[Speed, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -131,17 +136,20 @@ def quantize(
     calibration: str | Path,
     weights: str | Path | None = None,
     val: str | Path | None = None,
+    labels: str | Path | None = None,
+    root: str | Path | None = None,
+    delimiter: str = " ",
     max_drop: float | None = None,
     images: int = IMAGES,
     output: str | Path | None = None,
 ) -> QuantizationReport:
     """Write a model in 8-bit integers as an ONNX file that ONNX Runtime and OpenVINO run, and measure it.
 
-    `calibration` is a folder of pictures such as the model will see, or a list file; labels are not used. Of them,
-    `images` set the ranges of numbers. Up to 500 others, or of `val` (class folders, or a list file of `path label`
-    lines), say whether the result is good enough: its accuracy may be `max_drop` percentage points lower (default 0.5),
-    or, without `val`, so many percent of its classes may differ from the float network's (default 2). Where that is too
-    much, operations are put back into float, those first that disturb the result most.
+    `calibration` are pictures such as the model will see: a folder, or any labelled data; labels are not used. Of
+    them, `images` set the ranges of numbers. Up to 500 others, or of `val` (labelled data, which `labels`, `root` and
+    `delimiter` explain), say whether the result is good enough: its accuracy may be `max_drop` percentage points lower
+    (default 0.5), or, without `val`, so many percent of its classes may differ from the float network's (default 2).
+    Where that is too much, operations are put back into float, those first that disturb the result most.
 
     Without `output` the file goes where `Classifier(model, precision="int8")` finds it. A report in JSON is put beside
     it.
@@ -157,13 +165,15 @@ def quantize(
     if not 0 <= bound <= 100 or images < 1:
         raise Error(f"max_drop is in 0..100 percentage points, and images at least 1: not {bound:g} and {images}")
     spec, name, path = find_source(model, weights, output)
-    chosen, checked = split(Path(calibration), None if val is None else Path(val), spec, images)
+    pool = open_pictures(calibration, root=None if Path(calibration).is_dir() else root, delimiter=delimiter)
+    others = None if val is None else _labelled(val, spec, labels, root, delimiter)
+    chosen, checked = split(pool, others, images)
     float_path = graph_file(spec)
     with _progress() as stage, TemporaryDirectory() as folder:
         advance = stage("reading images", len(chosen) + len(checked))
         calibrating, _, unreadable = _read(chosen, spec, advance)
-        checking, labels, also_unreadable = _read(checked, spec, advance)
-        judge = Judge(_logits(float_path, checking, "fp32"), None if val is None else labels)
+        checking, truth, also_unreadable = _read(checked, spec, advance)
+        judge = Judge(_logits(float_path, checking, "fp32"), None if val is None else truth)
         found = _search(float_path, calibrating, checking, judge, bound, Path(folder) / "candidate.onnx", stage)
         _write(found, path, replace(spec, name=name), len(calibrating))
         stage("timing", None)
@@ -187,6 +197,10 @@ def quantize(
         threads=usable_threads(),
         speed=speed,
         seconds=time.perf_counter() - start,
+        notes=(
+            *dict.fromkeys((*pool.notes, *(others.notes if others else ()))),
+            *_few(len(calibrating), len(checking), judge.figures(found.logits)),
+        ),
     )
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -226,6 +240,8 @@ def print_report(report: QuantizationReport, console: Console) -> None:
         ratio = f"{row.fp32_ms / row.int8_ms:.2f}×"
         speed.add_row(row.engine, str(row.batch), f"{row.fp32_ms:.2f}", f"{row.int8_ms:.2f}", ratio)
     console.print(speed)
+    for note in report.notes:
+        console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
     if report.unreadable:
         console.print(f"[yellow]Note:[/] {report.unreadable} images could not be read, and were left out")
     console.print(f"wrote {escape(str(report.path))}", soft_wrap=True)
@@ -390,57 +406,71 @@ def find_source(
     return spec, spec.name if entry is None else entry.name, path
 
 
-def split(
-    calibration: Path, val: Path | None, spec: ModelSpec, count: int
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Up to `count` images to calibrate with, and others to check the result with."""
-    pool = _shuffled(_pictures(calibration))
-    others = pool if val is None else _shuffled(_labelled(val, spec))
-    paths = {os.path.abspath(sample.path) for sample in pool}  # noqa: PTH100 - Path.absolute leaves .. in
-    if any(os.path.abspath(sample.path) in paths for sample in others):  # noqa: PTH100
-        count = min(count, len(pool) // 2)
-    chosen = pool[:count]
-    taken = {os.path.abspath(sample.path) for sample in chosen}  # noqa: PTH100
-    checked = [sample for sample in others if os.path.abspath(sample.path) not in taken]  # noqa: PTH100
+def split(pool: Opened, others: Opened | None, count: int) -> tuple[Sequence[Entry], Sequence[Entry]]:
+    """Up to `count` images of `pool` to calibrate with, and more of it, or `others`, to check the result with."""
+    calibrating = _shuffled(pool.images)
+    checking = calibrating if others is None else _shuffled(others.images)
+    known = set(map(_place, calibrating))
+    if any(_place(entry) in known for entry in checking):
+        count = min(count, len(calibrating) // 2)
+    chosen = calibrating[:count]
+    taken = set(map(_place, chosen))
+    checked = [entry for entry in checking if _place(entry) not in taken]
     if not chosen or not checked:
-        raise DataError(f"{calibration}: too few images: some are needed to calibrate with, and others to check")
+        raise DataError(
+            f"too few images ({len(calibrating):,} with --calibration): some are needed to calibrate with, and others "
+            "to check"
+        )
     return chosen, checked[:CHECKING_IMAGES]
 
 
-def _pictures(data: Path) -> list[Sample]:
-    if not data.exists():
-        raise DataError(f"{data}: no such file or folder; expected a folder of images, or a list file")
-    if not data.is_dir():
-        return list_file(data).samples
-    return [Sample(path, 0) for path in expand([data]) if Path(path).suffix.lower() in SUFFIXES]
+def _place(entry: Entry) -> str:
+    """Where an image is kept, whatever it is called in its data set."""
+    images = entry.images.images if isinstance(entry.images, Relabelled) else entry.images
+    if isinstance(images, ParquetImages):
+        return images.key(entry.index)  # its name would cost reading the row
+    return os.path.abspath(images.name(entry.index))  # noqa: PTH100 - Path.absolute leaves .. in
 
 
-def _labelled(data: Path, spec: ModelSpec) -> list[Sample]:
-    if data.is_dir():
-        return class_folders(data, class_ids=spec.classes.ids).samples
-    return list_file(data, num_classes=spec.num_classes).samples
+def _labelled(
+    val: str | Path, spec: ModelSpec, labels: str | Path | None, root: str | Path | None, delimiter: str
+) -> Opened:
+    root = None if Path(val).is_dir() else root
+    return open_for_model(val, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter)
 
 
-def _shuffled(samples: Sequence[Sample]) -> list[Sample]:
+def _few(calibrating: int, checking: int, figures: Figures) -> Iterator[str]:
+    """What figures from so few images are worth."""
+    if calibrating < FEW_CALIBRATING:
+        yield f"calibrated with {calibrating} images: the ranges of other images may differ; {IMAGES} are usual"
+    if checking < FEW_CHECKING:
+        low, high = Proportion(round(figures.agreement * checking / 100), checking).interval
+        yield (
+            f"checked with {checking} images: {figures.agreement:.0f} % agreement stands for anything from "
+            f"{100 * low:.0f} to {100 * high:.0f} % (95 % interval); give some hundred more"
+        )
+
+
+def _shuffled(images: LabelledImages) -> list[Entry]:
     """In an order that is always the same: folders have one class after the other."""
-    return random.Random(0).sample(samples, len(samples))
+    return random.Random(0).sample(list(entries(images)), len(images))
 
 
 def _read(
-    samples: Sequence[Sample], spec: ModelSpec, advance: Callable[[], None]
+    samples: Sequence[Entry], spec: ModelSpec, advance: Callable[[], None]
 ) -> tuple[Images, NDArray[np.int64], int]:
     """Images and labels of those that can be read, and how many cannot."""
     images: list[Images] = []
     labels: list[int] = []
     remaining = iter(samples)
+    truth = samples[0].images.labels
     failures: list[str] = []
-    paths = (sample.path for sample in samples)
-    for batch in load(paths, Preprocess(spec.preset), batch_size=BATCH, workers=usable_threads()):
+    for batch in load(samples, Preprocess(spec.preset), batch_size=BATCH, workers=usable_threads()):
         images.append(batch.images)
         for source, error in zip(batch.sources, batch.errors, strict=True):
-            label = next(remaining).label
+            entry = next(remaining)
             if error is None:
-                labels.append(label)
+                labels.append(int(truth[entry.index]))
             else:
                 failures.append(f"{source}: {error}")
             advance()

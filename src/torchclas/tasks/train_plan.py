@@ -16,7 +16,7 @@ from torchclas import catalog, models
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
-from torchclas.data.shards import open_splits
+from torchclas.data.opening import open_training
 from torchclas.data.training import TrainingBatches, split_by_hash
 from torchclas.errors import DataError, DownloadError, Error
 from torchclas.labels import label_set
@@ -95,7 +95,7 @@ def make_plan(options: TrainOptions) -> Plan:
     spec = find_model(options.model, weights=weights)
     start, notes = _start(options, spec)
     tunes = start != "scratch" and options.recipe in (None, *TUNING)
-    images, held_out, classes = read_data(options, spec)
+    images, held_out, classes, taken = read_data(options, spec)
     same_classes = classes == spec.classes.ids
     if options.fixres is not None and not same_classes:
         raise DataError(f"{options.data}: FixRes keeps the classifier, so the data must have {spec.name}'s classes")
@@ -166,7 +166,7 @@ def make_plan(options: TrainOptions) -> Plan:
         devices=options.devices,
         strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
-        notes=(*notes, *why),
+        notes=(*taken, *notes, *why),
     )
 
 
@@ -277,22 +277,21 @@ def _fit(network: Network, size: int) -> None:
         network.set_input_size(size)
 
 
-def read_data(options: TrainOptions, spec: ModelSpec) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
-    """Images to train on, images to validate on, and the ids of the classes."""
-    images, held_out = open_splits(options.data, options.val, delimiter=options.delimiter)
-    classes = images.classes
-    if classes is None:
-        count = max(2, int(images.labels.max()) + 1)
-        classes = spec.classes.ids if count == len(spec.classes.ids) else tuple(map(str, range(count)))
-    if len(classes) == 1:
-        raise DataError(f"{options.data}: one class alone leaves nothing to tell apart: add images of others")
-    if held_out is None:
-        images, held_out = split_by_hash(images, VALIDATION_SHARE)
-    elif int(held_out.labels.max()) >= len(classes):
-        raise DataError(
-            f"the validation images have the label {held_out.labels.max()}, those for training none so high"
-        )
-    return images, held_out, classes
+def read_data(
+    options: TrainOptions, spec: ModelSpec
+) -> tuple[LabelledImages, LabelledImages, tuple[str, ...], tuple[str, ...]]:
+    """Images to train on, images to validate on, the ids of the classes, and what was taken for what."""
+    data = open_training(
+        options.data,
+        options.val,
+        model=spec.classes,
+        labels=options.labels,
+        root=options.root,
+        delimiter=options.delimiter,
+    )
+    if data.validation is not None:
+        return data.train, data.validation, data.classes, data.notes
+    return *split_by_hash(data.train, VALIDATION_SHARE), data.classes, data.notes
 
 
 def _names(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[str, ...]:

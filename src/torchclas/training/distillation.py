@@ -163,34 +163,6 @@ class DistillationBatches(TrainingBatches):
             yield batch.images, torch.stack([batch.labels, view * self._images + batch.indices], -1)
 
 
-@dataclass(frozen=True, eq=False)
-class Relabelled:
-    """Images of a data set under labels of another origin."""
-
-    images: LabelledImages
-    labels: Indices
-
-    @property
-    def classes(self) -> None:
-        """Not those of the data."""
-        return None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        """What the data set calls it."""
-        return self.images.name(index)
-
-    def key(self, index: int) -> str:
-        """What the data set calls it."""
-        return self.images.key(index)
-
-    def read(self, index: int) -> bytes:
-        """Return the image's file; raises ImageError with the reason alone."""
-        return self.images.read(index)
-
-
 class FixedViews(Sampler[list[Draw]]):
     """The draws of `order`, each of them a view that follows from the epoch modulo `views` and the image."""
 

@@ -1,0 +1,171 @@
+"""List files of `path label` lines, as PaddleClas has them, also as Windows and spreadsheets write them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torchclas.data.datasets import Dataset, Sample
+from torchclas.data.sources import SUFFIXES
+from torchclas.errors import DataError
+from torchclas.labels.files import decode_text
+
+PROBED = 48  # paths that are looked for before anything runs
+MAX_LABEL = 2**31 - 1
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_DELIMITERS = {"\t": r"'\t'", ",": ",", ";": ";", " ": "' '"}
+
+
+class _Line(NamedTuple):
+    name: str
+    label: int
+
+
+def read_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    delimiter: str = " ",
+    bad_lines: list[DataError] | None = None,
+) -> tuple[Dataset, list[str]]:
+    r"""Read a list of `path<delimiter>label` lines, and say what of it was guessed.
+
+    The last delimiter of a line counts, so paths may contain it; `\t` may be spelled out. Paths are relative to
+    `root`, by default the list's folder; they may be quoted, and have backslashes. A list is UTF-8, UTF-16 with its
+    mark, or GBK.
+
+    Raises:
+        DataError: a line, which is named, has no label or one that is no class (`bad_lines` collects these instead);
+            the list cannot be read, or is empty; none of its first paths leads to a file.
+    """
+    path = Path(path)
+    root = path.parent if root is None else Path(root)
+    delimiter = "\t" if delimiter == r"\t" else delimiter
+    if not delimiter:
+        raise DataError("the delimiter between path and label must not be empty")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    raw = content.decode("utf-8-sig", "surrogateescape")  # file names may be any bytes
+    notes = list[str]()
+    try:
+        text, encoding = decode_text(content)
+    except UnicodeDecodeError:
+        text, encoding = raw, "utf-8"
+    if encoding == "GBK":
+        if _holds_real_names(raw, delimiter, root):
+            text = raw
+        else:
+            notes.append(f"{path} is not UTF-8: it was read as GBK")
+    if "\0" in text:
+        raise DataError(f"{path}: is no text: expected a list of `path label` lines, saved as UTF-8")
+    lines = list(_parse(path, text, delimiter, bad_lines))
+    if not lines:
+        raise DataError(f"{path}: the list is empty" if not bad_lines else f"{bad_lines[0]}; no line is any better")
+    if backslashes := _with_slashes(lines, root):
+        lines = backslashes
+        notes.append(rf"{path}: the \ in its paths are taken for /")
+    samples = [Sample(os.path.join(root, line.name), line.label) for line in lines]  # noqa: PTH118 - a million of them
+    dataset = Dataset(samples, root=str(root))
+    _probe(path, dataset, lines[0].name, root)
+    return dataset, notes
+
+
+def _parse(path: Path, text: str, delimiter: str, bad_lines: list[DataError] | None) -> Iterator[_Line]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if not line:
+            continue
+        try:
+            yield _parse_line(line, delimiter)
+        except DataError as error:
+            located = DataError(f"{path}:{number}: {error}")
+            if bad_lines is None:
+                raise located from None
+            bad_lines.append(located)
+
+
+def _parse_line(line: str, delimiter: str) -> _Line:
+    name, found, label = line.rpartition(delimiter)
+    if not found:
+        raise DataError(
+            f"no label; expected a path, {delimiter!r} and a label, got {line!r}{_other_delimiter(line, delimiter)}"
+        )
+    label = _unquoted(label)
+    if not _INTEGER.fullmatch(label):
+        raise DataError(f"the label {label!r} is not an integer{_other_delimiter(line, delimiter)}")
+    index = int(label)
+    if not 0 <= index <= MAX_LABEL:
+        raise DataError(f"the label {index} is out of range: classes are numbered from 0")
+    return _Line(_unquoted(name), index)
+
+
+def _other_delimiter(line: str, delimiter: str) -> str:
+    """Advice, where another delimiter would give a label."""
+    for other, spelled in _DELIMITERS.items():
+        name, found, label = line.rpartition(other)
+        if other != delimiter and found and name and _INTEGER.fullmatch(_unquoted(label)):
+            return f" (try --delimiter {spelled})"
+    return ""
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def _holds_real_names(text: str, delimiter: str, root: Path) -> bool:
+    """Whether the first name that is not UTF-8 is, byte for byte, that of a file."""
+    for line in text.split("\n"):
+        name = _unquoted(line.strip().rpartition(delimiter)[0])
+        if not name.isascii():
+            return _exists(os.path.join(root, name))  # noqa: PTH118
+    return True
+
+
+def _with_slashes(lines: Sequence[_Line], root: Path) -> list[_Line]:
+    """The lines with / for backslashes, unless these are part of the names; nothing where there are none."""
+    first = next((line.name for line in lines if "\\" in line.name), None)
+    if os.sep == "\\" or first is None or _exists(os.path.join(root, first)):  # noqa: PTH118
+        return []
+    return [_Line(line.name.replace("\\", "/"), line.label) for line in lines]
+
+
+def _probe(path: Path, dataset: Dataset, name: str, root: Path) -> None:
+    """Raise DataError where none of some paths over the whole list leads to a file."""
+    paths = [sample.path for sample in dataset.samples[:: -(-len(dataset) // PROBED)]]
+    if any(_exists(each) for each in paths):
+        return
+    count = f"none of the {len(paths)} paths that were tried" if len(paths) > 1 else "the path"
+    raise DataError(
+        f"{path}: {count} leads to a file; the first is {paths[0]!r} (no such file): {_cause(name, path, root)}"
+    )
+
+
+def _cause(name: str, path: Path, root: Path) -> str:
+    """Why a path of a list leads nowhere, and what to do."""
+    if _WINDOWS.match(name):
+        return "it is a path of a Windows machine: write paths relative to the list's folder, or to --root FOLDER"
+    if os.path.isabs(name):  # noqa: PTH117
+        return "is the disk mounted, or were the pictures moved? Relative paths begin at --root FOLDER"
+    if Path(name).suffix.lower() not in SUFFIXES:
+        return f"{name!r} has no suffix of an image: expected lines of a path, the --delimiter, and a number"
+    for base in (Path(), *path.absolute().parents[:4]):
+        if base != root and _exists(str(base / name)):
+            return f"but it is in {base.absolute()}: say --root {base}"
+    if not name.isascii():
+        return "is the list saved as UTF-8? --root FOLDER says where its paths begin"
+    return "--root FOLDER says where its paths begin"
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.exists(path)  # noqa: PTH110
+    except ValueError:  # a null character
+        return False

@@ -1,0 +1,279 @@
+"""The one door for labelled images: class folders, folders of splits, list files, tar shards and Parquet.
+
+Every command opens every form here, so all of them mean the same by it. Names of classes decide what is which, never
+an order. What was taken for what is noted, and where it is not clear, nothing is opened.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from torchclas.data.datasets import Dataset, LabelledImages, Relabelled, Sample
+from torchclas.data.folders import Split, archives_in, class_folders, find, listed, splits_in
+from torchclas.data.lists import read_list
+from torchclas.data.matching import Opened, as_in_model, as_in_training, network_classes, with_names
+from torchclas.data.shards import ParquetImages, TarShards
+from torchclas.data.sources import SUFFIXES, expand
+from torchclas.errors import DataError
+from torchclas.labels import LabelSet
+from torchclas.labels.files import read_names
+
+NAMES_BESIDE = ("labels.txt", "label_list.txt", "*_label_list.txt")  # PaddleX's and PaddleClas's, beside a list
+PACKED = frozenset({".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z"})
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images to train on, those to validate on where there are any, and the ids of the network's outputs in order."""
+
+    train: LabelledImages
+    validation: LabelledImages | None
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def open_data(
+    data: str | Path,
+    *,
+    split: Split = "train",
+    labels: str | Path | None = None,
+    root: str | Path | None = None,
+    delimiter: str = " ",
+    known: Sequence[str] = (),
+    bad_lines: list[DataError] | None = None,
+) -> Opened:
+    """Open what a path holds.
+
+    - a folder of class folders, or one with the folders, lists or archives of splits, of which `split` is taken;
+    - a list file of `path<delimiter>label` lines, with paths relative to `root`;
+    - tar shards: one, a folder of them, a glob, or a range such as `data-{000..099}.tar`;
+    - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
+
+    `labels` is a file that names the classes in the order of their numbers. `known` are names that classes may have;
+    they decide at which level class folders are. `bad_lines` is as in `read_list`.
+
+    Raises:
+        DataError: nothing there, not in any of these forms, or not clear which of them.
+    """
+    data = os.fspath(data)
+    names = read_names(labels) if labels is not None else None
+    if os.path.isdir(data):  # noqa: PTH112 - may be a pattern
+        found = find(Path(data), split, known=(*known, *(names or ())))
+        opened = Opened(_NOTHING, found.notes, found.split)
+        if found.kind == "classes":
+            opened = replace(opened, images=class_folders(found.paths[0], found.classes))
+        elif found.kind == "archives":
+            opened = _open_archives(found.paths, data, opened)
+        else:
+            opened = _open_list(found.paths[0], root, delimiter, bad_lines, opened, beside=names is None)
+        is_list = found.kind == "list"
+    else:
+        opened, is_list = _open_files(data, root, delimiter, bad_lines, beside=names is None)
+    if root is not None and not is_list:
+        raise DataError(f"{data} is no list file: a root for relative paths goes with one")
+    return opened if names is None else with_names(opened, names, Path(str(labels)))
+
+
+def open_for_model(
+    data: str | Path,
+    classes: LabelSet,
+    model: str,
+    *,
+    split: Split = "val",
+    labels: str | Path | None = None,
+    root: str | Path | None = None,
+    delimiter: str = " ",
+) -> Opened:
+    """Open images with labels that index a model's classes.
+
+    Of a folder of splits, the images for validation are taken. Class folders (and the names that a list or Parquet
+    has) are matched to the model's ids or names, or as numbers. `labels` names the model's outputs in their order,
+    where folders have other names.
+
+    Raises:
+        DataError: as `open_data`; a name or number is none of the model's.
+    """
+    known = (*classes.ids, *classes.names())
+    opened = open_data(data, split=split, labels=labels, root=root, delimiter=delimiter, known=known)
+    return as_in_model(data, opened, classes, model)
+
+
+def open_training(
+    data: str | Path,
+    val: str | Path | None = None,
+    *,
+    model: LabelSet | None = None,
+    labels: str | Path | None = None,
+    root: str | Path | None = None,
+    delimiter: str = " ",
+    bad_lines: list[DataError] | None = None,
+    faults: list[DataError] | None = None,
+) -> TrainingData:
+    """Open the images for training and, from `val` or else from beside them, those for validation.
+
+    `model` has the classes of the network that training begins with: they name the numbers of a list that has as many.
+    `faults` collects what is wrong with the labels, in place of an error; `classes` is then empty.
+
+    Raises:
+        DataError: as `open_data`; the labels cannot be those of a training set; the classes for validation are not
+            those for training.
+    """
+    train = open_data(data, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines)
+    notes = list(train.notes)
+    try:
+        classes, more = network_classes(data, train, model)
+        notes += more
+    except DataError as error:
+        if faults is None:
+            raise
+        faults.append(error)
+        classes = ()
+    parts = splits_in(Path(data)) if Path(data).is_dir() else frozenset[Split]()
+    if val is None and "val" not in parts:
+        if train.split == "train" and "test" in parts:
+            notes.append(f"the images for testing in {data} are left for `torchclas evaluate`")
+        return TrainingData(train.images, None, classes, _distinct(notes))
+    place = data if val is None else val
+    is_list = not os.path.isdir(place)  # noqa: PTH112
+    held_out = open_data(
+        place,
+        split="val",
+        labels=labels,
+        root=root if is_list or val is None else None,
+        delimiter=delimiter,
+        known=train.images.classes or classes,
+        bad_lines=bad_lines,
+    )
+    notes += held_out.notes
+    validation = held_out.images
+    if classes:
+        validation, more = as_in_training(place, held_out, train, classes)
+        notes += more
+    return TrainingData(train.images, validation, classes, _distinct(notes))
+
+
+def open_pictures(data: str | Path, *, root: str | Path | None = None, delimiter: str = " ") -> Opened:
+    """Open images whose labels do not matter (all are 0): all below a folder, or what else `open_data` opens.
+
+    Of a folder of splits, the images for training are taken.
+
+    Raises:
+        DataError: nothing there, or no images.
+    """
+    folder = Path(data)
+    if folder.is_dir():
+        try:
+            parts = splits_in(folder)
+        except DataError:  # splits without classes, all of which are pictures
+            parts = frozenset[Split]()
+        samples = [] if "train" in parts else [Sample(path, 0) for path in _pictures(folder)]
+        if samples:
+            return Opened(Dataset(samples, root=str(folder)))
+        if "train" not in parts and not archives_in(folder):
+            raise DataError(f"{folder}: holds no images")
+    opened = open_data(data, root=root, delimiter=delimiter)
+    return replace(opened, images=Relabelled(opened.images, np.zeros(len(opened.images), np.int64)))
+
+
+def fingerprint(images: LabelledImages) -> str:
+    """A digest, in hexadecimal, of the names of the classes and of every image's key and label.
+
+    It does not depend on where the images lie, and changes where a class or an image is renamed, added or removed.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in images.classes or ():
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+    for index, label in enumerate(images.labels.tolist()):
+        digest.update(f"\0{images.key(index)}\0{label}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+_NOTHING = Dataset([])
+
+
+def _open_files(
+    data: str, root: str | Path | None, delimiter: str, bad_lines: list[DataError] | None, *, beside: bool
+) -> tuple[Opened, bool]:
+    """What a path that is no folder stands for, and whether that is a list."""
+    paths = _expand(data)
+    suffixes = {Path(path).suffix.lower() for path in paths}
+    if suffixes in ({".tar"}, {".parquet"}):
+        return _open_archives(tuple(map(Path, paths)), data, Opened(_NOTHING)), False
+    if len(paths) != 1:
+        raise DataError(f"{data}: stands for {len(paths)} files; several must be all .tar or all .parquet")
+    path = Path(paths[0])
+    if not path.exists():
+        raise DataError(f"{data}: no such file or folder; expected class folders, a list file, .tar or .parquet")
+    if suffixes <= SUFFIXES:
+        raise DataError(f"{data}: is a single image; expected a folder of class folders, or a list file")
+    if suffixes <= PACKED:
+        raise DataError(f"{data}: is packed: unpack it first (only .tar and .parquet are read as they are)")
+    return _open_list(path, root, delimiter, bad_lines, Opened(_NOTHING), beside=beside), True
+
+
+def _open_archives(paths: tuple[Path, ...], data: str, opened: Opened) -> Opened:
+    names = tuple(map(str, paths))
+    images = TarShards(names) if paths[0].suffix.lower() == ".tar" else ParquetImages(names)
+    if len(images) == 0:
+        kinds = ", ".join(sorted(SUFFIXES)[:4])
+        raise DataError(f"{data}: holds no images (files such as {kinds}); is it in the form of WebDataset or Parquet?")
+    return replace(opened, images=images, numbered=images.classes is None)
+
+
+def _open_list(
+    path: Path,
+    root: str | Path | None,
+    delimiter: str,
+    bad_lines: list[DataError] | None,
+    opened: Opened,
+    *,
+    beside: bool,
+) -> Opened:
+    """A list, with the names that a file beside it gives to its numbers."""
+    images, notes = read_list(path, root=root, delimiter=delimiter, bad_lines=bad_lines)
+    opened = replace(opened, images=images, notes=(*opened.notes, *notes), numbered=True)
+    files = sorted({file for pattern in NAMES_BESIDE for file in path.parent.glob(pattern)} - {path})
+    if not beside or not files:
+        return opened
+    if len(files) > 1:
+        return opened.noting(f"{listed([file.name for file in files])} may name the classes: --labels FILE says which")
+    try:
+        names = read_names(files[0])
+        if any(re.search(r"\.(jpe?g|png|bmp|webp)\b", name, re.IGNORECASE) for name in names[:2]):
+            return opened  # a list of images as well
+        highest = int(images.labels.max())
+        if highest >= len(names):
+            raise DataError(f"{files[0]}: names {len(names):,} classes, but {path.name} has the label {highest}")
+    except DataError as error:
+        return opened.noting(f"not taken for the names of classes: {error}")
+    named = replace(opened, images=replace(images, classes=names), named_by=files[0])
+    return named.noting(f"{files[0]} names the classes: 0 is {names[0]}")
+
+
+def _distinct(notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(notes))
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    return (path for path in expand([folder]) if os.path.splitext(path)[1].lower() in SUFFIXES)  # noqa: PTH122
+
+
+def _expand(pattern: str) -> tuple[str, ...]:
+    """Resolve ranges such as {000..099}, then globs."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if found:
+        first, last = found.groups()
+        numbers = range(int(first), int(last) + 1)
+        paths = [f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}" for number in numbers]
+        return tuple(path for each in paths for path in _expand(each))
+    if any(character in pattern for character in "*?[") and not os.path.lexists(pattern):
+        return tuple(sorted(glob.glob(pattern, recursive=True))) or (pattern,)  # noqa: PTH207
+    return (pattern,)
