@@ -13,9 +13,9 @@ from PIL import Image
 from rich.console import Console
 
 from torchclas.cli import run
-from torchclas.data.datasets import list_file
 from torchclas.data.decode import decode
 from torchclas.data.duplicates import NEAR, count_bits, near_groups, perceptual_hash
+from torchclas.data.lists import read_list
 from torchclas.errors import DataError
 from torchclas.tasks.data_check import KINDS, check, print_report
 
@@ -83,7 +83,7 @@ def test_equal_files(data, tmp_path):
         "duplicate": [(("0.png", "again.png"), "")],
     }
     assert not report.ok
-    kept = {path.partition("train/")[2] for path, _ in list_file(clean).samples}
+    kept = {path.partition("train/")[2] for path, _ in read_list(clean)[0].samples}
     cats, dogs = {f"cat/{n}.png" for n in (0, 2, 3, 4, 5)}, {f"dog/{n}.png" for n in range(6)}
     assert kept == cats | dogs
     assert report.kept == 11
@@ -156,7 +156,9 @@ def test_uneven_classes(data):
     for number in range(60):
         picture(1000 + number).save(data / "train" / "dog" / f"more{number}.png")
     report = check(data)
-    assert found(report) == {"few": [(("empty",), "0")], "uneven": [(("dog", "cat"), "66 against 6 images")]}
+    assert found(report) == {"uneven": [(("dog", "cat"), "66 against 6 images")]}
+    assert any("left out" in note and "empty" in note for note in report.notes)
+    assert "--set sampling=balanced" in KINDS["uneven"].advice
     assert report.imbalance == 11
 
 
@@ -172,7 +174,7 @@ def test_list_with_bad_lines_and_missing_files(data, tmp_path):
     assert report.counts == {"0": 6, "1": 6}
     # The list is in another folder, so its paths are whole.
     assert (tmp_path / "clean.txt").read_text().splitlines()[0] == "data/train/cat/0.png 0"
-    assert len(list_file(tmp_path / "clean.txt").samples) == 12
+    assert len(read_list(tmp_path / "clean.txt")[0].samples) == 12
 
 
 def test_names_that_no_line_can_hold(data):
@@ -183,7 +185,7 @@ def test_names_that_no_line_can_hold(data):
     clean = data / "train" / "clean.txt"
     report = check(data / "train", output=clean)
     assert found(report)["line_breaks"] == [(("line\nbreak.png",), "")]
-    paths = [path for path, _ in list_file(clean).samples]
+    paths = [path for path, _ in read_list(clean)[0].samples]
     assert str(data / "train/cat/ends with 7.png") in paths
     assert str(data / "train/cat/caf\udce9.png") in paths
     assert len(paths) == 14 == report.kept
@@ -206,7 +208,9 @@ def write_tar(folder):
 
 def test_archives(data):
     report = check(write_tar(data))
-    assert found(report) == {"unlabelled": [(("0.png",), "")]}
+    assert dict(found(report))["unlabelled"] == [(("0.png",), "")]
+    [((), fault)] = found(report)["labels"]
+    assert "all labels are 0" in fault
     assert report.counts == {"0": 5}
 
 

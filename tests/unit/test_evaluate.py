@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import shutil
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -163,14 +165,36 @@ def test_root_and_delimiter(folders, tmp_path):
     assert evaluate(path, **SETTINGS, root=folders, delimiter="\t").top1 == Proportion(2, 2)
 
 
-def test_folders_with_names_of_their_own_are_taken_in_order(folders, tmp_path):
-    for name, degrees in zip(("a", "b", "c", "d"), ROTATIONS, strict=True):
+def test_folders_with_names_of_their_own_need_a_file_that_says_which_is_which(folders, tmp_path):
+    for name, degrees in zip(("d", "a", "b", "c"), ROTATIONS, strict=True):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "page.png").write_bytes((folders / str(degrees) / "page 1.png").read_bytes())
-    report = evaluate(tmp_path / "data", **SETTINGS)
+    with pytest.raises(DataError, match=r"\(a, b, c and 1 more\) are not among the 4 of .* --labels FILE"):
+        evaluate(tmp_path / "data", **SETTINGS)
+    (tmp_path / "names.txt").write_text("d\na\nb\nc\n")
+    report = evaluate(tmp_path / "data", **SETTINGS, labels=tmp_path / "names.txt")
     assert report.top1 == Proportion(4, 4)
-    assert "a is taken for 0, d for 270" in report.notes[0]
-    assert report.notes[0][:40] in printed(report)
+    assert "d is taken for 0" in report.notes[0]
+    assert "d is taken for 0" in printed(report)
+
+
+def test_a_folder_of_splits_and_archives(folders, tmp_path):
+    """What `train` takes, `evaluate` takes, with the same figures."""
+    shutil.copytree(folders, tmp_path / "data" / "val", ignore=shutil.ignore_patterns("*.txt", "*broken*"))
+    shutil.copytree(folders / "0", tmp_path / "data" / "train" / "0")
+    report = evaluate(tmp_path / "data", **SETTINGS)
+    assert report.top1 == Proportion(8, 8)
+    assert "is taken for the images for validation" in report.notes[0]
+    with tarfile.open(tmp_path / "pages.tar", "w") as archive:
+        for label, degrees in enumerate(ROTATIONS):
+            (tmp_path / "cls").write_text(str(label))
+            archive.add(folders / str(degrees) / "page 0.png", f"{degrees}.png")
+            archive.add(tmp_path / "cls", f"{degrees}.cls")
+        archive.add(tmp_path / "cls", "bad.png")
+        archive.add(tmp_path / "cls", "bad.cls")
+    report = evaluate(tmp_path / "pages.tar", **SETTINGS)
+    assert (report.top1, report.samples) == (Proportion(4, 4), 5)
+    assert report.unreadable[0][0] == f"{tmp_path}/pages.tar/bad.png"
 
 
 def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, monkeypatch):
@@ -186,11 +210,11 @@ def test_data_that_cannot_be_used(folders, page_list, tmp_path):
     with pytest.raises(DataError, match="goes with a list file"):
         evaluate(folders, **SETTINGS, root=tmp_path)
     bad = tmp_path / "bad.txt"
-    bad.write_text("page.png 4\n", encoding="utf-8")
+    bad.write_text(f"{folders}/0/page 0.png 4\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"out of range 0\.\.3"):
         evaluate(bad, **SETTINGS)
     bad.write_text("page.png 3\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"none of its 1 images can be read.*no such file"):
+    with pytest.raises(DataError, match=r"page.png': no such file"):
         evaluate(bad, **SETTINGS)
     with pytest.raises(OutputError, match="cannot be made a folder"):
         evaluate(page_list, **SETTINGS, output=bad)

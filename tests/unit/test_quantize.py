@@ -19,6 +19,7 @@ from PIL import Image
 import torchclas
 from torchclas import catalog
 from torchclas.cli import run
+from torchclas.data.opening import open_for_model, open_pictures
 from torchclas.engines import EngineName, Precision
 from torchclas.engines.compiled import graph_file, int8_path
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
@@ -192,9 +193,10 @@ def test_what_is_too_sensitive_stays_in_float(
 def test_no_image_is_both_for_calibrating_and_checking(checkpoint: Path, pictures: Path) -> None:
     spec = find_model(checkpoint)
     for val in (None, pictures, pictures / "." / ".." / pictures.name):
-        chosen, checked = task.split(pictures, val, spec, 300)
+        others = None if val is None else open_for_model(val, spec.classes, spec.name)
+        chosen, checked = task.split(open_pictures(pictures), others, 300)
         assert len(chosen) == len(checked) == 12
-        assert not {Path(sample.path).resolve() for sample in chosen} & {Path(s.path).resolve() for s in checked}
+        assert not {Path(entry.name).resolve() for entry in chosen} & {Path(entry.name).resolve() for entry in checked}
 
 
 def test_the_command_leaves_it_where_predict_finds_it(
@@ -213,7 +215,10 @@ def test_the_command_leaves_it_where_predict_finds_it(
     rows = list(classifier.predict(sorted(val.rglob("*.png"))))
     right = sum(row.labels[0] == Path(row.source).parent.name for row in rows)
     assert f"{100 * right / 24:.2f} %, fp32 " in shown
+    assert "calibrated with 4 images" in shown
+    assert "checked with 24 images" in shown
     report = json.loads(int8_path(find_model(checkpoint)).with_suffix(".json").read_text())
+    assert "95 % interval" in report["notes"][1]
     assert report["int8"]["top1"] == pytest.approx(100 * right / 24)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import Dataset, Sample, class_folders
+from torchclas.data.datasets import Dataset, Sample
+from torchclas.data.folders import class_folders
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import (
     EpochBatches,

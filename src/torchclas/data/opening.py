@@ -78,7 +78,7 @@ def open_data(
     else:
         opened, is_list = _open_files(data, root, delimiter, bad_lines, beside=names is None)
     if root is not None and not is_list:
-        raise DataError(f"{data} is no list file: a root for relative paths goes with one")
+        raise DataError(f"{data} is no list file: a root for relative paths goes with a list file")
     return opened if names is None else with_names(opened, names, Path(str(labels)))
 
 
