@@ -140,6 +140,17 @@ def test_a_long_list_is_tried_all_over(write: Write) -> None:
     assert len(read(write("\n".join([*lines, *["a/1.jpg 0"] * 200])))) == 5200
 
 
+def test_bad_lines_are_collected(write: Write) -> None:
+    path, bad = write("a/1.jpg 0\nb.png\nc.png x\n"), list[DataError]()
+    assert read(path, bad_lines=bad) == [("a/1.jpg", 0)]
+    assert [str(error) for error in bad] == [
+        f"{path}:2: no label; expected a path, ' ' and a label, got 'b.png'",
+        f"{path}:3: the label 'x' is not an integer",
+    ]
+    with pytest.raises(DataError, match=r"list\.txt:1: no label.*no line is any better"):
+        read(write("b.png\n"), bad_lines=[])
+
+
 def test_missing_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read(tmp_path / "none.txt")

@@ -120,9 +120,7 @@ def class_folders(root: str | Path, names: Sequence[str] | None = None) -> Datas
         names = [name for name in _entries(root)[0] if _holds_images(root / name, look(root / name))]
         if not names:
             raise DataError(f"{root}: no class folders; expected {root}/class_name/image.jpg")
-    folder_of = {class_name(root, name): name for name in names}
-    if len(folder_of) < len(names):
-        raise DataError(f"{root}: two of its class folders have the same name, once as UTF-8 and once as GBK")
+    folder_of = {name: folder for folder, name in class_names(root, names).items()}
     numbers = all(name.isdecimal() for name in folder_of)
     classes = sorted(folder_of, key=int) if numbers else sorted(folder_of)
     samples = [
@@ -134,20 +132,31 @@ def class_folders(root: str | Path, names: Sequence[str] | None = None) -> Datas
     return Dataset(samples, tuple(classes), str(root))
 
 
-def class_name(root: Path, folder: str) -> str:
-    """The name of a class folder as text.
+def class_names(root: Path, folders: Sequence[str]) -> dict[str, str]:
+    """The names of class folders as text.
+
+    Where one is not UTF-8, all come from a Windows that has GBK, and some of those may be UTF-8 by chance.
 
     Raises:
-        DataError: it is none.
+        DataError: a name is no text, or two are the same.
     """
-    try:
-        # Not all of GBK: its other pairs have an ASCII letter, as accented letters of Western encodings do.
-        name = os.fsencode(folder).decode("gb2312") if _is_bytes(folder) else folder
-    except UnicodeDecodeError:
-        raise DataError(f"{root}: the name of its folder {folder!r} is not UTF-8: rename it") from None
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
-        raise DataError(f"{root}: the name of its folder {folder!r} holds control characters: rename it")
-    return name
+    gbk = any(map(_is_bytes, folders))
+    names = dict[str, str]()
+    for folder in folders:
+        name = folder
+        if gbk and not folder.isascii():
+            try:
+                # Not all of GBK: its other pairs end in an ASCII letter, as accented letters of the West do.
+                name = os.fsencode(folder).decode("gb2312")
+            except UnicodeDecodeError:
+                if _is_bytes(folder):
+                    raise DataError(f"{root}: the name of its folder {folder!r} is not UTF-8: rename it") from None
+        if any(ord(character) < 32 or ord(character) == 127 for character in name):
+            raise DataError(f"{root}: the name of its folder {folder!r} holds control characters: rename it")
+        names[folder] = name
+    if len(set(names.values())) < len(names):
+        raise DataError(f"{root}: two of its class folders have the same name, once as UTF-8 and once as GBK")
+    return names
 
 
 def archives_in(folder: Path) -> tuple[Path, ...]:
@@ -334,8 +343,8 @@ def _class_folders(
         notes.append(
             f"{folder}: left out: {len(pictures):,} pictures beside the class folders, such as {listed(pictures[:1])}"
         )
-    if odd := [name for name in full if _is_bytes(name)]:
-        read = ", ".join(f"{name!r} as {class_name(folder, name)}" for name in odd[:SHOWN])
+    if odd := {name: text for name, text in class_names(folder, full).items() if name != text}:
+        read = ", ".join(f"{name!r} as {text}" for name, text in list(odd.items())[:SHOWN])
         notes.append(f"names of folders that are not UTF-8 were read as GBK: {read}")
     return Found("classes", (folder,), tuple(full), notes=tuple(notes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,12 +72,10 @@ def as_in_model(data: str | Path, opened: Opened, classes: LabelSet, model: str)
         _check_range(images, count, f"the {count:,} classes of {model}")
         return opened
     used = _used(images)
-    for names in (classes.ids, *(classes.names(language) for language in classes.languages)):
-        place = {name: index for index, name in enumerate(names)}
-        if len(place) == count and all(own[label] in place for label in used):  # names that repeat decide nothing
-            return replace(opened, images=_renumbered(images, {k: place[own[k]] for k in used}, classes.ids))
-    known = {*classes.ids, *classes.names()}
-    unknown = [own[label] for label in used if own[label] not in known]
+    place = _places(classes)
+    unknown = [own[label] for label in used if own[label] not in place]
+    if not unknown:
+        return replace(opened, images=_renumbered(images, {k: place[own[k]] for k in used}, classes.ids))
     numbers = None
     if len(unknown) == len(used):
         if (opened.numbered and not opened.chosen) or (opened.chosen and len(own) == count):
@@ -143,6 +142,16 @@ def network_classes(data: str | Path, train: Opened, model: LabelSet | None) -> 
         begins = "; labels count from 0, here from 1" if absent == ["0"] else ""
         notes.append(f"{data}: no image has the label {listed(absent)}, for which the network has an output{begins}")
     return tuple(map(str, range(outputs))), notes
+
+
+def _places(classes: LabelSet) -> dict[str, int]:
+    """The output that an id or a name stands for; names that repeat stand for none."""
+    places = dict[str, int]()
+    for language in classes.languages:
+        names = classes.names(language)
+        counts = Counter(names)
+        places |= {name: index for index, name in enumerate(names) if counts[name] == 1}
+    return places | {name: index for index, name in enumerate(classes.ids)}
 
 
 def as_in_training(
