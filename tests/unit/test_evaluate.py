@@ -201,7 +201,7 @@ def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, mo
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
     report = evaluate(folders, **SETTINGS, output=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["errors.csv", "per_class.csv", "report.json"]
-    assert "torchclas[plot]" in report.notes[0]
+    assert "torchclas[plot]" in report.notes[-1]
 
 
 def test_data_that_cannot_be_used(folders, page_list, tmp_path):

@@ -335,7 +335,8 @@ def _read(
     if labelled:
         opened = _labelled(options, options.data, teacher, "train")
     else:
-        opened = open_pictures(options.data, root=options.root, delimiter=options.delimiter)
+        root = None if options.data.is_dir() else options.root  # the second phase may have folders for a list
+        opened = open_pictures(options.data, root=root, delimiter=options.delimiter)
         if len(opened.images) < 2:
             raise DataError(f"{options.data}: {len(opened.images)} images are too few to learn from")
     images, notes = opened.images, opened.notes
