@@ -9,6 +9,9 @@ from functools import cache
 from importlib import resources
 
 from torchclas.errors import Error, UnknownNameError
+from torchclas.labels.names import read_names
+
+__all__ = ["LabelSet", "label_set", "label_set_names", "read_names"]
 
 _FILES = {
     "imagenet1k": "imagenet1k.tsv",

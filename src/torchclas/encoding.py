@@ -1,0 +1,47 @@
+"""Text files that users write: UTF-8, or UTF-16 where Windows marked it, or GBK where a Chinese Windows wrote it."""
+
+from __future__ import annotations
+
+import codecs
+import warnings
+from pathlib import Path
+
+from torchclas.errors import DataError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, UTF-16 or UTF-32 with a byte-order mark, or GBK; warns where GBK is a guess.
+
+    Raises:
+        DataError: it cannot be read, or its bytes are no text in any of these encodings.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """`read_text` of bytes that are in memory; `name` is what messages call them."""
+    encoding = _marked(content) or "utf-8"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise DataError(f"{name}: damaged {encoding.upper()} text ({error.reason}): save it as UTF-8") from error
+    try:
+        text = content.decode("gbk")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: no text in UTF-8 or GBK: save it as UTF-8") from error
+    warnings.warn(f"{name}: not UTF-8, read as GBK; save it as UTF-8 if names look wrong", stacklevel=3)
+    return text
+
+
+def _marked(content: bytes) -> str | None:
+    """The encoding that a byte-order mark tells. UTF-32's begins with UTF-16's, so it is looked for first."""
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if content.startswith(codecs.BOM_UTF8) else None
