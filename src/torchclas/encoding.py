@@ -16,26 +16,27 @@ def read_text(path: Path) -> str:
         DataError: it cannot be read, or its bytes are no text in any of these encodings.
     """
     try:
-        content = path.read_bytes()
+        text, encoding = decode_text(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_text(content, str(path))
-
-
-def decode_text(content: bytes, name: str) -> str:
-    """`read_text` of bytes that are in memory; `name` is what messages call them."""
-    encoding = _marked(content) or "utf-8"
-    try:
-        return content.decode(encoding)
     except UnicodeDecodeError as error:
-        if encoding != "utf-8":
-            raise DataError(f"{name}: damaged {encoding.upper()} text ({error.reason}): save it as UTF-8") from error
-    try:
-        text = content.decode("gbk")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: no text in UTF-8 or GBK: save it as UTF-8") from error
-    warnings.warn(f"{name}: not UTF-8, read as GBK; save it as UTF-8 if names look wrong", stacklevel=3)
+        raise DataError(f"{path}: no text in UTF-8 or GBK ({error.reason}): save it as UTF-8") from error
+    if encoding == "gbk":
+        warnings.warn(f"{path}: not UTF-8, read as GBK; save it as UTF-8 if names look wrong", stacklevel=3)
     return text
+
+
+def decode_text(content: bytes) -> tuple[str, str]:
+    """The text of a file, and the encoding: by its mark, or else UTF-8, or else GBK.
+
+    Raises UnicodeDecodeError: it is none of these.
+    """
+    if encoding := _marked(content):
+        return content.decode(encoding), encoding
+    try:
+        return content.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        return content.decode("gbk"), "gbk"
 
 
 def _marked(content: bytes) -> str | None:

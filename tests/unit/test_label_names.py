@@ -48,7 +48,7 @@ def test_forms_of_the_same_three_names(tmp_path: Path, text: str | bytes) -> Non
         ("cola\n7 up\n", ("cola", "7 up")),
         ("class 0\nclass 1\n", ("class 0", "class 1")),
         ("n01440764 tench\nn01443537 goldfish\n", ("n01440764 tench", "n01443537 goldfish")),
-        ("0 crane\n1 crane\n", ("crane", "crane")),
+        ("0 crane\n1 crane\n2 owl\n", ("crane (0)", "crane (1)", "owl")),
         ("0 50 km/h\n1 60 km/h\n", ("50 km/h", "60 km/h")),
     ],
 )

@@ -22,17 +22,19 @@ class _Numbered(NamedTuple):
     name: str
 
 
-def read_names(path: Path, count: int | None = None) -> tuple[str, ...]:
+def read_names(path: str | Path, count: int | None = None) -> tuple[str, ...]:
     """The names of classes in the order of their numbers, from a text file.
 
     A line holds a name, or a number and a name (`0 cat`, `0\\tcat`, `0,cat`, `0: cat`, `cat 0`), as in PaddleClas's
     `class_id_map_file`, torchvision's and timm's lists. Numbered lines may stand in any order. Empty lines count for
-    nothing. With `count`, the file must name that many classes.
+    nothing. Names that repeat, as ImageNet's cranes do, get their number behind them. With `count`, the file must name
+    that many classes.
 
     Raises:
         DataError: the file cannot be read or names nothing; numbers start at 1, repeat or leave gaps; some lines have
             numbers and others have none; the names are not `count`.
     """
+    path = Path(path)
     lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line]
     if not lines:
@@ -43,7 +45,8 @@ def read_names(path: Path, count: int | None = None) -> tuple[str, ...]:
     names = _by_number(path, lines) or _by_last_number(lines) or tuple(lines)
     if count is not None and len(names) != count:
         raise DataError(f"{path}: names {len(names)} classes, but there are {count}")
-    return names
+    times = Counter(names)
+    return tuple(f"{name} ({number})" if times[name] > 1 else name for number, name in enumerate(names))
 
 
 def _by_number(path: Path, lines: Sequence[str]) -> tuple[str, ...] | None:
