@@ -9,7 +9,6 @@ import pytest
 
 from torchclas.data.lists import read_list
 from torchclas.errors import DataError
-from torchclas.labels.files import read_names
 
 Write = Callable[..., Path]
 
@@ -154,35 +153,3 @@ def test_bad_lines_are_collected(write: Write) -> None:
 def test_missing_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read(tmp_path / "none.txt")
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("cat\ndog\n", ("cat", "dog")),
-        ("\ufeff0 tench, Tinca tinca\r\n1 goldfish\r\n", ("tench, Tinca tinca", "goldfish")),
-        ("1 dog\n0\tcat\n", ("cat", "dog")),
-        ("0,cat\n1,dog", ("cat", "dog")),
-        ("0 crane\n1 maillot\n2 crane\n", ("crane (0)", "maillot", "crane (2)")),
-        ("7\n8\n", ("7", "8")),
-        ("狗\n猫".encode("gbk"), ("狗", "猫")),
-        ("cat\ndog".encode("utf-16"), ("cat", "dog")),
-    ],
-)
-def test_names_of_classes(write: Write, text: str | bytes, names: tuple[str, ...]) -> None:
-    assert read_names(write(text, "labels.txt")) == names
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("1 cat\n2 dog\n", "no line names the class 0"),
-        ("0 cat\n1 dog\n1 cow", "two lines name the class 1"),
-        ("\n", "names no class"),
-        (b"\xff\xff", "neither UTF-8 nor GBK"),
-        ("c\x1b[31mat\ndog", "control characters"),
-    ],
-)
-def test_what_names_no_classes(write: Write, text: str | bytes, reason: str) -> None:
-    with pytest.raises(DataError, match=reason):
-        read_names(write(text, "labels.txt"))

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from torchclas.data.datasets import Dataset, Sample
 from torchclas.data.sources import SUFFIXES
+from torchclas.encoding import decode_text
 from torchclas.errors import DataError
-from torchclas.labels.files import decode_text
 
 PROBED = 48  # paths that are looked for before anything runs
 MAX_LABEL = 2**31 - 1
@@ -58,7 +58,7 @@ def read_list(
         text, encoding = decode_text(content)
     except UnicodeDecodeError:
         text, encoding = raw, "utf-8"
-    if encoding == "GBK":
+    if encoding == "gbk":
         if _holds_real_names(raw, delimiter, root):
             text = raw
         else:

@@ -22,14 +22,14 @@ class Opened:
     """Labelled images, and what was taken for what.
 
     `split` is the one that was taken of several. `numbered` says that the labels are numbers in the data itself;
-    the names that the images then have come from the file `named_by`, which `chosen` says was asked for.
+    the names that the images then have come from `named_by`, and `chosen` says that those were asked for.
     """
 
     images: LabelledImages
     notes: tuple[str, ...] = ()
     split: Split | None = None
     numbered: bool = False
-    named_by: Path | None = None
+    named_by: str = ""
     chosen: bool = False
 
     def noting(self, *notes: str) -> Opened:
@@ -37,7 +37,7 @@ class Opened:
         return replace(self, notes=(*self.notes, *notes))
 
 
-def with_names(opened: Opened, names: tuple[str, ...], source: Path) -> Opened:
+def with_names(opened: Opened, names: tuple[str, ...], source: str) -> Opened:
     """The images with the classes that a file names, in their order; class folders find theirs by name or number.
 
     Raises:

@@ -23,8 +23,7 @@ from torchclas.data.matching import Opened, as_in_model, as_in_training, network
 from torchclas.data.shards import ParquetImages, TarShards
 from torchclas.data.sources import SUFFIXES, expand
 from torchclas.errors import DataError
-from torchclas.labels import LabelSet
-from torchclas.labels.files import read_names
+from torchclas.labels import LabelSet, read_names
 
 NAMES_BESIDE = ("labels.txt", "label_list.txt", "*_label_list.txt")  # PaddleX's and PaddleClas's, beside a list
 PACKED = frozenset({".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z"})
@@ -44,7 +43,7 @@ def open_data(
     data: str | Path,
     *,
     split: Split = "train",
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
     known: Sequence[str] = (),
@@ -57,14 +56,17 @@ def open_data(
     - tar shards: one, a folder of them, a glob, or a range such as `data-{000..099}.tar`;
     - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
 
-    `labels` is a file that names the classes in the order of their numbers. `known` are names that classes may have;
-    they decide at which level class folders are. `bad_lines` is as in `read_list`.
+    `labels` are the names of the classes in the order of their numbers, or a file of them. `known` are names that
+    classes may have; they decide at which level class folders are. `bad_lines` is as in `read_list`.
 
     Raises:
         DataError: nothing there, not in any of these forms, or not clear which of them.
     """
     data = os.fspath(data)
-    names = read_names(labels) if labels is not None else None
+    names = source = None
+    if labels is not None:
+        from_file = isinstance(labels, (str, Path))
+        names, source = (read_names(labels), str(labels)) if from_file else (tuple(labels), "the list of names")
     if os.path.isdir(data):  # noqa: PTH112 - may be a pattern
         found = find(Path(data), split, known=(*known, *(names or ())))
         opened = Opened(_NOTHING, found.notes, found.split)
@@ -79,7 +81,7 @@ def open_data(
         opened, is_list = _open_files(data, root, delimiter, bad_lines, beside=names is None)
     if root is not None and not is_list:
         raise DataError(f"{data} is no list file: a root for relative paths goes with a list file")
-    return opened if names is None else with_names(opened, names, Path(str(labels)))
+    return opened if names is None or source is None else with_names(opened, names, source)
 
 
 def open_for_model(
@@ -88,7 +90,7 @@ def open_for_model(
     model: str,
     *,
     split: Split = "val",
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
 ) -> Opened:
@@ -111,7 +113,7 @@ def open_training(
     val: str | Path | None = None,
     *,
     model: LabelSet | None = None,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
     bad_lines: list[DataError] | None = None,
@@ -254,7 +256,7 @@ def _open_list(
             raise DataError(f"{files[0]}: names {len(names):,} classes, but {path.name} has the label {highest}")
     except DataError as error:
         return opened.noting(f"not taken for the names of classes: {error}")
-    named = replace(opened, images=replace(images, classes=names), named_by=files[0])
+    named = replace(opened, images=replace(images, classes=names), named_by=str(files[0]))
     return named.noting(f"{files[0]} names the classes: 0 is {names[0]}")
 
 
