@@ -204,7 +204,7 @@ def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, mo
     assert "torchclas[plot]" in report.notes[-1]
 
 
-def test_data_that_cannot_be_used(folders, page_list, tmp_path):
+def test_data_that_cannot_be_used(folders, page_list, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no such file or folder"):
         evaluate(tmp_path / "nothing", **SETTINGS)
     with pytest.raises(DataError, match="goes with a list file"):
@@ -215,6 +215,9 @@ def test_data_that_cannot_be_used(folders, page_list, tmp_path):
         evaluate(bad, **SETTINGS)
     bad.write_text("page.png 3\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"page.png': no such file"):
+        evaluate(bad, **SETTINGS)
+    monkeypatch.setattr(module, "Classifier", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(DataError, match=r"page\.png': no such file"):
         evaluate(bad, **SETTINGS)
     with pytest.raises(OutputError, match="cannot be made a folder"):
         evaluate(page_list, **SETTINGS, output=bad)

@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from torchclas.data.datasets import Dataset, LabelledImages
 from torchclas.data.opening import fingerprint, open_data, open_for_model, open_pictures, open_training
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet, label_set
+from torchclas.spec import find_model
+from torchclas.tasks.options import TrainOptions
+from torchclas.tasks.train_plan import read_data
 
 ANIMALS = ("bird", "cat", "dog")
 
@@ -484,3 +488,19 @@ def test_fingerprint(tmp_path: Path) -> None:
     one, other = ({"x": 0, "y": 1}, {"x": 1, "y": 0})
     lists = [fingerprint(open_data(listed(tmp_path / "list.txt", labels)).images) for labels in (one, other)]
     assert lists[0] != lists[1]
+
+
+def test_training_reads_through_the_same_door(tmp_path: Path) -> None:
+    tree(tmp_path / "data", *(f"{split}/{name}" for split in ("Train", "Test") for name in ANIMALS), count=2)
+    options = TrainOptions(tmp_path / "data")
+    spec = find_model("PPLCNet_x0_25")
+    images, held_out, classes, notes = read_data(options, spec)
+    assert (len(images), len(held_out), classes) == (3, 3, ANIMALS)
+    assert "is taken for the images for training" in notes[0]
+    listed(tmp_path / "list.txt", {"Train/cat": 0, "Train/dog": 1})
+    (tmp_path / "names.txt").write_text("0 cat\n1 dog\n")
+    options = TrainOptions(tmp_path / "list.txt", root=tmp_path / "data", labels=tmp_path / "names.txt")
+    with pytest.raises(DataError, match="cannot be divided"):  # one image of each class
+        read_data(options, spec)
+    tree(tmp_path / "val", "dog")
+    assert read_data(replace(options, val=tmp_path / "val"), spec)[2] == ("cat", "dog")
