@@ -106,6 +106,7 @@ def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
     assert (data.classes, data.validation) == (("car", "train"), None)
     tree(tmp_path, "test")
     assert open_training(tmp_path).classes == ("car", "test", "train")
+    assert open_training(tree(tmp_path / "languages", "de/a", "fr/b", "tr/c")).classes == ("de", "fr", "tr")
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,7 @@ def test_lists_go_before_folders(tmp_path: Path) -> None:
     tree(tmp_path, "train/cat", "train/dog", "val")
     listed(tmp_path / "Train_List.txt", {"train/cat": 0, "train/dog": 1})
     listed(tmp_path / "val_list.txt", {"val": 1})
+    listed(tmp_path / "val.txt", {"none": 9})  # the usual name goes first
     data = open_training(tmp_path)
     assert isinstance(data.train, Dataset)
     assert data.validation is not None

@@ -223,7 +223,9 @@ def _split_parts(
             archives.setdefault(SPLITS[match[1].lower()], []).append(path)
     # In this order val_list.txt takes the place of val.txt.
     listed_in: dict[Split, str] = {
-        SPLITS[m[1].lower()]: name for name in reversed(files) if (m := _SPLIT_LIST.fullmatch(name))
+        SPLITS[match[1].lower()]: name
+        for name in sorted(files, key=lambda name: "list" in name.lower())
+        if (match := _SPLIT_LIST.fullmatch(name))
     }
     parts: dict[Split, tuple[Path, ...]] = {split: tuple(paths) for split, paths in archives.items()}
     others = [name for name in folders if _role(name) not in listed_in]  # pictures of a list may lie anyhow
@@ -246,6 +248,8 @@ def _role(name: str) -> Split | None:
 def _split_folders(folder: Path, folders: Sequence[str], inside: Mapping[str, _Inside]) -> dict[Split, list[str]]:
     """The folders of each split, or none where folders of these names are classes."""
     role: dict[str, Split] = {name: split for name in folders if (split := _role(name))}
+    if [name.lower() for name in role] == ["tr"]:  # too short to mean a split by itself: a country, a language …
+        role = {}
     # A split holds folders of classes; a class called train, beside one called car, holds pictures.
     parts = [name for name in role if inside[name].nested and _holds_images(folder / name, inside[name])]
     flat = [name for name in role if inside[name].images]
