@@ -142,8 +142,8 @@ def _probe(path: Path, dataset: Dataset, name: str, root: Path) -> None:
     paths = [sample.path for sample in dataset.samples[:: -(-len(dataset) // PROBED)]]
     if any(_exists(each) for each in paths):
         return
-    what = f"none of the {len(paths)} paths that were tried leads to a file; the first is" if len(paths) > 1 else ""
-    raise DataError(f"{path}: {what} {paths[0]!r}: no such file; {_cause(name, path, root)}")
+    what = f"none of the {len(paths)} paths that were tried leads to a file; the first is " if len(paths) > 1 else ""
+    raise DataError(f"{path}: {what}{paths[0]!r}: no such file; {_cause(name, path, root)}")
 
 
 def _cause(name: str, path: Path, root: Path) -> str:
