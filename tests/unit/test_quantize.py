@@ -216,6 +216,13 @@ def test_the_command_leaves_it_where_predict_finds_it(
     report = json.loads(int8_path(find_model(checkpoint)).with_suffix(".json").read_text())
     assert report["int8"]["top1"] == pytest.approx(100 * right / 24)
 
+    made = int8_path(find_model(checkpoint))
+    content = made.read_bytes()
+    made.write_bytes(content[:-100] + bytes(100))
+    with pytest.raises(CheckpointError, match="has changed since it was written: run `torchclas quantize` again"):
+        Classifier(checkpoint, precision="int8", engine="onnxruntime")
+    made.write_bytes(content)
+
 
 def test_the_name_that_was_never_published(all_int8: QuantizationReport, pictures: Path) -> None:
     name = "MobileNetV3_large_x1_0_ssld_int8"
