@@ -28,6 +28,7 @@ from torchclas.weights.location import converted_name
 
 log = logging.getLogger(__name__)
 
+_NETWORK = "network.onnx"
 _LAYOUT = 1  # of the folder; counts up when older ones must not be read any more
 
 
@@ -48,7 +49,7 @@ def graph_file(spec: ModelSpec) -> Path:
     if spec.graph is not None:
         assert spec.path is not None
         return spec.path
-    path = folder(spec) / "network.onnx"
+    path = folder(spec) / _NETWORK
     if not path.is_file():
         with locked(path):
             if not path.is_file():  # another process may have written it meanwhile
@@ -66,7 +67,7 @@ def before_reading(spec: ModelSpec, path: Path) -> None:
         What `graph_file` does.
     """
     intact = cache.is_intact(path)
-    if path == folder(spec) / "network.onnx":
+    if spec.graph is None and path.name == _NETWORK:
         if not intact:
             with locked(path):
                 if not cache.is_intact(path):

@@ -20,10 +20,8 @@ from torchclas.onnxruntime_guest import open_session
 # whoever decodes the next images.
 _SETTINGS = {"session.force_spinning_stop": "1"}
 
-_DTYPES: dict[str, str] = {
-    "tensor(float)": "float32",
-    "tensor(uint8)": "uint8",
-}  # those that graphs of ours have, as NumPy has them
+# Those that graphs of ours have, as NumPy calls them
+_DTYPES: dict[str, str] = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 class OnnxRuntimeEngine(Reopening):
@@ -43,7 +41,8 @@ class OnnxRuntimeEngine(Reopening):
         signature: Signature | None = None,
         before_reading: Callable[[], object] | None = None,
     ) -> None:
-        self.path = path.absolute()  # a process that was forked may have changed its folder when it opens it again
+        # Absolute: a process that was forked may have changed its folder when it opens it again.
+        self.path = path.absolute()
         self.precision: Precision = precision
         self.threads = threads or usable_threads()
         self.signature, self.before_reading = signature, before_reading

@@ -37,7 +37,7 @@ def open_named(
                 load_model(spec), precision=precision, threads=threads, device=device, compiled=engine == "compile"
             )
         )
-    path = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)
+    path = (compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)).absolute()
     signature, before_reading = Signature.of(spec), partial(compiled.before_reading, spec, path)
     if engine == "onnxruntime":
         from torchclas.engines.onnx_runtime import OnnxRuntimeEngine

@@ -35,10 +35,10 @@ class Entry:
 
 
 def cache_dir() -> Path:
-    """Return the folder of the cache, which need not exist yet."""
+    """Return the folder of the cache, an absolute path; it need not exist yet."""
     if chosen := os.environ.get("TORCHCLAS_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torchclas"
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "torchclas"
 
 
 def published_path(url: str) -> Path:
