@@ -538,10 +538,13 @@ def test_a_certificate_that_is_not_accepted(path: Path) -> None:
     server.server_close()
 
 
-def test_what_to_do_without_a_connection(path: Path) -> None:
+def test_what_to_do_without_a_connection(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server() as closed:
         url = closed.url
-    with pytest.raises(DownloadError, match=rf"TORCHCLAS_MIRROR, or put the file at {path}"):
+    with pytest.raises(DownloadError, match=rf"name a TORCHCLAS_MIRROR, or put the file at {path}"):
+        fetch(url, path, sleep=Naps())
+    monkeypatch.setenv("TORCHCLAS_MIRROR", url)
+    with pytest.raises(DownloadError, match=rf"correct TORCHCLAS_MIRROR, or put the file at {path}"):
         fetch(url, path, sleep=Naps())
 
 

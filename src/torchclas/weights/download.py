@@ -191,10 +191,8 @@ class _Download:
 
     def failed(self, broken: _Broken, attempts: int) -> DownloadError:
         tried = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        advice = (
-            "check the connection and any proxy, name a mirror with TORCHCLAS_MIRROR, or put the file at "
-            f"{self.destination}"
-        )
+        mirror = "correct TORCHCLAS_MIRROR" if os.environ.get("TORCHCLAS_MIRROR") else "name a TORCHCLAS_MIRROR"
+        advice = f"check the connection and any proxy, {mirror}, or put the file at {self.destination}"
         if size := self.size():
             advice += f"; the next run goes on after the {size:,} bytes already here"
         return DownloadError(f"{self.url}: {broken} ({tried}); {advice}")
