@@ -66,12 +66,25 @@ def locked(path: Path) -> Generator[None, None, None]:
         lock.release()
 
 
+def need_space(path: Path, size: int) -> None:
+    """Raise `OutputError` where the disk has no room for a file of `size` bytes at `path`.
+
+    To be asked before writers that make a half-written file of a full disk, or an error that does not name it.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise OutputError(
+            f"{path.parent}: {size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free: free some space or "
+            "choose another place"
+        )
+
+
 def disk_is_full(error: Exception, folder: Path) -> bool:
     """Say whether `error`, met while writing into `folder`, came from a full disk (or quota)."""
     if isinstance(error, OSError):
         return error.errno in _NO_SPACE
-    # Writers such as safetensors' and torch's wrap the system's error beyond recognition: ask the disk itself.
-    return shutil.disk_usage(folder).free < 2**20
+    # Writers such as safetensors' and torch's wrap the system's error: their words, or else the disk itself, tell.
+    return "No space left on device" in str(error) or shutil.disk_usage(folder).free < 2**20
 
 
 def _make_folder(folder: Path) -> None:

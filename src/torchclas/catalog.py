@@ -16,7 +16,7 @@ from torchclas.tables import Table, mapping, one_of, positive, positive_integer,
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 Backend = Literal["opencv", "pillow"]

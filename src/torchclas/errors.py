@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class Error(Exception):
     """Base of all errors torchclas raises on purpose; the CLI prints its one line and exits 2."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the finished message, which fails where it takes something else.
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(kind: type[Error], arguments: tuple[Any, ...]) -> Error:
+    return kind.__new__(kind, *arguments)
 
 
 class UnknownNameError(Error, KeyError):

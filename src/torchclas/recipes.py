@@ -18,7 +18,7 @@ from torchclas.tables import Table, mapping, nearest, number, one_of, positive_i
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning Fabric's names
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
@@ -525,3 +526,12 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_designs_of_published_and_measured_charts_are_the_same() -> None:
     entry = catalog.find("ResNet50_vd_ssld")
     assert (charts.design(entry), charts.is_ssld(entry)) == ("ResNet_vd", True)
+
+
+def test_weights_that_no_package_carries_are_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.10 has a version for a package without a name, which would have them fetched."""
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: real(name) if name else "1.0")
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path))
+    assert benchmark._weights(Case(TINY, "torch", "fp32", 1, 1, "cpu")) == "random"
+    assert benchmark._weights(Case("EfficientNet_lite0", "torch", "fp32", 1, 1, "cpu")) == "published"

@@ -6,6 +6,8 @@ import errno
 import gzip
 import hashlib
 import json
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,9 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from torchclas.errors import CheckpointError, DownloadError, OutputError
-from torchclas.weights import download
+from torchclas.catalog import find
+from torchclas.data.sources import read
+from torchclas.errors import CheckpointError, DownloadError, ImageError, OutputError
+from torchclas.models import build
+from torchclas.weights import cache, download
 from torchclas.weights.download import Record, fetch, verify
+from torchclas.weights.export import layouts, to_pdparams
+from torchclas.weights.location import weights_file
+from torchclas.weights.published import published_file
+
+MODEL = "PPLCNet_x0_25"
 
 CONTENT = b"\x80\x04" + bytes(range(256)) * 4000  # 1 MB: many packets
 OTHER = b"\x80\x04" + bytes(reversed(range(256))) * 3000
@@ -81,6 +91,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if wait:
             wait.wait(10)
+
+    def send_raw(self, headers: dict[str, str], content: bytes, status: int = 200) -> None:
+        """Nothing but what is given: the end of the connection ends the content."""
+        self.wfile.write(f"HTTP/1.1 {status} Some reason\r\n".encode())
+        for name, value in headers.items():
+            self.wfile.write(f"{name}: {value}\r\n".encode())
+        self.wfile.write(b"\r\n" + content)
 
     def send_page(self, content_type: str, status: int = 200) -> None:
         page = b"<!DOCTYPE html><title>Log in</title>"
@@ -247,8 +264,10 @@ def test_attempts_count_from_the_last_progress(server: Server, path: Path) -> No
 def test_nothing_listens(path: Path) -> None:
     with Server() as closed:
         url = closed.url
-    with pytest.raises(DownloadError, match=r"cannot be reached \(5 attempts\); check the connection"):
-        fetch(url, path, sleep=Naps())
+    naps = Naps()
+    with pytest.raises(DownloadError, match=r"cannot be reached \(3 attempts\); check the connection"):
+        fetch(url, path, sleep=naps)
+    assert naps == [1.0, 2.0], "who cannot be reached is not asked for long"
 
 
 @pytest.mark.parametrize("url", ["ResNet50.pdparams", "ftp://127.0.0.1/a", "http://"])
@@ -428,3 +447,184 @@ def test_record_is_readable(server: Server, path: Path) -> None:
     fetch(server.url, path)
     record = json.loads(path.with_name(f"{path.name}.json").read_text())
     assert record == {"url": server.url, "size": len(CONTENT), "sha256": SHA256}
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-5", "twelve", ""])
+def test_impossible_lengths_are_not_believed(server: Server, path: Path, length: str) -> None:
+    server.script = [lambda handler: handler.send_raw({"Content-Length": length}, CONTENT)]
+    try:
+        fetch(server.url, path, sleep=Naps())
+    except DownloadError as error:
+        assert "cannot be understood" in str(error) or "broke" in str(error)  # noqa: PT017 - either is right
+    else:
+        assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("wait", ["²", "9" * 5000, "-5", "Thu, 01 Jan 2026 00:00:00 GMT"])
+def test_impossible_waits_are_not_believed(server: Server, path: Path, wait: str) -> None:
+    server.script = [lambda handler: handler.send_raw({"Retry-After": wait}, b"", 503), Handler.send_content]
+    naps = Naps()
+    fetch(server.url, path, sleep=naps)
+    assert naps == [1.0]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://[::1", "http://" + "x" * 300 + ".invalid/", "//:99999999/", "file:///etc/passwd", "/zoo/again"]
+)
+def test_redirects_that_lead_nowhere(server: Server, path: Path, target: str) -> None:
+    server.script = [lambda handler: handler.send_raw({"Location": target}, b"", 302)]
+    with pytest.raises(DownloadError, match=r"cannot be fetched|cannot be understood|cannot be reached"):
+        fetch(server.url, path, sleep=Naps())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b" \r\n\xef\xbb\xbf\n", b"\xff\xfe"])
+@pytest.mark.parametrize("page", ["<!DOCTYPE html><title>", "<html>", "<?xml version='1.0'?><Error>"])
+def test_web_page_in_any_encoding(server: Server, path: Path, mark: bytes, page: str) -> None:
+    content = mark + page.encode("utf-16-le" if mark == b"\xff\xfe" else "utf-8")
+    server.script = [lambda handler: handler.send_content(content)]
+    with pytest.raises(DownloadError, match="sent a web page"):
+        fetch(server.url, path)
+    assert not path.exists()
+
+
+def test_an_empty_answer_is_no_file(server: Server, path: Path) -> None:
+    server.script = [lambda handler: handler.send_raw({}, b"")]
+    with pytest.raises(DownloadError, match="sent an empty file"):
+        fetch(server.url, path, sleep=Naps())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("headers_too", [True, False])
+def test_answers_that_trickle_are_given_up(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch, headers_too: bool
+) -> None:
+    monkeypatch.setattr(download, "_WAIT", 0.1)
+    monkeypatch.setattr(download, "_PATIENCE", 0.15)
+    monkeypatch.setattr(download, "_UNREACHABLE_PATIENCE", 0.15)
+    stop = threading.Event()
+
+    def trickle(handler: Handler) -> None:
+        if not headers_too:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000000")
+            handler.end_headers()
+        while not stop.wait(0.02):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n" if headers_too else b"\x80")
+            handler.wfile.flush()
+
+    server.script = [trickle]
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"sent less than 65 kB in .* \(2 attempts\)"):
+        fetch(server.url, path, sleep=Naps())
+    stop.set()
+    assert time.monotonic() - start < 5
+
+
+def test_a_certificate_that_is_not_accepted(path: Path) -> None:
+    certificate = Path(__file__).parents[1] / "data" / "localhost.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = Server()
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    url, naps = server.url.replace("http:", "https:"), Naps()
+    with pytest.raises(DownloadError, match=r"certificate was not accepted \(.*self.signed certificate"):
+        fetch(url, path, sleep=naps)
+    with pytest.raises(ImageError, match=r"certificate of 127.* was not accepted \(.*self.signed"):
+        read(url)
+    assert naps == [], "no other attempt"
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_to_do_without_a_connection(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as closed:
+        url = closed.url
+    with pytest.raises(DownloadError, match=rf"name a TORCHCLAS_MIRROR, or put the file at {path}"):
+        fetch(url, path, sleep=Naps())
+    monkeypatch.setenv("TORCHCLAS_MIRROR", url)
+    with pytest.raises(DownloadError, match=rf"correct TORCHCLAS_MIRROR, or put the file at {path}"):
+        fetch(url, path, sleep=Naps())
+
+
+@pytest.fixture
+def mirrored_model(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What the server should send for `MODEL`, into an empty cache."""
+    file = tmp_path / "published.pdparams"
+    to_pdparams(build(MODEL), file, layout=layouts(MODEL)[0])
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHCLAS_MIRROR", server.url.removesuffix("/zoo/ResNet50.pdparams"))
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "lie", "json", "other"])
+def test_what_is_no_weights_file_does_not_spoil_the_next_command(
+    server: Server, mirrored_model: bytes, damage: str
+) -> None:
+    wrong = {
+        "cut": ({}, mirrored_model[:-5000]),  # without a length nobody can tell
+        "lie": ({"Content-Length": str(len(mirrored_model) // 2)}, mirrored_model),
+        "json": ({}, b'{"error": "quota exceeded"}'),
+        "other": ({}, CONTENT),
+    }[damage]
+    server.script = [
+        lambda handler: handler.send_raw(*wrong),
+        lambda handler: handler.send_content(mirrored_model, validators={}),
+    ]
+    with pytest.raises(DownloadError, match=rf"not {MODEL}'s weights, and was dropped .*TORCHCLAS_MIRROR"):
+        published_file(find(MODEL))
+    assert published_file(find(MODEL)).is_file()
+    assert len(server.requests) == 2
+
+
+def test_a_file_put_there_by_hand_is_never_dropped(mirrored_model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHCLAS_OFFLINE", "1")
+    by_hand = cache.published_path(weights_file(find(MODEL)).url or "")
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_bytes(mirrored_model[:-5000])
+    with pytest.raises(CheckpointError):
+        published_file(find(MODEL))
+    assert by_hand.is_file()
+
+
+def test_a_fetched_file_that_changed_is_fetched_again(server: Server, mirrored_model: bytes) -> None:
+    server.script = [lambda handler: handler.send_content(mirrored_model)]
+    fetched = cache.cached_path(weights_file(find(MODEL)).url or "")
+    fetched.write_bytes(mirrored_model[:-1] + b"?")
+    assert published_file(find(MODEL)).is_file()
+    assert len(server.requests) == 2
+
+
+def test_converted_weights_that_changed_are_made_anew(
+    server: Server, mirrored_model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.script = [lambda handler: handler.send_content(mirrored_model)]
+    converted = published_file(find(MODEL))
+    content = converted.read_bytes()
+    for damaged in (content[:-100] + bytes(100), content[:-100], b""):
+        converted.write_bytes(damaged)
+        assert published_file(find(MODEL)) == converted
+        assert cache.is_intact(converted)
+        assert converted.stat().st_size == len(content)
+    converted.write_bytes(b"")
+    monkeypatch.setenv("TORCHCLAS_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"is damaged and has to be made anew: .*TORCHCLAS_OFFLINE"):
+        published_file(find(MODEL))
+
+
+@pytest.mark.parametrize("room", [1000, 7_000_000])
+def test_room_on_the_disk_is_asked_for_before(
+    server: Server, mirrored_model: bytes, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    server.script = [lambda handler: handler.send_content(mirrored_model)]
+    usage = shutil.disk_usage("/")
+
+    def small(folder: Path) -> object:
+        fetched = sum(file.stat().st_size for file in cache.cache_dir().rglob("*.pdparams*"))
+        return usage._replace(free=max(room - fetched, 0))
+
+    monkeypatch.setattr(shutil, "disk_usage", small)
+    with pytest.raises(OutputError, match=r"MB are needed and \d MB are free"):
+        published_file(find(MODEL))
+    assert not [*cache.cache_dir().rglob("*.safetensors")]

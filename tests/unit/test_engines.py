@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +23,15 @@ from numpy.typing import NDArray
 from torchclas.catalog import find
 from torchclas.engines import EngineName, Precision, choice, compiled, engine, installed, open_engine
 from torchclas.engines.eager import TorchEngine
+from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.engines.openvino import OpenVinoEngine, split
-from torchclas.errors import CheckpointError, Error, MissingDependencyError
+from torchclas.errors import CheckpointError, Error, MissingDependencyError, OutputError
+from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
 from torchclas.models import build
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.montage import open_montage
-from torchclas.tasks.predict import Classifier
 from torchclas.tasks.weights import clear
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint
@@ -213,7 +215,7 @@ def test_what_was_compiled_is_kept_and_replaced_when_damaged(
     assert difference(open_engine(spec, "openvino", batch_size=3)(images(5)), reference) < EXACT
     assert blob.stat().st_size > 100
     module = sys.modules["torchclas.engines.openvino"]
-    monkeypatch.setattr(module, "_compile", None)  # must not be needed
+    monkeypatch.setattr(module, "compile_model", None)  # must not be needed
     assert difference(open_engine(spec, "openvino", batch_size=3)(images(5)), reference) < EXACT
 
 
@@ -417,3 +419,239 @@ def test_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.version.cache_clear()
     assert "openvino" not in installed()
     engine.version.cache_clear()
+
+
+def tiny_graph(
+    path: Path,
+    *,
+    inputs: Sequence[tuple[str, int, list[int | str]]] = (("images", onnx.TensorProto.FLOAT, ["N", 3, SIZE, SIZE]),),
+    outputs: Sequence[tuple[str, list[int | str]]] = (("logits", ["N", CLASSES]),),
+    origin: dict[str, object] | None = None,
+    extra: Sequence[onnx.NodeProto] = (),
+    classes: int = CLASSES,
+) -> Path:
+    """An ONNX file with our metadata, whose graph is as given: each logit is the mean of what comes in."""
+    tensor = onnx.TensorProto
+    make, values, nodes = onnx.helper.make_node, [], list(extra)
+    for name, kind, shape in inputs:
+        nodes += [make("Cast", [name], [f"{name}_f"], to=tensor.FLOAT), make("Flatten", [f"{name}_f"], [f"{name}_2"])]
+        values.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+    source = f"{inputs[0][0]}_2" if inputs else "constant"
+    for name, shape in outputs:
+        width = shape[-1] if shape and isinstance(shape[-1], int) else CLASSES
+        nodes += [
+            make("ReduceMean", [source, "axes"], [f"{name}_m"], keepdims=1),
+            make("Tile", [f"{name}_m", f"{name}_n"], [name]),
+        ]
+        values.append(onnx.helper.make_tensor(f"{name}_n", tensor.INT64, [2], [1, width]))
+    constants = [value for value in values if isinstance(value, tensor)]
+    constants += [onnx.helper.make_tensor("axes", tensor.INT64, [1], [1])]
+    constants += [onnx.helper.make_tensor("constant", tensor.FLOAT, [1, 4], [1.0] * 4)]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "tiny",
+        [value for value in values if not isinstance(value, tensor)],
+        [onnx.helper.make_tensor_value_info(name, tensor.FLOAT, shape) for name, shape in outputs],
+        constants,
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    names = tuple(f"c{i}" for i in range(classes))
+    preset = replace(find(ARCH).preset, resize_short=SIZE, crop_size=SIZE)
+    metadata = Metadata(ARCH, classes, preset, class_ids=names, class_names=names, origin=origin or {})
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    onnx.save(model, path)
+    return path
+
+
+FLOAT, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+IMAGES: tuple[str, int, list[int | str]] = ("images", FLOAT, ["N", 3, SIZE, SIZE])
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ({"inputs": [("images", FLOAT, ["N", 4, SIZE, SIZE])]}, r"input should be .*3, 64, 64\].*and is .*4, 64, 64\]"),
+        ({"inputs": [("images", FLOAT, ["N", 3, 96, 96])]}, r"3, 64, 64\].*and is images float32 \[N, 3, 96, 96\]"),
+        ({"inputs": [("images", UINT8, ["N", 3, SIZE, SIZE])]}, r"and is images uint8"),
+        ({"inputs": [("images", onnx.TensorProto.INT64, ["N", 3, SIZE, SIZE])]}, r"input should be"),
+        ({"inputs": [("pictures", FLOAT, ["N", 3, SIZE, SIZE])]}, r"and is pictures float32"),
+        ({"inputs": [("images", FLOAT, ["N", 3 * SIZE * SIZE])]}, r"input should be"),
+        ({"inputs": [IMAGES, ("more", FLOAT, ["N", 1])]}, r"input should be .*; more|input should be .*more"),
+        ({"inputs": []}, r"input should be .*, and is none"),
+        ({"inputs": [("images", FLOAT, [5000, 3, SIZE, SIZE])]}, r"takes 5,000 images at once"),
+        ({"outputs": [("logits", ["N", 3])]}, r"output should be .*7\].*and is logits float32 \[.*3\]"),
+        ({"outputs": [("scores", ["N", CLASSES])]}, r"and is scores"),
+        ({"outputs": [("logits", ["N", CLASSES]), ("more", ["N", 2])]}, r"output should be .*more"),
+        ({"classes": 10}, r"output should be logits float32 \[N, 10\].*and is .*7\]: export it again"),
+        ({"origin": {"input": "uint8"}}, r"input should be images uint8 \[N, N, N, 3\].*and is images float32"),
+        (
+            {"origin": {"input": "uint8"}, "inputs": [("images", UINT8, ["N", 32, 32, 3])]},
+            r"input should be images uint8",
+        ),
+    ],
+)
+def test_graphs_that_contradict_their_metadata(
+    tmp_path: Path, name: EngineName, graph: dict[str, Any], message: str
+) -> None:
+    path = tiny_graph(tmp_path / "tiny.onnx", **graph)
+    with pytest.raises(CheckpointError, match=message):
+        open_engine(find_model(path), name)
+    with pytest.raises(CheckpointError, match=message):
+        open_engine(find_model(path), "auto", batch_size=4)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_graphs_that_leave_lengths_open(tmp_path: Path, name: EngineName) -> None:
+    path = tiny_graph(
+        tmp_path / "t.onnx", inputs=[("images", FLOAT, ["N", 3, "H", "W"])], outputs=[("logits", ["N", "C"])]
+    )
+    assert open_engine(find_model(path), name, batch_size=4)(images(5)).shape == (5, CLASSES)
+
+
+def test_what_comes_out_is_looked_at_where_the_graph_does_not_say(spec: ModelSpec) -> None:
+    signature = Signature.of(spec)
+    right = np.zeros((5, CLASSES), np.float32)
+    assert signature.logits(right, 5) is right
+    for wrong in (
+        np.zeros((5, 10), np.float32),
+        np.zeros((1, CLASSES), np.float32),
+        right[0],
+        right.astype(np.float64),
+    ):
+        with pytest.raises(CheckpointError, match=r"own gave float.* for 5 images, not float32 \[5, 7\]: its file"):
+            signature.logits(wrong, 5)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_what_fails_while_it_runs_names_the_model(tmp_path: Path, name: EngineName) -> None:
+    """A reshape that holds for no image."""
+    node = onnx.helper.make_node
+    shape = onnx.helper.make_tensor("s", onnx.TensorProto.INT64, [2], [-1, 1_000_003])
+    extra = [node("Constant", [], ["shape"], value=shape), node("Reshape", ["images", "shape"], ["unused"])]
+    path = tiny_graph(tmp_path / "tiny.onnx", inputs=[("images", FLOAT, ["N", 3, "H", "W"])], extra=extra)
+    graph = onnx.load(path)
+    graph.graph.node[-2].input[0] = "unused"  # so that it is not left out
+    onnx.save(graph, path)
+    with pytest.raises(Error, match=r"tiny(\.onnx)?: .*(failed on|cannot run it)"):
+        open_engine(find_model(path), name, batch_size=4)(images(5))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "auto"])
+def test_graphs_that_could_run_for_ever_are_not_run(tmp_path: Path, name: EngineName) -> None:
+    node, tensor = onnx.helper.make_node, onnx.TensorProto
+    info = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [node("Identity", ["go"], ["go_on"]), node("Add", ["x", "x"], ["y"])],
+        "body",
+        [info("i", tensor.INT64, []), info("go", tensor.BOOL, []), info("x", FLOAT, [1, 4])],
+        [info("go_on", tensor.BOOL, []), info("y", FLOAT, [1, 4])],
+    )
+    extra = [
+        node("Constant", [], ["times"], value=onnx.helper.make_tensor("t", tensor.INT64, [], [10**12])),
+        node("Constant", [], ["yes"], value=onnx.helper.make_tensor("c", tensor.BOOL, [], [True])),
+        node("Loop", ["times", "yes", "constant"], ["looped"], body=body),
+    ]
+    path = tiny_graph(tmp_path / "tiny.onnx", extra=extra)
+    with pytest.raises(CheckpointError, match=r"tiny\.onnx: its graph has Loop, .*could run for ever: it is not run"):
+        open_engine(find_model(path), name)
+    path = tiny_graph(tmp_path / "other.onnx", extra=[node("BeamSearch", ["images"], ["_"], domain="com.microsoft")])
+    with pytest.raises(CheckpointError, match=r"its graph has com\.microsoft\.BeamSearch"):
+        open_engine(find_model(path), name)
+
+
+def test_a_network_in_the_cache_that_changed_is_written_anew(
+    spec: ModelSpec, reference: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = compiled.graph_file(spec)
+    content = path.read_bytes()
+
+    def write(network: Network, path: Path, metadata: Metadata, *, size: int) -> None:  # as it did, but at once
+        path.write_bytes(content)
+
+    monkeypatch.setattr("torchclas.export.onnx.write_onnx", write)
+    middle = len(content) // 2
+    for damaged in (content[:1000], b"", content[:middle] + bytes(4096) + content[middle + 4096 :]):
+        path.write_bytes(damaged)
+        assert difference(open_engine(spec, "onnxruntime")(images(5)), reference) < EXACT
+        assert path.read_bytes() == content
+    path.write_bytes(content[:1000])
+    assert difference(open_engine(spec, "openvino", batch_size=7)(images(5)), reference) < EXACT
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_what_was_compiled_and_changed_is_never_used(
+    spec: ModelSpec, reference: NDArray[np.float32], where: float
+) -> None:
+    """One changed weight would pass for another class, without a word."""
+    open_engine(spec, "openvino", batch_size=3)
+    for blob in compiled.folder(spec).glob("openvino-fp32-*.blob"):
+        content = bytearray(blob.read_bytes())
+        at = int(len(content) * where)
+        content[at : at + 4096] = bytes(4096)
+        blob.write_bytes(content)
+    assert difference(open_engine(spec, "openvino", batch_size=3)(images(5)), reference) < EXACT
+
+
+def test_a_crash_while_reading_does_not_come_back(spec: ModelSpec, tmp_path: Path) -> None:
+    """What cannot be survived twice is left alone; until then it is made anew, since a kill looks the same."""
+    code = (
+        "import os, sys; import torchclas.engines.openvino as module; from torchclas import Classifier; "
+        "read, compile = module.import_model, module.compile_model; "
+        "module.import_model = lambda *arguments: "
+        "os.abort() if sys.argv[2] == 'crash' else print('read') or read(*arguments); "
+        "module.compile_model = lambda *arguments: print('compiled') or compile(*arguments); "
+        "import numpy; print(next(Classifier(sys.argv[1], engine='openvino', workers=0, batch_size=6)"
+        ".predict(numpy.zeros((80, 80, 3), 'u1'))).status)"
+    )
+
+    def start(what: str) -> list[str]:
+        command = [sys.executable, "-c", code, str(spec.path), what]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+    assert start("") == ["compiled", "ok"]
+    assert start("") == ["read", "ok"]
+    assert start("crash") == []
+    assert start("crash") == ["compiled", "ok"], "the second start"
+    assert start("") == ["read", "ok"], "what was made anew"
+    assert start("crash") == []
+    assert start("crash") == ["compiled", "ok"]
+    assert start("crash") == []
+    assert start("crash") == ["compiled", "ok"]
+    assert start("crash") == ["compiled", "ok"], "not read any more"
+
+
+NO_TIMES = (
+    *("", "[]", "{}", "5", "null", "\xff", "[" * 100_000, '{"openvino": 1.0}'),
+    *('{"openvino": "1", "onnxruntime": 2.0}', '{"openvino": NaN, "onnxruntime": 2.0}'),
+    *('{"openvino": -1.0, "onnxruntime": 2.0}', '{"openvino": true, "onnxruntime": 2.0}'),
+)
+
+
+@pytest.mark.parametrize("content", NO_TIMES)
+def test_times_that_are_none_are_measured_again(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(choice, "SECONDS", 0)
+    monkeypatch.setattr(choice, "measure", lambda engines, batch: dict.fromkeys(engines, 1.0))
+    open_engine(spec, batch_size=1, threads=2)
+    for kept in compiled.folder(spec).glob("fastest-*.json"):
+        kept.write_text(content, encoding="latin-1")
+    calls: list[int] = []
+    monkeypatch.setattr(choice, "measure", lambda engines, batch: calls.append(1) or dict.fromkeys(engines, 1.0))
+    open_engine(spec, batch_size=1, threads=2)
+    open_engine(spec, batch_size=1, threads=2)
+    assert calls == [1]
+
+
+def test_a_read_only_cache_can_be_used_and_not_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path))
+    kept = compiled.folder(find_model("ResNet18")) / "network.onnx"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("network")
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for names, everything in ((["ResNet18"], False), ([], True)):
+        with pytest.raises(OutputError, match=r"cannot be deleted \(Read-only file system\)"):
+            clear(names, everything=everything)

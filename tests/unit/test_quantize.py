@@ -24,13 +24,13 @@ from torchclas.engines import EngineName, Precision
 from torchclas.engines.compiled import graph_file, int8_path
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.errors import CheckpointError, DataError, Error
+from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
 from torchclas.quantization import calibration
 from torchclas.quantization.graph import QuantizedGraph, is_transformer
 from torchclas.quantization.search import Noise, fewest, rank, relative_power
 from torchclas.spec import find_model
 from torchclas.tasks import quantize as task
-from torchclas.tasks.predict import Classifier
 from torchclas.tasks.quantize import QuantizationReport, quantize
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
@@ -220,6 +220,13 @@ def test_the_command_leaves_it_where_predict_finds_it(
     report = json.loads(int8_path(find_model(checkpoint)).with_suffix(".json").read_text())
     assert "95 % interval" in report["notes"][1]
     assert report["int8"]["top1"] == pytest.approx(100 * right / 24)
+
+    made = int8_path(find_model(checkpoint))
+    content = made.read_bytes()
+    made.write_bytes(content[:-100] + bytes(100))
+    with pytest.raises(CheckpointError, match="has changed since it was written: run `torchclas quantize` again"):
+        Classifier(checkpoint, precision="int8", engine="onnxruntime")
+    made.write_bytes(content)
 
 
 def test_the_name_that_was_never_published(all_int8: QuantizationReport, pictures: Path) -> None:

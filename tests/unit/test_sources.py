@@ -128,6 +128,12 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
         elif self.path == "/slow":
             self.server.released.wait(10)
+        elif self.path == "/trickle":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            while not self.server.released.wait(0.02):
+                self.wfile.write(b"x")
         elif self.path == "/broken":
             self.send_response(200)
             self.send_header("Content-Length", "100")
@@ -178,6 +184,7 @@ def test_url(host, path):
     [
         ("/none", "the server answered 404 Not Found"),
         ("/slow", "did not answer in time"),
+        ("/trickle", "did not answer in time, or too slowly"),
         ("/broken", "broke off"),
         ("/endless", "larger than the download limit of 100,000 bytes"),
     ],

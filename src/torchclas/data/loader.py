@@ -5,6 +5,7 @@ Threads suffice: OpenCV and Pillow release Python's lock while they work.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from PIL import Image
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import ImageLike
 from torchclas.data.preprocess import NoPreprocess, Preprocess
-from torchclas.errors import ImageError
+from torchclas.errors import Error, ImageError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -96,13 +97,20 @@ def _in_order(function: Callable[[T], R], items: Iterable[T], workers: int, ahea
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="torchclas-loader")
     pending: deque[Future[R]] = deque()
+    process = os.getpid()
+
+    def first() -> R:
+        if os.getpid() != process:
+            raise Error("this iteration began in another process, whose threads are not here: begin a new one")
+        return pending.popleft().result()
+
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > ahead:
-                yield pending.popleft().result()
+                yield first()
         while pending:
-            yield pending.popleft().result()
+            yield first()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

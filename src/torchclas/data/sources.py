@@ -136,27 +136,36 @@ def _download(url: str, max_bytes: int) -> bytes:
         raise ImageError(f"{url.split('://')[0]}:// is not supported: give a file or an http(s) URL")
     import requests  # 0.1 s that runs without URLs need not pay
 
+    from torchclas import http
+
     too_large = ImageError(f"is larger than the download limit of {max_bytes:,} bytes")
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     data = bytearray()
+
+    def wait() -> float:
+        return min(READ_SECONDS, deadline - time.monotonic())
+
     try:
-        with requests.get(
-            url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"User-Agent": "torchclas"}
-        ) as response:
-            if not response.ok:
-                raise ImageError(f"the server answered {response.status_code} {response.reason}")
-            if int(response.headers.get("Content-Length", 0)) > max_bytes:
+        with http.get(url, headers={"User-Agent": "torchclas"}, connect=CONNECT_SECONDS, wait=wait) as answer:
+            if answer.status >= 400:
+                raise ImageError(f"the server answered {answer.status} {answer.reason}")
+            if (answer.number("Content-Length") or 0) > max_bytes:
                 raise too_large
-            for chunk in response.iter_content(64 * 1024):
+            for chunk in answer.chunks:
                 data += chunk
                 if len(data) > max_bytes:
                     raise too_large
-                if time.monotonic() > deadline:
-                    raise ImageError(f"the download took longer than {DOWNLOAD_SECONDS:.0f} s")
+    except http.TooSlowError:
+        if time.monotonic() >= deadline:
+            raise ImageError(f"the download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
+        raise ImageError(f"{urlsplit(url).netloc} did not answer in time, or too slowly") from None
     except requests.Timeout:
         raise ImageError(f"{urlsplit(url).netloc} did not answer in time") from None
+    except requests.exceptions.SSLError as error:
+        problem = http.certificate_problem(error)
+        raise ImageError(f"the certificate of {urlsplit(url).netloc} was not accepted ({problem})") from None
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
         raise ImageError(f"no connection to {urlsplit(url).netloc}, or it broke off") from None
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, http.BadAnswerError) as error:
         raise ImageError(f"cannot be downloaded: {error}") from None
     return bytes(data)

@@ -6,10 +6,10 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ def open_fastest(
     remembered = compiled.derived(
         spec, graph, f"fastest-{precision}-batch{batch}.json", threads, *candidates, *versions
     )
-    times = _read(remembered)
+    times = _read(remembered, candidates)
     if times is not None:
         engine = open_one(_shortest(times))
     else:
@@ -111,11 +111,16 @@ def _shortest(times: Times) -> EngineName:
     return min(times, key=lambda name: times[name])
 
 
-def _read(path: Path) -> Times | None:
+def _read(path: Path, candidates: Sequence[EngineName]) -> Times | None:
+    """The times of all candidates; None where there are none, or something else is in the file."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
+    if not isinstance(content, dict):
+        return None
+    times: Times = {name: ms for name in candidates if type(ms := cast("dict[str, Any]", content).get(name)) is float}
+    return times if len(times) == len(candidates) and all(0 < ms < float("inf") for ms in times.values()) else None
 
 
 def _write(path: Path, times: Times) -> None:

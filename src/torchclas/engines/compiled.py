@@ -7,6 +7,7 @@ run a network from there is the name of its weights, so a second start imports n
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import sys
 import uuid
@@ -15,13 +16,19 @@ from pathlib import Path
 
 from torchclas import catalog
 from torchclas.atomic import locked
+from torchclas.engines.forks import with_openmp
+from torchclas.engines.graph import check_operators
 from torchclas.engines.machine import this_machine
 from torchclas.errors import CheckpointError
 from torchclas.spec import ModelSpec
 from torchclas.version import __version__
 from torchclas.weights import cache
+from torchclas.weights.exported import operators
 from torchclas.weights.location import converted_name
 
+log = logging.getLogger(__name__)
+
+_NETWORK = "network.onnx"
 _LAYOUT = 1  # of the folder; counts up when older ones must not be read any more
 
 
@@ -42,12 +49,35 @@ def graph_file(spec: ModelSpec) -> Path:
     if spec.graph is not None:
         assert spec.path is not None
         return spec.path
-    path = folder(spec) / "network.onnx"
+    path = folder(spec) / _NETWORK
     if not path.is_file():
         with locked(path):
             if not path.is_file():  # another process may have written it meanwhile
                 _export(spec, path)
     return path
+
+
+def before_reading(spec: ModelSpec, path: Path) -> None:
+    """Look at a graph, before an engine reads it, for what would end badly: damage, and loops in files of others.
+
+    A damaged network of the cache is written anew.
+
+    Raises:
+        CheckpointError: the file cannot be relied on.
+        What `graph_file` does.
+    """
+    intact = cache.is_intact(path)
+    if spec.graph is None and path.name == _NETWORK:
+        if not intact:
+            with locked(path):
+                if not cache.is_intact(path):
+                    log.info("%s is damaged, and written anew", path)
+                    _export(spec, path)
+        return
+    if intact is False:
+        raise CheckpointError(f"{path} has changed since it was written: run `torchclas quantize` again")
+    if path.suffix == ".onnx":
+        check_operators(path, operators(path))
 
 
 def int8_path(spec: ModelSpec) -> Path:
@@ -94,14 +124,19 @@ def _export(spec: ModelSpec, path: Path) -> None:
 
     if sys.stderr.isatty():
         print(f"preparing {spec.name} for this machine, once …", file=sys.stderr)
-    network = load_model(spec).fuse()
     building = path.parent / f".{uuid.uuid4().hex[:12]}"
     building.mkdir()
     try:
-        write_onnx(network, building / path.name, spec.metadata(), size=spec.preset.crop_size)
+        with_openmp(
+            lambda: write_onnx(
+                load_model(spec).fuse(), building / path.name, spec.metadata(), size=spec.preset.crop_size
+            )
+        )
         # Weights beyond 2 GB are in a second file, which has to be there first.
-        for file in sorted(building.iterdir(), key=lambda file: file.name == path.name):
+        files = sorted(building.iterdir(), key=lambda file: file.name == path.name)
+        for file in files:
             file.replace(path.with_name(file.name))
+        cache.record(path, *(path.with_name(file.name) for file in files[:-1]))
     finally:
         shutil.rmtree(building, ignore_errors=True)
     _drop_outdated(spec, path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from torchclas.engines.engine import EngineName, Precision
+from torchclas.engines.forks import with_openmp
 from torchclas.errors import Error
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.network import Network
@@ -33,6 +35,7 @@ class TorchEngine:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        self.pid = os.getpid()
         self.precision: Precision = precision
         self.device = find_device(device)
         self.arch = network.arch
@@ -48,10 +51,23 @@ class TorchEngine:
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Images [N, channels, H, W] → logits [N, num_classes]."""
+        if self.pid != os.getpid():
+            self._follow_fork()
         if self.compiling is None:
-            return self._run(images)
+            return with_openmp(lambda: self._run(images))
         with self.compiling:  # a call may compile
-            return self._run(images)
+            return with_openmp(lambda: self._run(images))
+
+    def _follow_fork(self) -> None:
+        """The weights are there in a forked process as well, and shared with the others as long as nobody writes."""
+        if self.device.type != "cpu":
+            raise Error(
+                f"{self.arch} was put on {self.device} before this process was forked, which does not work from here: "
+                "make the Classifier in the new process, or start it with the method spawn"
+            )
+        self.pid = os.getpid()
+        if self.compiling is not None:
+            self.compiling = threading.Lock()  # another thread may have held it
 
     def close(self) -> None:
         """Give its memory back."""
@@ -62,11 +78,15 @@ class TorchEngine:
         batch = torch.from_numpy(images).to(self.device, self.dtype, memory_format=torch.channels_last)
         try:
             return self.network(batch).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise Error(
-                f"{self.device} has not enough memory for {self.arch} on {len(images)} images at once: "
-                "try a smaller batch size"
-            ) from error
+        except RuntimeError as error:
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            # On a CPU it is not an OutOfMemoryError
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in first_line:
+                raise Error(
+                    f"{self.device} has not enough memory for {self.arch} on {len(images)} images at once: "
+                    "try a smaller batch size"
+                ) from error
+            raise Error(f"{self.arch}: torch failed on images of shape {list(images.shape)} ({first_line})") from error
 
 
 def fold_batch_norms(network: Network) -> Network:

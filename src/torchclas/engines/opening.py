@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 import sys
 from ctypes.util import find_library
+from functools import partial
 from pathlib import Path
 
 from torchclas.engines import compiled
 from torchclas.engines.engine import PRECISIONS, Engine, EngineName, Precision, version
+from torchclas.engines.forks import with_openmp
+from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
 from torchclas.spec import ModelSpec
@@ -29,20 +32,34 @@ def open_named(
         from torchclas.engines.eager import TorchEngine
         from torchclas.zoo import load_model
 
-        network = load_model(spec)
-        return TorchEngine(network, precision=precision, threads=threads, device=device, compiled=engine == "compile")
-    path = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)
+        return with_openmp(
+            lambda: TorchEngine(
+                load_model(spec), precision=precision, threads=threads, device=device, compiled=engine == "compile"
+            )
+        )
+    path = (compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)).absolute()
+    signature, before_reading = Signature.of(spec), partial(compiled.before_reading, spec, path)
     if engine == "onnxruntime":
         from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(path, precision=precision, threads=threads)
+        return OnnxRuntimeEngine(
+            path, precision=precision, threads=threads, signature=signature, before_reading=before_reading
+        )
     from torchclas.engines.openvino import OpenVinoEngine, split
 
     threads = threads or usable_threads()
     blob = compiled.derived(
         spec, path, f"openvino-{precision}.blob", version(engine), threads, *split(batch_size, threads)
     )
-    return OpenVinoEngine(path, precision=precision, threads=threads, batch_size=batch_size, blob=blob)
+    return OpenVinoEngine(
+        path,
+        precision=precision,
+        threads=threads,
+        batch_size=batch_size,
+        blob=blob,
+        signature=signature,
+        before_reading=before_reading,
+    )
 
 
 def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: str) -> None:

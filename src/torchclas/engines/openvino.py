@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.atomic import atomic_path
+from torchclas.atomic import locked
 from torchclas.engines.engine import EngineName, Precision, in_parts
+from torchclas.engines.forks import Reopening
+from torchclas.engines.graph import Port, Signature, check_operators
 from torchclas.engines.machine import usable_threads
-from torchclas.errors import CheckpointError, OutputError
+from torchclas.engines.survival import Attempt
+from torchclas.errors import CheckpointError, Error, OutputError
 from torchclas.openvino_core import openvino_core
+from torchclas.weights import cache
 
 # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+_DTYPES: dict[str, str] = {
+    "f32": "float32",
+    "u8": "uint8",
+}  # of OpenVINO's names those that graphs of ours have, as NumPy calls them
 
 PART = 4  # images at most that one stream computes at once
 
@@ -33,12 +42,12 @@ def split(batch_size: int, threads: int) -> tuple[int, int]:
     return streams, min(PART, -(-batch_size // streams))
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Reopening):
     """An ONNX file, or one in OpenVINO's own format, run by OpenVINO.
 
     It is compiled for batches of `batch_size` and takes others as well; None is for files whose images may be of any
     number at once, all on one stream. `blob` keeps what is compiled: the first start writes it, the next ones read it
-    in a fraction of the time.
+    in a fraction of the time. `signature` is what the file has to be; `before_reading` is called before it is read.
     """
 
     name: EngineName = "openvino"
@@ -51,32 +60,43 @@ class OpenVinoEngine:
         threads: int | None = None,
         batch_size: int | None = None,
         blob: Path | None = None,
+        signature: Signature | None = None,
+        before_reading: Callable[[], object] | None = None,
     ) -> None:
-        core = openvino_core()
         self.precision: Precision = precision
         threads = threads or usable_threads()
-        self.streams, part = (1, None) if batch_size is None else split(batch_size, threads)
-        settings: dict[str, Any] = {
+        self.streams, self.wished_part = (1, None) if batch_size is None else split(batch_size, threads)
+        self.settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": self.streams,
             "ENABLE_CPU_PINNING": False,  # other work runs on the same cores: images are decoded meanwhile
         }
-        self.model: Any = None
-        self.memory: NDArray[np.uint8] | None = None
-        if blob is not None:
-            self.model, self.memory = _read(core, blob, settings)
-        if self.model is None:
-            self.model = _compile(core, path, settings, part)
-            if blob is not None:
-                with suppress(OutputError), atomic_path(blob) as temporary:
-                    temporary.write_bytes(self.model.export_model().getbuffer())
+        # Absolute: a process that was forked may have changed its folder when it opens them again.
+        self.path, self.blob = path.absolute(), blob and blob.absolute()
+        self.signature, self.before_reading = signature, before_reading
+        super().__init__()
+
+    def _open(self) -> None:
+        core = openvino_core()
+        self.model, self.memory = self._kept(core) or self._compiled(core)
         batch = self.model.inputs[0].get_partial_shape()[0]
+        if self.signature is not None:
+            self.signature.check(self.path, _ports(self.model.inputs), _ports(self.model.outputs))
         self.part = batch.get_length() if batch.is_static else None
         self.requests: deque[Any] = deque()
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Images [N, channels, H, W] → logits [N, num_classes]."""
+        self._ready()
+        try:
+            logits = self._run(images)
+        except (RuntimeError, MemoryError) as error:
+            model = self.signature.model if self.signature else self.path
+            raise Error(f"{model}: OpenVINO failed on {len(images)} images ({_last_line(error)})") from error
+        return logits if self.signature is None else self.signature.logits(logits, len(images))
+
+    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         parts = list(in_parts(images, self.part))
         if len(parts) == 1:  # at once, which saves handing it to another thread
             request = self._request()
@@ -112,24 +132,75 @@ class OpenVinoEngine:
         self.requests.clear()
         del self.model, self.memory  # in this order: the model's weights may be in that memory
 
+    def _kept(self, core: Any) -> tuple[Any, NDArray[np.uint8]] | None:
+        """What was compiled before, and the memory its weights are in; None where there is nothing to rely on."""
+        if self.blob is None:
+            return None
+        try:
+            memory = np.memmap(self.blob, np.uint8, mode="c")  # not "r": OpenVINO takes no memory that is read-only
+        except (OSError, ValueError):  # ValueError: it is empty
+            return None
+        if not cache.is_as_recorded(self.blob, memory.data):
+            return None
+        with Attempt(self.blob) as attempt:
+            if not attempt.advisable:
+                return None
+            with suppress(RuntimeError):
+                return import_model(core, memory, self.settings), memory
+        return None
 
-def _compile(core: Any, path: Path, settings: Mapping[str, Any], part: int | None) -> Any:
-    try:
-        model = core.read_model(path)
-        shape = list(model.inputs[0].get_partial_shape())
-        if part is not None and shape[0].is_dynamic:
-            model.reshape([part, *shape[1:]])
-        return core.compile_model(model, "CPU", settings)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: OpenVINO cannot run it ({str(error).strip().splitlines()[-1]})") from error
+    def _compiled(self, core: Any) -> tuple[Any, NDArray[np.uint8] | None]:
+        if self.blob is None:
+            return self._compile(core), None
+        with suppress(OutputError), locked(self.blob):  # of workers that start together one compiles
+            if (kept := self._kept(core)) is not None:
+                return kept
+            model = self._compile(core)
+            if Attempt.may_be_kept(self.blob):
+                with cache.recording(self.blob) as temporary:
+                    temporary.write_bytes(model.export_model().getbuffer())
+            return model, None
+        return self._compile(core), None
+
+    def _compile(self, core: Any) -> Any:
+        if self.before_reading is not None:
+            self.before_reading()
+        try:
+            model = core.read_model(self.path)
+            if self.signature is not None:
+                check_operators(self.path, {operation.get_type_name() for operation in model.get_ops()})
+                self.signature.check(self.path, _ports(model.inputs), _ports(model.outputs))
+            shape = list(model.inputs[0].get_partial_shape())
+            if self.wished_part is not None and shape[0].is_dynamic:
+                model.reshape([self.wished_part, *shape[1:]])
+            return compile_model(core, model, self.settings)
+        except (RuntimeError, MemoryError) as error:
+            raise CheckpointError(f"{self.path}: OpenVINO cannot run it ({_last_line(error)})") from error
 
 
-def _read(core: Any, blob: Path, settings: Mapping[str, Any]) -> tuple[Any, NDArray[np.uint8] | None]:
-    """What was compiled before, and the memory its weights are in; None where there is nothing that can be used."""
+def import_model(core: Any, memory: NDArray[np.uint8], settings: Mapping[str, Any]) -> Any:
+    """Have OpenVINO take what it compiled and exported before."""
     import openvino
 
-    try:
-        memory = np.memmap(blob, np.uint8, mode="c")  # not "r": OpenVINO takes no memory that is read-only
-        return core.import_model(openvino.Tensor(memory, shared_memory=True), "CPU", settings), memory
-    except (OSError, ValueError, RuntimeError):  # ValueError: it is empty
-        return None, None
+    return core.import_model(openvino.Tensor(memory, shared_memory=True), "CPU", settings)
+
+
+def compile_model(core: Any, model: Any, settings: Mapping[str, Any]) -> Any:
+    """Have OpenVINO compile a model for this machine."""
+    return core.compile_model(model, "CPU", settings)
+
+
+def _ports(ports: Any) -> list[Port]:
+    def port(value: Any) -> Port:
+        kind: str = value.get_element_type().get_type_name()
+        shape = value.get_partial_shape()
+        axes = None
+        if not shape.rank.is_dynamic:
+            axes = tuple(axis.get_length() if axis.is_static else None for axis in shape)
+        return Port(min(value.get_names(), default="without a name"), _DTYPES.get(kind, kind), axes)
+
+    return [port(value) for value in ports]
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -19,6 +19,7 @@ from torch import nn
 from torchclas.errors import MissingDependencyError
 from torchclas.export.trace import example, export_mode, traceable
 from torchclas.labels import label_set
+from torchclas.onnxruntime_guest import open_session
 from torchclas.version import __version__
 from torchclas.weights.metadata import KEY, Metadata
 
@@ -77,7 +78,7 @@ class OnnxFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._session = _session(path)
+        self._session = open_session(path)
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Logits [N, classes]."""
@@ -93,21 +94,11 @@ class OnnxFile:
         talkative = self.path.with_name(f"layers-{self.path.name}")  # weights of their own file are beside it
         onnx.save(model, str(talkative))
         try:
-            values = _session(talkative).run([*names, OUTPUT], {INPUT: images})
+            values = open_session(talkative).run([*names, OUTPUT], {INPUT: images})
         finally:
             talkative.unlink()
         for name, value in zip([*names, OUTPUT], values, strict=True):
             yield module_of(name), value
-
-
-def _session(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "'torchclas[onnxruntime]'") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def class_lines(metadata: Metadata) -> dict[str, str]:

@@ -260,11 +260,13 @@ def _weights(case: Case) -> Weights:
         return "published"
     if is_converted(entry):
         return "published"
-    package = (entry.weights.package if entry.weights else None) or ""
-    try:
-        return "published" if metadata.version(package.partition("==")[0]) else "random"
-    except (metadata.PackageNotFoundError, ValueError):
+    if entry.weights is None or not entry.weights.package:  # Python 3.10 finds some package under an empty name
         return "random"
+    try:
+        metadata.version(entry.weights.package.partition("==")[0])
+    except metadata.PackageNotFoundError:
+        return "random"
+    return "published"
 
 
 def print_remarks(machine: Machine, notes: Console) -> None:

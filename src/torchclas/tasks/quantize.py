@@ -42,6 +42,7 @@ from torchclas.tasks.listing import mebibytes
 from torchclas.tasks.metrics import Proportion
 from torchclas.tasks.output import printable
 from torchclas.version import __version__
+from torchclas.weights import cache
 from torchclas.weights.location import quantized_path
 from torchclas.weights.metadata import KEY
 
@@ -345,7 +346,8 @@ def _write(found: _Found, path: Path, spec: ModelSpec, images: int) -> None:
     )
     properties = {entry.key: entry.value for entry in found.model.metadata_props}
     helper.set_model_props(found.model, {**properties, KEY: metadata.to_json()})
-    with atomic_path(path) as temporary:
+    in_cache = path.is_relative_to(cache.cache_dir())
+    with cache.recording(path) if in_cache else atomic_path(path) as temporary:
         onnx.save(found.model, temporary)
 
 

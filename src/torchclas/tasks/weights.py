@@ -221,7 +221,7 @@ def _files_of(entry: Entry) -> Iterator[Path]:
     if entry.weights is None:
         return
     converted = converted_path(entry)
-    yield converted
+    yield from (converted, cache.record_path(converted))
     yield from cache.compiled_folder(converted.stem).parent.glob(f"{converted.stem}-*/*")
     if entry.weights.url:
         fetched = cache.published_path(entry.weights.url)
@@ -232,9 +232,7 @@ def _delete(path: Path) -> int:
     if not path.is_file():
         return 0
     with locked(path):  # not while another process is writing it
-        size = path.stat().st_size
-        path.unlink()
-    return size
+        return cache.delete(path)
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -20,15 +21,19 @@ from urllib.parse import urlsplit
 
 import requests
 
-from torchclas.atomic import atomic_path, disk_is_full, locked
+from torchclas import http
+from torchclas.atomic import atomic_path, disk_is_full, locked, need_space
 from torchclas.errors import CheckpointError, DownloadError, OutputError
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes at hand and the bytes in all (None where the server does not say)."""
 
 _ATTEMPTS = 5  # in a row without progress
-_TIMEOUT = (10, 60)  # seconds to connect, and between two packets
-_CHUNK = 2**16  # bytes; what a broken connection may lose
+_UNREACHABLE = 3  # of them for a server that has not answered at all
+_PATIENCE = 60.0  # seconds without progress after which there are no more attempts; pauses are not counted
+_UNREACHABLE_PATIENCE = 6.0
+_CONNECT = 4.0  # seconds for each address of a server
+_WAIT = 30.0  # seconds for the head of an answer and for each of its chunks: at least 2 kB per second
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,7 @@ def verify(path: Path) -> Record | None:
         return None
     size = path.stat().st_size
     if size != record.size or _digest(path) != record.sha256:
-        raise CheckpointError(
-            f"{path}: damaged since it was fetched ({size:,} bytes, were {record.size:,}): delete it, fetch it again"
-        )
+        raise CheckpointError(f"{path}: damaged since it was fetched ({size:,} bytes, were {record.size:,})")
     return record
 
 
@@ -92,6 +95,14 @@ def remove(path: Path) -> None:
     """Delete a fetched file and its record."""
     path.unlink(missing_ok=True)
     _record_path(path).unlink(missing_ok=True)
+
+
+def drop(path: Path) -> bool:
+    """`remove` a file that was fetched and turned out to be of no use; one that was put there by hand stays."""
+    if _record(path) is None:
+        return False
+    remove(path)
+    return True
 
 
 def offline() -> bool:
@@ -147,25 +158,28 @@ class _Download:
 
     def __init__(self, url: str, destination: Path, progress: Progress, sleep: Callable[[float], object]) -> None:
         self.url = url
+        self.destination = destination
+        self.answered = False
         self.part = _part_path(destination)
         self.validator_path = self.part.with_name(f"{self.part.name}.json")
         self.progress = progress
         self.sleep = sleep
 
     def run(self) -> None:
-        failures, furthest = 0, self.size()
+        failures, seconds, furthest = 0, 0.0, self.size()
         while True:
+            start = time.monotonic()
             try:
                 self.attempt()
                 return
             except _Broken as broken:
-                failures = 1 if self.size() > furthest else failures + 1
-                furthest = max(furthest, self.size())
-                if failures == _ATTEMPTS:
-                    raise DownloadError(
-                        f"{self.url}: {broken} ({_ATTEMPTS} attempts); check the connection and any proxy, then run "
-                        f"the same again: it goes on after the {self.size():,} bytes already here"
-                    ) from broken
+                if self.size() > furthest:
+                    failures, seconds, furthest = 0, 0.0, self.size()
+                failures += 1
+                seconds += time.monotonic() - start
+                attempts, patience = (_ATTEMPTS, _PATIENCE) if self.answered else (_UNREACHABLE, _UNREACHABLE_PATIENCE)
+                if failures >= attempts or seconds >= patience:
+                    raise self.failed(broken, failures) from broken
                 self.sleep(max(2.0 ** (failures - 1), broken.wait))
             except OSError as error:
                 if disk_is_full(error, self.part.parent):
@@ -175,14 +189,30 @@ class _Download:
                     ) from error
                 raise OutputError(f"{self.part}: cannot be written: {error.strerror}") from error
 
+    def failed(self, broken: _Broken, attempts: int) -> DownloadError:
+        tried = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        mirror = "correct TORCHCLAS_MIRROR" if os.environ.get("TORCHCLAS_MIRROR") else "name a TORCHCLAS_MIRROR"
+        advice = f"check the connection and any proxy, {mirror}, or put the file at {self.destination}"
+        if size := self.size():
+            advice += f"; the next run goes on after the {size:,} bytes already here"
+        return DownloadError(f"{self.url}: {broken} ({tried}); {advice}")
+
     def attempt(self) -> None:
+        headers = {"Accept-Encoding": "identity", **self.resume_headers()}
         try:
-            headers = {"Accept-Encoding": "identity", **self.resume_headers()}
-            with requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-                self.receive(response)
+            with http.get(self.url, headers=headers, connect=_CONNECT, wait=lambda: _WAIT) as answer:
+                self.answered = True
+                self.receive(answer)
+        except http.TooSlowError:
+            raise _Broken(f"the server sent less than {http.CHUNK // 1000} kB in {_WAIT:.0f} s") from None
+        except http.BadAnswerError as error:
+            raise _Broken(f"the server's answer cannot be understood ({error})") from error
         except requests.RequestException as error:  # an OSError: told apart here, so that `run` sees only the disk's
-            if isinstance(error, ValueError):  # requests' classes for malformed URLs and unknown schemes
+            # Of malformed URLs, unknown schemes, redirects that lead nowhere
+            if isinstance(error, (ValueError, requests.TooManyRedirects)):
                 raise DownloadError(f"{self.url}: cannot be fetched: {error}") from error
+            if isinstance(error, requests.exceptions.SSLError):  # which no other attempt will mend
+                raise self.failed(_Broken(_reason(error)), 1) from error
             raise _Broken(_reason(error)) from error
 
     def resume_headers(self) -> dict[str, str]:
@@ -192,35 +222,37 @@ class _Download:
             return {}
         return {"Range": f"bytes={self.size()}-", "If-Range": validator}
 
-    def receive(self, response: requests.Response) -> None:
-        self.check(response)
-        start = self.size() if self.continues(response) else 0
-        length = response.headers.get("Content-Length", "")
+    def receive(self, answer: http.Answer) -> None:
+        self.check(answer)
+        start = self.size() if self.continues(answer) else 0
+        length = answer.number("Content-Length")
         # A body compressed on the way, unasked, is longer than said once unpacked
-        total = start + int(length) if length.isdigit() and not _encoded(response) else None
+        total = None if length is None or _encoded(answer) else start + length
+        if total is not None:
+            need_space(self.part, total - start)
         if not start:
-            self.validator_path.write_text(json.dumps({"url": self.url, "validator": _validator(response)}))
+            self.validator_path.write_text(json.dumps({"url": self.url, "validator": _validator(answer)}))
         with self.part.open("ab" if start else "wb") as file:
             done = start
-            for chunk in response.iter_content(_CHUNK):
-                if not done and chunk.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+            for chunk in answer.chunks:
+                if not done and _is_web_page(chunk):
                     raise self.web_page()
                 file.write(chunk)
                 done += len(chunk)
                 self.progress(done, total)
         if total is not None and done != total:
             raise _Broken(f"the connection broke after {done:,} of {total:,} bytes")
+        if not done:
+            raise _Broken("the server sent an empty file")
 
-    def check(self, response: requests.Response) -> None:
-        status = response.status_code
+    def check(self, answer: http.Answer) -> None:
+        status = answer.status
         if status == 416:  # the .part file is longer than the file there
             self.part.unlink(missing_ok=True)
             raise _Broken("the file on the server has changed")
         if status in (408, 429) or status >= 500:
-            wait = response.headers.get("Retry-After", "")
-            raise _Broken(
-                f"the server answered {status} {response.reason}", min(int(wait), 60) if wait.isdigit() else 0
-            )
+            wait = answer.number("Retry-After") or 0
+            raise _Broken(f"the server answered {status} {answer.reason}", min(wait, 60))
         if status not in (200, 206):
             mirror = os.environ.get("TORCHCLAS_MIRROR")
             hint = (
@@ -228,19 +260,19 @@ class _Download:
                 if mirror
                 else "check the address"
             )
-            what = "not found" if status == 404 else f"refused with {response.reason}"
-            raise DownloadError(f"{self.url}: {what} ({status}); {hint}")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
+            what = "not found" if status == 404 else f"refused with {answer.reason}"
+            raise DownloadError(f"{self.url}: {what} ({status}); {hint}, or put the file at {self.destination}")
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
             raise self.web_page()
 
-    def continues(self, response: requests.Response) -> bool:
+    def continues(self, answer: http.Answer) -> bool:
         """Say whether the body is the rest of the `.part` file; a server that does not know ranges sends all of it."""
-        if response.status_code != 206:
+        if answer.status != 206:
             return False
         # Some servers honour Range but not If-Range
-        validators = {response.headers.get("ETag"), response.headers.get("Last-Modified")} - {None}
+        validators = {answer.headers.get("ETag"), answer.headers.get("Last-Modified")} - {None}
         changed = bool(validators) and self.validator() not in validators
-        if changed or not response.headers.get("Content-Range", "").startswith(f"bytes {self.size()}-"):
+        if changed or not answer.headers.get("Content-Range", "").startswith(f"bytes {self.size()}-"):
             self.part.unlink(missing_ok=True)
             raise _Broken("the file on the server has changed")
         return True
@@ -260,16 +292,22 @@ class _Download:
         return validator if isinstance(validator, str) else None
 
 
-def _validator(response: requests.Response) -> str | None:
+def _validator(answer: http.Answer) -> str | None:
     """Return what tells this version of the file from others; weak ETags may not be used with ranges."""
-    if _encoded(response):
+    if _encoded(answer):
         return None  # the bytes here are not those a range would count
-    etag = response.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    etag = answer.headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
-def _encoded(response: requests.Response) -> bool:
-    return response.headers.get("Content-Encoding", "identity") != "identity"
+def _encoded(answer: http.Answer) -> bool:
+    return answer.headers.get("Content-Encoding", "identity") != "identity"
+
+
+def _is_web_page(start: bytes) -> bool:
+    """Whether a file begins as HTML or XML do, whatever the encoding and its mark; no format of weights does."""
+    text = start[:200].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+    return re.match(rb"<[!?a-zA-Z]", text) is not None
 
 
 def _accept(url: str, destination: Path, sha256: str | None) -> None:
@@ -334,7 +372,7 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy cannot be reached or refused"
     if isinstance(error, requests.exceptions.SSLError):
-        return "the server's certificate was not accepted"
+        return f"the server's certificate was not accepted ({http.certificate_problem(error)})"
     if isinstance(error, requests.Timeout):
         return "the server did not answer in time"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):

@@ -14,6 +14,7 @@ SUFFIXES = (".onnx", ".xml")
 
 # Fields of ONNX's ModelProto and StringStringEntryProto; wire types of Protocol Buffers.
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+_GRAPH, _FUNCTIONS, _NODES_OF_GRAPH, _NODES_OF_FUNCTION, _OPERATOR, _DOMAIN = 7, 25, 1, 7, 4, 7
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -25,6 +26,53 @@ def read_note(path: Path, key: str) -> str | None:
         kind = "OpenVINO" if path.suffix == ".xml" else "ONNX"
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: not a readable {kind} file ({reason})") from error
+
+
+def operators(path: Path) -> set[str]:
+    """The operators of an ONNX file's graph, those outside of ONNX's own set as `domain.Name`.
+
+    Raises `CheckpointError`.
+    """
+    found: set[str] = set()
+    try:
+        with path.open("rb") as file:
+            for holder, nodes in ((_GRAPH, _NODES_OF_GRAPH), (_FUNCTIONS, _NODES_OF_FUNCTION)):
+                for start, end in _spans(file, (0, file.seek(0, io.SEEK_END)), holder):
+                    for span in _spans(file, (start, end), nodes):
+                        name, domain = (_text(file, span, field) for field in (_OPERATOR, _DOMAIN))
+                        found.add(name if domain in ("", "ai.onnx") else f"{domain}.{name}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: not a readable ONNX file ({reason})") from error
+    return found
+
+
+def _text(file: IO[bytes], node: tuple[int, int], field: int) -> str:
+    for start, end in _spans(file, node, field):
+        file.seek(start)
+        return file.read(min(end - start, 200)).decode("utf-8", "replace")
+    return ""
+
+
+def _spans(file: IO[bytes], message: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
+    """Where in a file the fields with one number in a message are, from its first byte to behind its last."""
+    position, end = message
+    while position < end:
+        file.seek(position)
+        number, kind = divmod(_varint(file), 8)
+        if kind == _VARINT:
+            _varint(file)
+            position = file.tell()
+            continue
+        if kind not in (_BYTES, _FIXED32, _FIXED64):
+            raise ValueError(f"unknown kind of field {kind}")
+        length = _varint(file) if kind == _BYTES else 8 if kind == _FIXED64 else 4
+        start = file.tell()
+        position = start + length
+        if position > end:
+            raise ValueError("it is truncated")
+        if number == wanted and kind == _BYTES:
+            yield start, position
 
 
 def _of_openvino(path: Path, key: str) -> str | None:

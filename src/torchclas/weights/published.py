@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from torchclas import models
+from torchclas.atomic import need_space
 from torchclas.catalog import Entry, WeightsFile
-from torchclas.errors import CheckpointError, MissingDependencyError
+from torchclas.errors import CheckpointError, DownloadError, MissingDependencyError
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import write_checkpoint
-from torchclas.weights.download import remove, verify
+from torchclas.weights.download import Record, drop, remove, verify
 from torchclas.weights.load import load_weights
 from torchclas.weights.location import converted_name, weights_file
 from torchclas.weights.metadata import Metadata
@@ -31,10 +32,35 @@ def published_file(entry: Entry) -> Path:
 
 def _convert(entry: Entry, destination: Path) -> None:
     weights = weights_file(entry)
-    source = _packaged(weights) if weights.package else cache.cached_path(weights.url or "")
-    origin: dict[str, object] = {"source": weights.url or f"{weights.package}/{weights.path}"}
-    if weights.url and (record := verify(source)):
-        origin |= {"sha256": record.sha256, "size": record.size}
+    if weights.package or not weights.url:
+        _write(entry, _packaged(weights), f"{weights.package}/{weights.path}", None, destination)
+        return
+    fetched, record = _fetched(weights.url)
+    try:
+        _write(entry, fetched, weights.url, record, destination)
+    except CheckpointError as error:
+        if not drop(fetched):
+            raise
+        # Cut off, or another file in its place: servers that do not say how much they send leave it to us to notice.
+        raise DownloadError(
+            f"{weights.url}: what the server sent is not {entry.name}'s weights, and was dropped ({error}): run the "
+            f"same again, name another server with TORCHCLAS_MIRROR, or put the file at {fetched}"
+        ) from error
+    remove(fetched)  # its sha256 goes on in the checkpoint's metadata
+
+
+def _fetched(url: str) -> tuple[Path, Record | None]:
+    """The file of `url`, fetched anew where it has changed since it arrived."""
+    path = cache.cached_path(url)
+    try:
+        return path, verify(path)
+    except CheckpointError:
+        drop(path)
+    path = cache.cached_path(url)
+    return path, verify(path)
+
+
+def _write(entry: Entry, source: Path, origin: str, record: Record | None, destination: Path) -> None:
     with torch.device("meta"):
         network = models.build(entry.arch, num_classes=entry.num_classes)
     load_weights(network, source)
@@ -44,11 +70,12 @@ def _convert(entry: Entry, destination: Path) -> None:
         num_classes=entry.num_classes,
         preset=entry.preset,
         labels=entry.labels,
-        origin=origin,
+        origin={"source": origin}
+        if record is None
+        else {"source": origin, "sha256": record.sha256, "size": record.size},
     )
+    need_space(destination, sum(tensor.nbytes for tensor in network.state_dict().values()))
     write_checkpoint(network, destination, metadata)
-    if weights.url:
-        remove(source)  # its sha256 goes on in the checkpoint's metadata
 
 
 def _packaged(weights: WeightsFile) -> Path:

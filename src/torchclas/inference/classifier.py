@@ -1,14 +1,15 @@
-"""Classify images."""
+"""A model with its engine, its preprocessing and the names of its classes."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,8 @@ class Classifier:
     else Apple's MPS, else CPU) or any device of torch. `workers` threads decode and preprocess (default: one per core).
 
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
-    machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier.
+    machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
+    forked ones go on with it, and a copy, by `pickle` or `copy`, is opened again with the same arguments.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class Classifier:
         precision: Precision = "fp32",
         threads: int | None = None,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if batch_size < 1 or top_k < 1:
             raise Error(f"batch_size and top_k must be at least 1, not {batch_size} and {top_k}")
         self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights)
+        self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
         self.preprocess = NoPreprocess() if self.spec.pixels else Preprocess(self.spec.preset)
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k, self.spec.num_classes)
@@ -82,6 +86,9 @@ class Classifier:
         )
         self.engine_name = f"{self.engine.name} {self.engine.precision}"
         log.info("%s runs with %s", self.spec.name, self.engine_name)
+
+    def __reduce__(self) -> tuple[Callable[[], Classifier], tuple[()]]:
+        return partial(type(self), **self._arguments), ()
 
     def predict(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Prediction]:
         """One prediction per source, in order; an image that cannot be read is one with `status="error"`."""
@@ -119,6 +126,11 @@ class Classifier:
             class_ids=tuple(self.spec.classes.ids[i] for i in indices),
             engine=self.engine_name,
         )
+
+
+def _absolute(value: Any) -> Any:
+    """A copy may be opened where another folder is the current one."""
+    return Path(value).absolute() if isinstance(value, (str, Path)) and Path(value).is_file() else value
 
 
 def _likeliest(probabilities: NDArray[np.float32], count: int) -> list[int]:
