@@ -42,9 +42,7 @@ KEPT = 2  # checkpoints: should the last not be readable, the one before is
 _PACKAGES = (
     "torchclas",
     "torch",
-    "torchvision",
     "lightning-fabric",
-    "timm",
     "numpy",
     "opencv-python-headless",
     "pillow",
