@@ -1,7 +1,5 @@
 """Training batches: the same for every number of processes and workers, and after every interruption."""
 
-import os
-import signal
 from collections import Counter
 from itertools import chain
 
@@ -20,9 +18,9 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import (
     EpochBatches,
     ImageData,
+    Loader,
     TrainingBatches,
     balanced_weights,
-    build_loader,
     class_weights,
     split_by_hash,
 )
@@ -136,7 +134,7 @@ def test_a_bad_file_is_left_out_and_listed(images, workers):
     assert "PNG" in reason
     assert name not in reason
 
-    loader = build_loader(images, Preprocess(PRESET), EpochBatches(11, 3, shuffle=False, drop_last=False))
+    loader = Loader(images, Preprocess(PRESET), EpochBatches(11, 3, shuffle=False, drop_last=False))
     read = list(loader)
     assert [batch.indices.tolist() for batch in read] == [[0, 1, 2], [3, 5], [6, 7, 8], [9, 10]]
     assert torch.cat([batch.labels for batch in read]).tolist() == [0] * 6 + [1] * 4
@@ -149,20 +147,6 @@ def test_a_batch_of_bad_files_is_empty(tmp_path):
     [(images, labels)] = batches.epoch(0)
     assert len(images) == len(labels) == 0
     assert set(batches.skipped.values()) == {"no such file"}
-
-
-def test_workers_survive_the_signal_that_stops_the_run(images):
-    batches = TrainingBatches(images, TRANSFORM, 2, workers=1)
-    epoch = batches.epoch(0)
-    next(epoch)
-    [worker] = batches._loader._iterator._workers
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, number)
-    assert len(list(epoch)) == batches.steps_per_epoch - 1
-    assert worker.is_alive()
-    del batches, epoch
-    worker.join(10)
-    assert not worker.is_alive()
 
 
 def test_images_without_a_class_are_refused():

@@ -26,7 +26,7 @@ from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import Indices, LabelledImages
 from torchclas.data.preprocess import Preprocess
-from torchclas.data.training import Draw, EpochBatches, TrainingBatches, build_loader
+from torchclas.data.training import Draw, EpochBatches, Loader, TrainingBatches
 from torchclas.errors import Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Augment, Distill, Loss
@@ -150,9 +150,7 @@ class DistillationBatches(TrainingBatches):
         self._images = len(images)
         if views:
             order = FixedViews(self._order, views)
-            self._loader = build_loader(
-                images, transform, order, seed=VIEWS_SEED, workers=workers, pin_memory=pin_memory
-            )
+            self._loader = Loader(images, transform, order, seed=VIEWS_SEED, workers=workers, pin_memory=pin_memory)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images [N, 3, H, W] and targets [N, 2] of each step from `start_step` on; N may be 0."""
@@ -270,7 +268,7 @@ class LogitCache:
         if done == self.rows:
             return
         records = self._map(new=done == 0)
-        loader = build_loader(
+        loader = Loader(
             images,
             transform,
             _RowBatches(self.images, self.views, batch_size, done),
@@ -377,7 +375,7 @@ def predicted_classes(
     """The teacher's best class for every image [N], prepared for evaluation; 0 where it cannot be read."""
     batches = EpochBatches(len(images), batch_size, shuffle=False, drop_last=False)
     classes = np.zeros(len(images), np.int64)
-    for batch in build_loader(images, Preprocess(preset), batches, workers=workers):
+    for batch in Loader(images, Preprocess(preset), batches, workers=workers):
         if len(batch.images):
             classes[batch.indices.numpy()] = teacher(batch.images).argmax(-1).cpu().numpy()
     return classes
