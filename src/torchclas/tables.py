@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast, get_args, overload
 
 from torchclas.errors import Error
@@ -12,6 +13,7 @@ from torchclas.errors import Error
 T = TypeVar("T")
 D = TypeVar("D")
 _REQUIRED = object()
+LONGEST = 80  # characters of a value in a message
 
 
 class Table:
@@ -49,7 +51,7 @@ class Table:
         try:
             return read(value)
         except ValueError as error:
-            raise self.error(key, f"must be {error}, not {value!r}") from None
+            raise self.error(key, f"must be {error}, not {shown(value)}") from None
 
     def rest(self) -> dict[str, object]:
         """Take all other keys, as they are."""
@@ -60,7 +62,7 @@ class Table:
         """The tables inside the table at `key`, each named by its own key."""
         for name, value in self.take(key, mapping).items():
             if not isinstance(value, Mapping):
-                raise self.error(f"{key}.{name}", f"must be a table, not {value!r}")
+                raise self.error(f"{key}.{name}", f"must be a table, not {shown(value)}")
             yield Table(name, cast(Mapping[str, object], value), self._error)
 
     def defined(self, key: str, name: str, known: Mapping[str, T]) -> T:
@@ -79,6 +81,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`, did you mean …?` where a known name is like this one, or else nothing."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {match[0]}?" if match else ""
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut where it is long."""
+    try:
+        written = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists in lists
+        return f"this {type(value).__name__}"
+    return written if len(written) <= LONGEST else f"{written[:LONGEST]}…"
 
 
 # Readers of values: they return the value with its type, or raise ValueError with what it must be.
@@ -107,16 +118,19 @@ def positive_integer(value: object) -> int:
 
 def number(value: object) -> float:
     """A finite number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError("a number")
-    return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer may be larger than any float
+            if math.isfinite(found := float(value)):
+                return found
+    raise ValueError("a number")
 
 
 def positive(value: object) -> float:
     """A finite number above 0."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ValueError("a positive number")
-    return float(value)
+    with suppress(ValueError):
+        if (found := number(value)) > 0:
+            return found
+    raise ValueError("a positive number")
 
 
 def mapping(value: object) -> Mapping[str, object]:
