@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -21,7 +22,6 @@ from torchclas.tables import (
     one_of,
     positive_integer,
     sequence,
-    shown,
     text,
     texts,
     truth,
@@ -33,6 +33,7 @@ else:
     import tomli as tomllib
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning Fabric's names
+Sampling = Literal["", "balanced", "sqrt"]
 
 # What is larger is a slip of the hand. Numbers up to here leave room for what is computed from them.
 LARGEST = 1e9
@@ -47,7 +48,7 @@ class RecipeError(Error, ValueError):
 
 def _check(holds: bool, key: str, rule: str, value: object) -> None:
     if not holds:
-        raise RecipeError(f"{key}: must be {rule}, not {shown(value)}")
+        raise RecipeError(f"{key}: must be {rule}, not {reprlib.repr(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ class Recipe:
     drop_path: float | None = None
     dropout: float | None = None
     freeze: Literal["", "body"] = ""
-    sampling: Literal["", "balanced", "sqrt"] = ""
+    sampling: Sampling = ""
     drop_last: bool = False
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

@@ -1,11 +1,11 @@
-"""Typed, strict reading of TOML tables: every key is taken once, with its type, and the rest is rejected."""
+"""Typed, strict reading of TOML or JSON tables: every key is taken once, with its type, and the rest is rejected."""
 
 from __future__ import annotations
 
 import difflib
-import math
+import reprlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar, cast, get_args, overload
 
 from torchclas.errors import Error
@@ -13,11 +13,10 @@ from torchclas.errors import Error
 T = TypeVar("T")
 D = TypeVar("D")
 _REQUIRED = object()
-LONGEST = 80  # characters of a value in a message
 
 
 class Table:
-    """A TOML table that is being read; `close` rejects the keys that nobody took.
+    """A table that is being read; `close` rejects the keys that nobody took.
 
     Whatever is wrong raises an `error` whose message names the table and the key.
     """
@@ -51,7 +50,7 @@ class Table:
         try:
             return read(value)
         except ValueError as error:
-            raise self.error(key, f"must be {error}, not {shown(value)}") from None
+            raise self.error(key, f"must be {error}, not {_shown(value)}") from None
 
     def rest(self) -> dict[str, object]:
         """Take all other keys, as they are."""
@@ -62,7 +61,7 @@ class Table:
         """The tables inside the table at `key`, each named by its own key."""
         for name, value in self.take(key, mapping).items():
             if not isinstance(value, Mapping):
-                raise self.error(f"{key}.{name}", f"must be a table, not {shown(value)}")
+                raise self.error(f"{key}.{name}", f"must be a table, not {_shown(value)}")
             yield Table(name, cast(Mapping[str, object], value), self._error)
 
     def defined(self, key: str, name: str, known: Mapping[str, T]) -> T:
@@ -74,22 +73,21 @@ class Table:
     def close(self) -> None:
         """Reject what was not taken."""
         for key in self._values:
-            raise self.error(key, f"unknown key{nearest(key, self._known)}")
+            raise self.error(ascii(key)[1:-1][:80], f"unknown key{nearest(key[:80], self._known)}")
+
+
+def _shown(value: object) -> str:
+    """A value as it is written, or its beginning: values may come from strangers, and be of any size."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`, did you mean …?` where a known name is like this one, or else nothing."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {match[0]}?" if match else ""
-
-
-def shown(value: object) -> str:
-    """A value for a message, cut where it is long."""
-    try:
-        written = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists in lists
-        return f"this {type(value).__name__}"
-    return written if len(written) <= LONGEST else f"{written[:LONGEST]}…"
 
 
 # Readers of values: they return the value with its type, or raise ValueError with what it must be.
@@ -116,21 +114,29 @@ def positive_integer(value: object) -> int:
     return value
 
 
+def integer_within(low: int, high: int) -> Callable[[object], int]:
+    """A reader of the integers from `low` to `high`."""
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"an integer from {low:,} to {high:,}")
+        return value
+
+    return read
+
+
 def number(value: object) -> float:
     """A finite number."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with suppress(OverflowError):  # an integer may be larger than any float
-            if math.isfinite(found := float(value)):
-                return found
-    raise ValueError("a number")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        raise ValueError("a number")
+    return float(value)
 
 
 def positive(value: object) -> float:
     """A finite number above 0."""
-    with suppress(ValueError):
-        if (found := number(value)) > 0:
-            return found
-    raise ValueError("a positive number")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+        raise ValueError("a positive number")
+    return float(value)
 
 
 def mapping(value: object) -> Mapping[str, object]:

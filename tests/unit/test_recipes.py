@@ -274,5 +274,5 @@ def test_classes_are_balanced_by_settings() -> None:
 
 
 def test_published_recipes_keep_the_last_batch() -> None:
-    assert not any(found.drop_last for found in recipes().values() if found.published)
+    assert not any(found.drop_last for found in recipes.recipes().values() if found.published)
     assert all(recipe(name).drop_last for name in ("finetune", "finetune_transformer", "fixres"))

@@ -20,8 +20,8 @@ from torchclas.data.training import (
     ImageData,
     Loader,
     TrainingBatches,
-    balanced_weights,
     class_weights,
+    sampling_weights,
     split_by_hash,
 )
 from torchclas.errors import DataError
@@ -82,7 +82,7 @@ def test_processes_share_each_batch_and_resume(data):
 def test_an_epoch_has_every_image_once(count, batch_size, epoch):
     drawn = [draw.index for batch in EpochBatches(count, batch_size, epoch=epoch, drop_last=False) for draw in batch]
     assert sorted(drawn) == list(range(count))
-    complete = list(EpochBatches(count, batch_size, epoch=epoch))
+    complete = list(EpochBatches(count, batch_size, epoch=epoch, drop_last=True))
     assert {len(batch) for batch in complete} == {min(batch_size, count)}
     assert len({draw.index for batch in complete for draw in batch}) == sum(map(len, complete))
 
@@ -107,7 +107,7 @@ def test_what_makes_no_sense_is_refused():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_after_resuming_are_bit_equal(images, workers):
     def run(**options):
-        return TrainingBatches(images, TRANSFORM, 4, seed=5, drop_last=False, **options)
+        return TrainingBatches(images, TRANSFORM, 4, seed=5, **options)
 
     reference = run()
     epochs = [list(reference.epoch(epoch)) for epoch in range(2)]
@@ -154,18 +154,27 @@ def test_images_without_a_class_are_refused():
         ImageData(Dataset([Sample("a.jpg", 0), Sample("b.jpg", -1)]), TRANSFORM)
 
 
-def test_balanced_sampling_draws_classes_equally():
+@pytest.mark.parametrize(("sampling", "shares"), [("balanced", (1, 1, 1)), ("sqrt", (30, 9.5, 3.2))])
+def test_sampling_draws_classes_as_asked(sampling, shares):
     labels = np.array([0] * 900 + [1] * 90 + [3] * 10)
-    batches = EpochBatches(1000, 100, weights=balanced_weights(labels))
+    batches = EpochBatches(1000, 100, weights=sampling_weights(labels, sampling))
     counts = Counter(int(labels[draw.index]) for batch in batches for draw in batch)
     assert set(counts) == {0, 1, 3}
-    assert min(counts.values()) > 270
+    for label, share in zip((0, 1, 3), shares, strict=True):
+        assert counts[label] == pytest.approx(1000 * share / sum(shares), abs=60)
+    assert sampling_weights(labels, "") is None
 
 
 def test_class_weights():
-    weights = class_weights(np.array([0, 0, 0, 1, 3, 3]), 5)
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = class_weights(labels, 5)
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 2, 0, 1, 0]))
-    assert float(weights[torch.tensor([0, 0, 0, 1, 3, 3])].mean()) == pytest.approx(1)
+    for chosen in (None, [1, 2, 3, 4, 5], [10, 20, 30, 40, 50]):
+        weights = class_weights(labels, 5, chosen)
+        assert float(weights[torch.from_numpy(labels)].mean()) == pytest.approx(1)
+    torch.testing.assert_close(class_weights(labels, 5, [1, 2, 3, 4, 5]), weights)
+    with pytest.raises(DataError, match="no class with a weight above 0"):
+        class_weights(labels, 5, [0, 0, 1, 0, 1])
 
 
 def listed(names, root="/data"):

@@ -24,6 +24,7 @@ from torchclas.data.datasets import Indices, LabelledImages, Subset
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.workers import Failure, Workers, is_shortage, noted
 from torchclas.errors import DataError, ImageError
+from torchclas.recipes import Sampling
 
 Weights: TypeAlias = npt.NDArray[np.float64]
 
@@ -154,7 +155,7 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
-        drop_last: bool = True,
+        drop_last: bool = False,
         weights: Weights | None = None,
     ) -> None:
         if images < 1 or batch_size < 1 or not 0 <= rank < world_size:
@@ -264,7 +265,7 @@ class TrainingBatches:
         world_size: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
-        drop_last: bool = True,
+        drop_last: bool = False,
         weights: Weights | None = None,
     ) -> None:
         self.skipped: dict[str, str] = {}
@@ -296,19 +297,24 @@ class TrainingBatches:
         self._loader.close()
 
 
-def balanced_weights(labels: Indices) -> Weights:
-    """Weights [N] with which every class that occurs is drawn equally often."""
-    return 1 / np.bincount(labels)[labels]
+def sampling_weights(labels: Indices, sampling: Sampling) -> Weights | None:
+    """Weights [N] to draw images by, as a recipe's `sampling` says; None stands for every image once."""
+    if not sampling:
+        return None
+    counts = np.bincount(labels)[labels]
+    return 1 / (counts if sampling == "balanced" else np.sqrt(counts))
 
 
-def class_weights(labels: Indices, num_classes: int) -> Tensor:
-    """Weights [num_classes] for the loss: inverse to the classes' frequency, 1 on average over the images.
+def class_weights(labels: Indices, num_classes: int, chosen: Sequence[float] | None = None) -> Tensor:
+    """Weights [num_classes] for the loss, 1 on average over the images: `chosen`, or inverse to the classes' frequency.
 
-    A class without images has weight 0.
+    A class without images then has weight 0. Raises DataError where no class that is `chosen` has images.
     """
     counts = np.bincount(labels, minlength=num_classes)
-    weights = np.divide(len(labels), np.count_nonzero(counts) * counts, where=counts > 0, out=np.zeros(len(counts)))
-    return torch.from_numpy(weights).float()  # pyright: ignore[reportUnknownMemberType]
+    weights = np.divide(1, counts, where=counts > 0, out=np.zeros(len(counts))) if chosen is None else np.array(chosen)
+    if not (mean := float((weights * counts).sum() / len(labels))):
+        raise DataError("loss.class_weights: no class with a weight above 0 has images")
+    return torch.from_numpy(weights / mean).float()  # pyright: ignore[reportUnknownMemberType]
 
 
 def split_by_hash(images: LabelledImages, fraction: float, *, stratified: bool = True) -> tuple[Subset, Subset]:

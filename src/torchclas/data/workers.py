@@ -70,7 +70,7 @@ def is_shortage(error: BaseException) -> bool:
     text = str(error)
     return (
         isinstance(error, MemoryError)
-        or any(words in text for words in ("Insufficient memory", "can't allocate memory", "shared memory"))
+        or any(words in text for words in ("Insufficient memory", "allocate memory", "out of memory", "shared memory"))
         or (error.__cause__ is not None and is_shortage(error.__cause__))
     )
 

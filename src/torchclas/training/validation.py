@@ -80,3 +80,7 @@ class Validation:
         if not count:
             raise DataError("none of the validation images can be read")
         return Scores(int(count), loss / count, top1 / count, top5 / count)
+
+    def close(self) -> None:
+        """End the processes that read images; nothing can be scored afterwards."""
+        self._loader.close()
