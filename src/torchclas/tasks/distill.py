@@ -24,6 +24,7 @@ from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import DistillOptions
+from torchclas.tasks.output import printable
 from torchclas.tasks.train import Summary, run
 from torchclas.tasks.train_plan import (
     VALIDATION_SHARE,
@@ -179,7 +180,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
                 "recipe": recipe.name,
                 "teacher": teacher.name,
                 "from": options.start or "scratch",
-                "data": options.data.resolve().name,
+                "data": printable(options.data.resolve().name),
             },
         ),
         output=output,

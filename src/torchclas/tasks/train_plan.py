@@ -29,6 +29,7 @@ from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import RunOptions, Strategy, TrainOptions
+from torchclas.tasks.output import printable
 from torchclas.training.loop import Criterion, Settings
 from torchclas.training.losses import classification_loss
 from torchclas.training.memory import StepMemory, free_memory, step_memory
@@ -155,15 +156,20 @@ def make_plan(options: TrainOptions) -> Plan:
         preset=preset,
         name=spec.arch if spec.path is not None else spec.name,
         labels=catalog.find(spec.name).labels if same_classes and spec.path is None else "",
-        class_ids=classes,
-        class_names=_names(spec, classes),
+        class_ids=tuple(map(printable, classes)),
+        class_names=tuple(map(printable, _names(spec, classes))),
         origin={
             "trained_by": "torchclas train",
             "recipe": recipe.name,
             "from": start,
-            "data": options.data.resolve().name,
+            "data": printable(options.data.resolve().name),
         },
     )
+    if odd := [name for name in classes if printable(name) != name]:
+        notes.append(
+            f"{len(odd)} of the classes have names that are no plain text in UTF-8; the model calls them "
+            f"{', '.join(map(printable, odd[:3]))}{' …' if len(odd) > 3 else ''}"
+        )
     return Plan(
         model=spec,
         pretrained=start != "scratch",

@@ -145,7 +145,9 @@ class RunFolder:
             writer.writerows(asdict(row) for row in progress.history)
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
+
+            str(self.path).encode()
+        except (ImportError, UnicodeEncodeError):  # it writes to no path that is not UTF-8
             return
         row = asdict(progress.history[-1])
         epoch = row.pop("epoch")
