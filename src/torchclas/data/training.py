@@ -7,8 +7,8 @@ what happened before. So a run goes on at any step exactly as if it had never st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -227,23 +227,29 @@ class Loader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        with self._workers.adopted() if self._workers else nullcontext():
-            batches = iter(self._loader)
+        with self._telling(), self._workers.adopted() if self._workers else nullcontext():
+            batches = iter(self._loader)  # which waits for the workers, where there were any before
         while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
+            with self._telling():
+                batch = next(batches, None)
+            if batch is None:
                 return
-            except RuntimeError as error:
-                if self._workers is None or "DataLoader worker" not in str(error):
-                    raise
-                failure = self._workers.death(self._images.name)
-                self.close()
-                raise failure from error
             if isinstance(batch, Failure):
                 self.close()
                 raise batch.error()
             yield batch
+
+    @contextmanager
+    def _telling(self) -> Generator[None]:
+        """Say which image a worker died of, where torch only says that one did."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._workers is None or "DataLoader worker" not in str(error):
+                raise
+            failure = self._workers.death(self._images.name)
+            self.close()
+            raise failure from error
 
     def close(self) -> None:
         """End the workers at once; nothing can be read afterwards."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # Here, as processes that Fabric starts import this first: it would tell of each of them.
 logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what ended a process, we say
 
 
 @dataclass(frozen=True)
