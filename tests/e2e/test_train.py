@@ -239,15 +239,14 @@ def test_balanced_classes_go_on_bit_by_bit(pictures, tmp_path):
 
 def test_names_that_are_no_text_are_saved(tmp_path):
     data = paint(tmp_path / os.fsdecode(b"d\xff"))
-    for name, odd in (("blue", os.fsdecode(b"caf\xe9")), ("green", "two\nlines"), ("red", "\u732b")):
-        (data / name).rename(data / odd)
-    (data / "two\nlines" / os.fsdecode(b"broken\xfe.png")).write_bytes(b"\x89PNG")
+    (data / "blue").rename(data / os.fsdecode("\u84dd".encode("gbk")))
+    (data / "green" / os.fsdecode(b"broken\xfe.png")).write_bytes(b"\x89PNG")
     output = tmp_path / os.fsdecode(b"o\xff")
     for words in ("best: epoch 1", "is finished"):
         with start(data, output, *QUICK, "--epochs", "1") as running:
             assert words in running.communicate()[0]
             assert running.returncode == 0
-    assert read_metadata(output / "best.safetensors").class_ids == ("caf\\udce9", "two\\nlines", "\u732b")
+    assert read_metadata(output / "best.safetensors").class_ids == ("green", "red", "\u84dd")
     assert (output / "report.html").exists()
     assert b"broken\xfe.png" in (output / "unreadable.csv").read_bytes()
 

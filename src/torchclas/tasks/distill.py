@@ -17,7 +17,7 @@ from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages, Relabelled
-from torchclas.data.opening import Opened, Split, open_for_model, open_pictures
+from torchclas.data.opening import Opened, Split, fingerprint, open_for_model, open_pictures
 from torchclas.data.training import TrainingBatches, sampling_weights, split_by_hash
 from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
@@ -32,7 +32,6 @@ from torchclas.tasks.train_plan import (
     adjust,
     check_balance,
     check_machine,
-    fingerprints,
     parts_of_a_step,
     preset_at,
     total_batch,
@@ -194,7 +193,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             "teacher_bn": options.teacher_bn,
             "from": options.start or "scratch",
             "images": len(images),
-            FINGERPRINT: fingerprints(images, held_out),
+            FINGERPRINT: f"{fingerprint(images)} {fingerprint(held_out)}",
             "seed": options.seed,
             "total_batch": total,
             "accumulate": accumulate,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from torchclas import catalog, models
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
-from torchclas.data.opening import open_training
+from torchclas.data.opening import fingerprint, open_training
 from torchclas.data.training import TrainingBatches, class_weights, sampling_weights, split_by_hash
 from torchclas.errors import DataError, DownloadError, Error
 from torchclas.labels import label_set
@@ -143,7 +142,7 @@ def make_plan(options: TrainOptions) -> Plan:
         "from": start,
         "classes": len(classes),
         "images": len(images),
-        FINGERPRINT: fingerprints(images, held_out),
+        FINGERPRINT: f"{fingerprint(images)} {fingerprint(held_out)}",
         "seed": options.seed,
         "total_batch": total,
         "accumulate": accumulate,
@@ -156,8 +155,8 @@ def make_plan(options: TrainOptions) -> Plan:
         preset=preset,
         name=spec.arch if spec.path is not None else spec.name,
         labels=catalog.find(spec.name).labels if same_classes and spec.path is None else "",
-        class_ids=tuple(map(printable, classes)),
-        class_names=tuple(map(printable, _names(spec, classes))),
+        class_ids=classes,
+        class_names=_names(spec, classes),
         origin={
             "trained_by": "torchclas train",
             "recipe": recipe.name,
@@ -165,11 +164,6 @@ def make_plan(options: TrainOptions) -> Plan:
             "data": printable(options.data.resolve().name),
         },
     )
-    if odd := [name for name in classes if printable(name) != name]:
-        notes.append(
-            f"{len(odd)} of the classes have names that are no plain text in UTF-8; the model calls them "
-            f"{', '.join(map(printable, odd[:3]))}{' …' if len(odd) > 3 else ''}"
-        )
     return Plan(
         model=spec,
         pretrained=start != "scratch",
@@ -267,17 +261,6 @@ def batch_for(images: int) -> int:
     """How many images of few should come at once."""
     share = max(1, images // STEPS_PER_EPOCH)
     return max(LEAST_BATCH, 2 ** (share.bit_length() - 1))
-
-
-def fingerprints(*data: LabelledImages) -> str:
-    """A digest of the names of classes and images, and of the labels; renaming one must not go unnoticed."""
-    digest = hashlib.blake2b(digest_size=16)
-    for images in data:
-        for name in images.classes or ():
-            digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
-        for index, label in enumerate(images.labels.tolist()):
-            digest.update(f"\0{images.key(index)}\0{label}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _start(options: TrainOptions, spec: ModelSpec) -> tuple[str, list[str]]:
