@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from importlib import resources
@@ -13,7 +14,18 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 from torchclas import catalog
 from torchclas.catalog import Backend, Interpolation, Preset
 from torchclas.errors import Error, UnknownNameError
-from torchclas.tables import Table, mapping, nearest, number, one_of, positive_integer, sequence, text, texts, truth
+from torchclas.tables import (
+    Table,
+    mapping,
+    nearest,
+    number,
+    one_of,
+    positive_integer,
+    sequence,
+    text,
+    texts,
+    truth,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +33,11 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning Fabric's names
+Sampling = Literal["", "balanced", "sqrt"]
+
+# What is larger is a slip of the hand. Numbers up to here leave room for what is computed from them.
+LARGEST = 1e9
+LARGEST_INPUT = 8192  # pixels
 
 T = TypeVar("T")
 
@@ -31,7 +48,7 @@ class RecipeError(Error, ValueError):
 
 def _check(holds: bool, key: str, rule: str, value: object) -> None:
     if not holds:
-        raise RecipeError(f"{key}: must be {rule}, not {value!r}")
+        raise RecipeError(f"{key}: must be {rule}, not {reprlib.repr(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +143,23 @@ class Augment:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Cross entropy; `head_weights` weighs the outputs of a network that has several, the main one first."""
+    """Cross entropy; `head_weights` weighs the outputs of a network that has several, the main one first.
+
+    `class_weights` weighs the images by their class: "balanced" lets every class count as much as any other, however
+    few images it has; numbers are for the classes in their order, and only their ratios matter.
+    """
 
     label_smoothing: float = 0.0
     head_weights: tuple[float, ...] = (1.0,)
+    class_weights: Literal["", "balanced"] | tuple[float, ...] = ""
 
     def __post_init__(self) -> None:
         _check(0 <= self.label_smoothing < 1, "label_smoothing", "in 0..1", self.label_smoothing)
         good = bool(self.head_weights) and min(self.head_weights) >= 0
         _check(good, "head_weights", "numbers of 0 or more", self.head_weights)
+        if isinstance(self.class_weights, tuple):
+            good = min(self.class_weights, default=-1) >= 0 and max(self.class_weights) > 0
+            _check(good, "class_weights", "balanced, or a number of 0 or more for each class", self.class_weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +193,10 @@ class Recipe:
     the learning rates are for `total_batch`; they scale in proportion to the batch that is really used. `ema` is the
     decay of the averaged weights (0: none), `clip` the largest norm of the gradient (0: any). With `freeze = "body"`
     only the classifier learns. None leaves `drop_path` and `dropout` as the architecture has them.
+
+    An epoch has every image once, in batches of which the last may be smaller, or left out (`drop_last`). With
+    `sampling` it has as many draws with replacement: every class is drawn equally often ("balanced"), or in proportion
+    to the square root of its images ("sqrt").
     """
 
     name: str
@@ -184,6 +213,8 @@ class Recipe:
     drop_path: float | None = None
     dropout: float | None = None
     freeze: Literal["", "body"] = ""
+    sampling: Sampling = ""
+    drop_last: bool = False
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
@@ -191,8 +222,13 @@ class Recipe:
     distill: Distill | None = None
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "devices", "input_size"):
-            _check(getattr(self, key) > 0, key, "a positive integer", getattr(self, key))
+        for key, most in (
+            ("epochs", LARGEST),
+            ("batch_size", LARGEST),
+            ("devices", LARGEST),
+            ("input_size", LARGEST_INPUT),
+        ):
+            _check(0 < getattr(self, key) <= most, key, f"an integer in 1..{most:.0f}", getattr(self, key))
         _check(0 <= self.ema < 1, "ema", "in 0..1", self.ema)
         _check(self.clip >= 0, "clip", "0 or more", self.clip)
         for key in ("drop_path", "dropout"):
@@ -344,14 +380,16 @@ def _merge(base: Mapping[str, object], change: Mapping[str, object]) -> dict[str
 def _load(content: str) -> dict[str, object]:
     try:
         return tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise RecipeError("not valid TOML: too many brackets within each other") from None
+    except ValueError as error:  # tomllib's own, or Python's for an integer of thousands of digits
         raise RecipeError(f"not valid TOML: {error}") from error
 
 
 def _value(written: str) -> object:
     try:
         return tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or more than Python can take
         return written
 
 
@@ -381,14 +419,14 @@ def _dataclass(hint: Any) -> type | None:
 
 
 def _reader(hint: Any) -> Callable[[object], Any]:
-    simple: dict[Any, Callable[[object], Any]] = {str: text, bool: truth, int: positive_integer, float: number}
+    simple: dict[Any, Callable[[object], Any]] = {str: text, bool: truth, int: positive_integer, float: _bounded}
     if hint in simple:
         return simple[hint]
     if get_origin(hint) is Literal:
         return one_of(hint)
     first, *others = get_args(hint)
-    if get_origin(hint) is not tuple:  # `float | None`
-        return _reader(first)
+    if get_origin(hint) is not tuple:  # a union; None stands for a key that is left out
+        return _either([_reader(option) for option in (first, *others) if option is not type(None)])
     read_item = _reader(first)
     count = None if others == [...] else 1 + len(others)
 
@@ -397,6 +435,27 @@ def _reader(hint: Any) -> Callable[[object], Any]:
         if count is not None and len(items) != count:
             raise ValueError(f"{count} values")
         return items
+
+    return read
+
+
+def _bounded(value: object) -> float:
+    if abs(found := number(value)) > LARGEST:
+        raise ValueError(f"a number between -{LARGEST:.0e} and {LARGEST:.0e}")
+    return found
+
+
+def _either(readers: Sequence[Callable[[object], Any]]) -> Callable[[object], Any]:
+    """What any of the readers accepts."""
+
+    def read(value: object) -> Any:
+        expected: list[str] = []
+        for reader in readers:
+            try:
+                return reader(value)
+            except ValueError as error:
+                expected.append(str(error))
+        raise ValueError(", or ".join(expected))
 
     return read
 

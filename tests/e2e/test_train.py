@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,3 +164,118 @@ class TestMistakes:
     def test_no_data(self, tmp_path, capsys):
         train(tmp_path / "nothing", tmp_path / "run", *QUICK, expect=2)
         assert "no such file or folder" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--device", "gpu"], "did you mean cuda"),
+            (["--device", "cuda:99"], "GPU"),
+            (["--device", "cpu:0"], "there are auto, cpu, cuda"),
+            (["--seed", str(2**64)], "--seed"),
+            (
+                ["--batch-size", "1"],
+                "batch norm needs at least 2 images at once, and a batch has 1: use --batch-size 2",
+            ),
+            (["--batch-size", "5", "--devices", "3"], "in each of 3 processes, and a batch has 5: use --batch-size 6"),
+            (
+                ["--set", "loss.class_weights=[1, 2]"],
+                "the data 3 classes: give one for each, in the order blue, green, red",
+            ),
+        ],
+    )
+    def test_what_cannot_be_done_leaves_no_folder(self, pictures, tmp_path, capsys, options, message):
+        plain = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--workers", "0", "--set", "input_size=32"]
+        train(pictures, tmp_path / "run", *plain, *options, expect=2)
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_that_failed_at_once_does_not_block_its_folder(self, pictures, tmp_path, capsys):
+        wild = [option if option != "8" else "16" for option in QUICK]
+        train(pictures, tmp_path, *wild, "--epochs", "1", "--set", "optimizer.lr=1e9", "--set", "ema=0.5", expect=2)
+        assert "begin a new run with a lower learning rate" in capsys.readouterr().err
+        assert (tmp_path / "run.json").exists()
+        train(pictures, tmp_path, *QUICK, "--epochs", "1")
+        assert json.loads((tmp_path / "run.json").read_text())["total_batch"] == 8
+        assert Recipe.from_toml((tmp_path / "recipe.toml").read_text()).optimizer.lr == 0.1
+
+    def test_a_renamed_class_does_not_pass_for_the_old_one(self, tmp_path, capsys):
+        data = paint(tmp_path / "pictures")
+        train(data, tmp_path / "run", *QUICK, "--epochs", "1")
+        (data / "blue").rename(data / "zinc")  # the images of every class keep their number but for the label
+        train(data, tmp_path / "run", *QUICK, "--epochs", "1", expect=2)
+        assert "the folders of its classes, have been added, removed or renamed" in capsys.readouterr().err
+
+
+def test_a_run_without_its_report_gets_it(pictures, tmp_path, capsys):
+    """It was killed between its last epoch and that."""
+    train(pictures, tmp_path, *QUICK, "--epochs", "1")
+    report = tmp_path / "report.html"
+    report.unlink()
+    train(pictures, tmp_path, *QUICK, "--epochs", "1")
+    assert "is finished" in capsys.readouterr().out
+    assert report.exists()
+
+
+def test_few_images_from_scratch_come_in_small_batches(pictures, tmp_path, capsys):
+    few = [option for option in QUICK if option not in ("--batch-size", "8")]
+    train(pictures, tmp_path, *few, "--epochs", "1")
+    assert "24 images are few for PPLCNet_x0_25, a recipe with batches of 512: they come in batches of 8" in "".join(
+        capsys.readouterr().err.splitlines()
+    )
+    assert json.loads((tmp_path / "run.json").read_text())["total_batch"] == 8
+
+
+def test_balanced_classes_go_on_bit_by_bit(pictures, tmp_path):
+    rest = [*QUICK, "--epochs", "2", "--set", "sampling=sqrt", "--set", "loss.class_weights=balanced"]
+    whole = train(pictures, tmp_path / "whole", *rest)
+    with start(pictures, tmp_path / "run", *rest, "--checkpoint-steps", "1") as running:
+        while not (tmp_path / "run" / "last").exists():
+            time.sleep(0.01)
+        running.kill()
+    same_run(train(pictures, tmp_path / "run", *rest, "--checkpoint-steps", "1"), whole)
+
+
+def test_names_that_are_no_text_are_saved(tmp_path):
+    data = paint(tmp_path / os.fsdecode(b"d\xff"))
+    (data / "blue").rename(data / os.fsdecode("\u84dd".encode("gbk")))
+    (data / "green" / os.fsdecode(b"broken\xfe.png")).write_bytes(b"\x89PNG")
+    output = tmp_path / os.fsdecode(b"o\xff")
+    for words in ("best: epoch 1", "is finished"):
+        with start(data, output, *QUICK, "--epochs", "1") as running:
+            assert words in running.communicate()[0]
+            assert running.returncode == 0
+    assert read_metadata(output / "best.safetensors").class_ids == ("green", "red", "\u84dd")
+    assert (output / "report.html").exists()
+    assert b"broken\xfe.png" in (output / "unreadable.csv").read_bytes()
+
+
+def test_no_process_is_left_by_kill_9(pictures, tmp_path):
+    rest = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--batch-size", "8", "--set", "input_size=32", "--epochs", "50"]
+    rest += ["--workers", "2", "--checkpoint-steps", "1"]
+    with start(pictures, tmp_path, *rest) as running:
+        while not (tmp_path / "last").exists():
+            time.sleep(0.01)
+        family = processes_of(running.pid)
+        running.kill()
+    assert len(family) >= 3
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}/cmdline").exists() for pid in family):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("processes are left")
+
+
+def processes_of(pid):
+    """The processes that descend from one, by the system's table of them."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    family = [pid]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    return family[1:]

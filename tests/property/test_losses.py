@@ -140,3 +140,17 @@ def test_distillation_by_recipe() -> None:
     assert float(both) == pytest.approx(float(parts), rel=1e-6)
     with pytest.raises(ValueError, match="needs labels"):
         distillation_loss(student, teacher, None, Distill(method="dkd"), Loss())
+
+
+def test_weights_of_classes_count_for_each_image_whatever_the_parts_of_a_batch() -> None:
+    torch.manual_seed(0)
+    logits, labels, weights = torch.randn(6, 3), torch.tensor([0, 0, 0, 0, 1, 2]), torch.tensor([0.5, 1.0, 4.0])
+    whole = classification_loss(logits, labels, Loss(), weights)
+    torch.testing.assert_close(whole, (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean())
+    parts = [classification_loss(logits[part], labels[part], Loss(), weights) for part in (slice(4), slice(4, 6))]
+    torch.testing.assert_close(whole, parts[0] * 4 / 6 + parts[1] * 2 / 6)
+    soft = classification_loss(logits, F.one_hot(labels), Loss(), weights)
+    torch.testing.assert_close(soft, whole)
+    method = Distill(method="ce", label_weight=1.0)
+    taught = distillation_loss(logits, logits, labels, method, Loss(), weights)
+    torch.testing.assert_close(taught, distillation_loss(logits, logits, None, Distill(method="ce"), Loss()) + whole)

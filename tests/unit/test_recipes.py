@@ -226,3 +226,53 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert (printed.name, printed.epochs, printed.optimizer.lr) == ("finetune", 3, 1e-4)
     assert cli.run(["recipe", "finetune", "--set", "lr=1"]) == 2
     assert capsys.readouterr().err == "torchclas: unknown setting 'lr', did you mean optimizer.lr?\n"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        f"optimizer.lr={'9' * 400}",
+        f"optimizer.lr={'9' * 5000}",
+        "optimizer.lr=1e300",
+        "optimizer.weight_decay=-inf",
+        "input_size=1000000000",
+        f"epochs={10**30}",
+        f"augment.scale={'[' * 200}{']' * 200}",
+        f"augment.scale={'[' * 20000}{']' * 20000}",
+        "optimizer.betas=[1e999, 0]",
+        "loss.class_weights=[]",
+        "loss.class_weights=[0, 0]",
+        "loss.class_weights=[1, -1]",
+        "loss.class_weights=[1, 1e300]",
+        "loss.class_weights=[[1]]",
+        "sampling=even",
+    ],
+)
+def test_absurd_settings_are_one_short_line(setting: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        override(recipe("finetune"), [setting])
+    assert setting.partition("=")[0].rpartition(".")[2] in str(refused.value)
+    assert len(str(refused.value)) < 250
+    assert "\n" not in str(refused.value)
+
+
+def test_recipes_from_anywhere_are_read_as_strictly() -> None:
+    for content in (f"epochs = {'9' * 5000}", f"epochs = {'[' * 20000}"):
+        with pytest.raises(RecipeError, match="not valid TOML"):
+            Recipe.from_toml(content)
+
+
+def test_classes_are_balanced_by_settings() -> None:
+    base = recipe("finetune")
+    assert (base.sampling, base.loss.class_weights) == ("", "")
+    changed = override(base, ["sampling=sqrt", "loss.class_weights=balanced"])
+    assert (changed.sampling, changed.loss.class_weights) == ("sqrt", "balanced")
+    numbers = override(base, ["loss.class_weights=[1, 2.5]"])
+    assert numbers.loss.class_weights == (1.0, 2.5)
+    for found in (changed, numbers):
+        assert Recipe.from_toml(found.to_toml()) == found
+
+
+def test_published_recipes_keep_the_last_batch() -> None:
+    assert not any(found.drop_last for found in recipes.recipes().values() if found.published)
+    assert all(recipe(name).drop_last for name in ("finetune", "finetune_transformer", "fixres"))

@@ -1,7 +1,5 @@
 """Training batches: the same for every number of processes and workers, and after every interruption."""
 
-import os
-import signal
 from collections import Counter
 from itertools import chain
 
@@ -20,10 +18,10 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import (
     EpochBatches,
     ImageData,
+    Loader,
     TrainingBatches,
-    balanced_weights,
-    build_loader,
     class_weights,
+    sampling_weights,
     split_by_hash,
 )
 from torchclas.errors import DataError
@@ -84,7 +82,7 @@ def test_processes_share_each_batch_and_resume(data):
 def test_an_epoch_has_every_image_once(count, batch_size, epoch):
     drawn = [draw.index for batch in EpochBatches(count, batch_size, epoch=epoch, drop_last=False) for draw in batch]
     assert sorted(drawn) == list(range(count))
-    complete = list(EpochBatches(count, batch_size, epoch=epoch))
+    complete = list(EpochBatches(count, batch_size, epoch=epoch, drop_last=True))
     assert {len(batch) for batch in complete} == {min(batch_size, count)}
     assert len({draw.index for batch in complete for draw in batch}) == sum(map(len, complete))
 
@@ -109,7 +107,7 @@ def test_what_makes_no_sense_is_refused():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_after_resuming_are_bit_equal(images, workers):
     def run(**options):
-        return TrainingBatches(images, TRANSFORM, 4, seed=5, drop_last=False, **options)
+        return TrainingBatches(images, TRANSFORM, 4, seed=5, **options)
 
     reference = run()
     epochs = [list(reference.epoch(epoch)) for epoch in range(2)]
@@ -136,7 +134,7 @@ def test_a_bad_file_is_left_out_and_listed(images, workers):
     assert "PNG" in reason
     assert name not in reason
 
-    loader = build_loader(images, Preprocess(PRESET), EpochBatches(11, 3, shuffle=False, drop_last=False))
+    loader = Loader(images, Preprocess(PRESET), EpochBatches(11, 3, shuffle=False, drop_last=False))
     read = list(loader)
     assert [batch.indices.tolist() for batch in read] == [[0, 1, 2], [3, 5], [6, 7, 8], [9, 10]]
     assert torch.cat([batch.labels for batch in read]).tolist() == [0] * 6 + [1] * 4
@@ -151,37 +149,32 @@ def test_a_batch_of_bad_files_is_empty(tmp_path):
     assert set(batches.skipped.values()) == {"no such file"}
 
 
-def test_workers_survive_the_signal_that_stops_the_run(images):
-    batches = TrainingBatches(images, TRANSFORM, 2, workers=1)
-    epoch = batches.epoch(0)
-    next(epoch)
-    [worker] = batches._loader._iterator._workers
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, number)
-    assert len(list(epoch)) == batches.steps_per_epoch - 1
-    assert worker.is_alive()
-    del batches, epoch
-    worker.join(10)
-    assert not worker.is_alive()
-
-
 def test_images_without_a_class_are_refused():
     with pytest.raises(DataError, match=r"1 images have no class, the first is b\.jpg"):
         ImageData(Dataset([Sample("a.jpg", 0), Sample("b.jpg", -1)]), TRANSFORM)
 
 
-def test_balanced_sampling_draws_classes_equally():
+@pytest.mark.parametrize(("sampling", "shares"), [("balanced", (1, 1, 1)), ("sqrt", (30, 9.5, 3.2))])
+def test_sampling_draws_classes_as_asked(sampling, shares):
     labels = np.array([0] * 900 + [1] * 90 + [3] * 10)
-    batches = EpochBatches(1000, 100, weights=balanced_weights(labels))
+    batches = EpochBatches(1000, 100, weights=sampling_weights(labels, sampling))
     counts = Counter(int(labels[draw.index]) for batch in batches for draw in batch)
     assert set(counts) == {0, 1, 3}
-    assert min(counts.values()) > 270
+    for label, share in zip((0, 1, 3), shares, strict=True):
+        assert counts[label] == pytest.approx(1000 * share / sum(shares), abs=60)
+    assert sampling_weights(labels, "") is None
 
 
 def test_class_weights():
-    weights = class_weights(np.array([0, 0, 0, 1, 3, 3]), 5)
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = class_weights(labels, 5)
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 2, 0, 1, 0]))
-    assert float(weights[torch.tensor([0, 0, 0, 1, 3, 3])].mean()) == pytest.approx(1)
+    for chosen in (None, [1, 2, 3, 4, 5], [10, 20, 30, 40, 50]):
+        weights = class_weights(labels, 5, chosen)
+        assert float(weights[torch.from_numpy(labels)].mean()) == pytest.approx(1)
+    torch.testing.assert_close(class_weights(labels, 5, [1, 2, 3, 4, 5]), weights)
+    with pytest.raises(DataError, match="no class with a weight above 0"):
+        class_weights(labels, 5, [0, 0, 1, 0, 1])
 
 
 def listed(names, root="/data"):

@@ -262,6 +262,14 @@ class TestStopping:
             one.fit()
         assert all(value.isfinite().all() for value in one.network.parameters())
 
+    def test_a_network_that_is_spoilt_is_not_kept(self, tmp_path):
+        """Its last step may have been one too far, which only the validation shows."""
+        one = trainer(tmp_path, settings())
+        one.validate = lambda network: Scores(IMAGES, math.nan, 0.5, 1.0)
+        with pytest.raises(TrainingError, match="the validation loss is nan after epoch 1; there is no checkpoint yet"):
+            one.fit()
+        assert not one.run.best.exists()
+
     def test_early(self, tmp_path):
         how = settings("epochs=9", early_stop=2)
         one = trainer(tmp_path, how)

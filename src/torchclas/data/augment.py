@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -16,8 +14,8 @@ from PIL import Image
 
 from torchclas.catalog import Preset
 from torchclas.data.decode import ImageLike, Pixels, decode
+from torchclas.data.policies import AutoAugment, Fill, RandAugment
 from torchclas.data.preprocess import OPENCV_INTERPOLATION, PILLOW_INTERPOLATION, Preprocess
-from torchclas.errors import MissingDependencyError
 from torchclas.recipes import Augment
 
 # Random erasing: the rectangle's share of the area, its aspect ratio, and how often a place for it is looked for.
@@ -25,7 +23,7 @@ ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 ERASING_ATTEMPTS = 10
 
-GRAY = 128  # what rotating and shearing move into the picture under AutoAugment
+Policy = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 class TrainTransform:
@@ -33,17 +31,12 @@ class TrainTransform:
 
     The published operators differ from torchvision's `RandomResizedCrop`: the aspect ratio is drawn uniformly (not its
     logarithm), and a crop that would not fit is made smaller before it is drawn, so there is no fallback to the centre.
-
-    The policies draw from the process's global generators, which are seeded for the call and then put back: calls must
-    not overlap on threads (worker processes are fine).
-
-    Raises MissingDependencyError: the recipe's policy needs a package that is not installed.
     """
 
     def __init__(self, augment: Augment, preset: Preset, size: int) -> None:
         self.augment = augment
         self.size = size
-        self._policy = _policy(augment, preset, size)
+        self._policy = _policy(augment, preset)
         # To an image that has its size already, the evaluation transform does nothing but normalise.
         self._normalize = Preprocess(replace(preset, resize_short=size, crop_size=size)).array
         self._centre = Preprocess(
@@ -63,8 +56,7 @@ class TrainTransform:
         if rng.random() < self.augment.flip:
             pixels = cv2.flip(pixels, 1)  # pyright: ignore[reportAssignmentType]
         if self._policy is not None:
-            with seeded_globals(int(rng.integers(2**32))):
-                pixels = np.asarray(self._policy(Image.fromarray(pixels)))
+            pixels = np.asarray(self._policy(Image.fromarray(pixels), rng))
         normalized = self._normalize(pixels)
         if rng.random() < self.augment.erasing:
             erase(normalized, rng)
@@ -117,39 +109,10 @@ def erase(image: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
             return
 
 
-@contextmanager
-def seeded_globals(seed: int) -> Generator[None, None, None]:
-    """Seed the global generators of Python, NumPy and torch (CPU) for a while; then they go on as if untouched."""
-    # Torch's own `manual_seed` would also seed the generators of every GPU.
-    torch_rng = torch.default_generator
-    states = random.getstate(), np.random.get_state(), torch_rng.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch_rng.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch_rng.set_state(states[2])
-
-
-def _policy(augment: Augment, preset: Preset, size: int) -> Callable[[Image.Image], Image.Image] | None:
+def _policy(augment: Augment, preset: Preset) -> Policy | None:
     if not augment.policy:
         return None
     if augment.policy == "autoaugment":
-        try:
-            from torchvision.transforms import v2
-        except ImportError:
-            raise MissingDependencyError("torchvision", "'torchclas[train]'") from None
-        return v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET, fill=GRAY)
-    try:
-        from timm.data.auto_augment import rand_augment_transform
-    except ImportError:
-        raise MissingDependencyError("timm", "'torchclas[train]'") from None
-    settings = {
-        "translate_const": int(0.45 * size),  # pixels at magnitude 10
-        "img_mean": tuple(min(255, round(255 * mean)) for mean in preset.mean),
-        "interpolation": PILLOW_INTERPOLATION[augment.interpolation],
-    }
-    return rand_augment_transform(augment.policy, settings)
+        return AutoAugment()
+    mean = tuple(min(255, round(255 * value)) for value in preset.mean)
+    return RandAugment(Fill(mean, PILLOW_INTERPOLATION[augment.interpolation]))

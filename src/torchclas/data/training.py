@@ -7,12 +7,11 @@ what happened before. So a run goes on at any step exactly as if it had never st
 from __future__ import annotations
 
 import hashlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,7 +22,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torchclas.data.augment import TrainTransform, generator
 from torchclas.data.datasets import Indices, LabelledImages, Subset
 from torchclas.data.preprocess import Preprocess
+from torchclas.data.workers import Failure, Workers, is_shortage, noted
 from torchclas.errors import DataError, ImageError
+from torchclas.recipes import Sampling
 
 Weights: TypeAlias = npt.NDArray[np.float64]
 
@@ -67,16 +68,26 @@ class Batch(NamedTuple):
     skipped: Sequence[Skipped]
 
 
-class ImageData(TorchDataset["Example | Skipped"]):
+class ImageData(TorchDataset["Example | Skipped | Failure"]):
     """Reads, decodes and transforms the image of a draw. A bad file gives `Skipped`; no other image takes its place.
+
+    Whatever else goes wrong gives a `Failure`. `places` is where a worker notes what it is at.
 
     Raises DataError: there are images without a class.
     """
 
-    def __init__(self, images: LabelledImages, transform: TrainTransform | Preprocess, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        images: LabelledImages,
+        transform: TrainTransform | Preprocess,
+        *,
+        seed: int = 0,
+        places: Tensor | None = None,
+    ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
+        self._places = places
         self._labels = images.labels
         if len(unlabelled := np.flatnonzero(self._labels < 0)):
             raise DataError(
@@ -87,25 +98,36 @@ class ImageData(TorchDataset["Example | Skipped"]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: Draw) -> Example | Skipped:
+    def __getitem__(self, index: Draw) -> Example | Skipped | Failure:
         draw = index
-        try:
-            file = self.images.read(draw.index)
-            if isinstance(self.transform, TrainTransform):
-                # Keyed by the place, not the image: class-balanced sampling may draw an image twice in an epoch.
-                image = self.transform(file, generator(self.seed, draw.epoch, draw.position))
-            else:
-                image = self.transform(file)
-        except ImageError as error:
-            return Skipped(self.images.name(draw.index), str(error))
-        return Example(image, int(self._labels[draw.index]), draw.index)
+        with noted(self._places, draw.index):
+            try:
+                return Example(self._image(draw), int(self._labels[draw.index]), draw.index)
+            except Exception as error:
+                name = self.images.name(draw.index)
+                if isinstance(error, ImageError) and not is_shortage(error):
+                    return Skipped(name, str(error))
+                where = f"epoch {draw.epoch + 1}, position {draw.position}, seed {self.seed}"
+                return Failure.of(error, name, where)
+
+    def _image(self, draw: Draw) -> Tensor:
+        file = self.images.read(draw.index)
+        if isinstance(self.transform, TrainTransform):
+            # Keyed by the place, not the image: class-balanced sampling may draw an image twice in an epoch.
+            return self.transform(file, generator(self.seed, draw.epoch, draw.position))
+        return self.transform(file)
 
 
-def collate(items: Sequence[Example | Skipped]) -> Batch:
-    """Stack what could be read."""
+def collate(items: Sequence[Example | Skipped | Failure]) -> Batch | Failure:
+    """Stack what could be read; the first failure takes the place of all."""
+    if failures := [item for item in items if isinstance(item, Failure)]:
+        return failures[0]
     examples = [item for item in items if isinstance(item, Example)]
-    # In a worker, torch's own function stacks straight into the memory that the batch is sent in.
-    images = default_collate([example.image for example in examples]) if examples else torch.empty(0, 3, 1, 1)
+    try:
+        # In a worker, torch's own function stacks straight into the memory that the batch is sent in.
+        images = default_collate([example.image for example in examples]) if examples else torch.empty(0, 3, 1, 1)
+    except Exception as error:  # too little shared memory, above all
+        return Failure.of(error, "a batch", f"{len(examples)} images of {tuple(examples[0].image.shape)}")
     labels, indices = (
         torch.tensor(column, dtype=torch.int64)
         for column in ([example.label for example in examples], [example.index for example in examples])
@@ -133,7 +155,7 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
-        drop_last: bool = True,
+        drop_last: bool = False,
         weights: Weights | None = None,
     ) -> None:
         if images < 1 or batch_size < 1 or not 0 <= rank < world_size:
@@ -172,28 +194,67 @@ class EpochBatches(Sampler[list[Draw]]):
         return rng.permutation(self.images) if self.shuffle else np.arange(self.images)
 
 
-def build_loader(
-    images: LabelledImages,
-    transform: TrainTransform | Preprocess,
-    batches: Sampler[list[Draw]],
-    *,
-    seed: int = 0,
-    workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """Return a loader of `Batch`, with `workers` processes that last as long as it does (0: the calling one works)."""
-    return DataLoader(  # pyright: ignore[reportReturnType] - typed by what it reads, not by what it collates
-        ImageData(images, transform, seed=seed),
-        batch_sampler=batches,  # pyright: ignore[reportArgumentType] - its keys need not be integers
-        collate_fn=collate,
-        num_workers=workers,
-        # A fork of a process whose threads hold locks (torch's, OpenCV's) may wait for them forever.
-        multiprocessing_context="forkserver" if workers else None,
-        prefetch_factor=PREFETCHED if workers else None,
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-        pin_memory=pin_memory,
-    )
+class Loader:
+    """Reads images in batches, in `workers` processes that last as long as it does (0: the calling one reads).
+
+    Iterating raises LoadingError: a bug, a lack of memory or a killed process kept an image from being read.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        transform: TrainTransform | Preprocess,
+        batches: Sampler[list[Draw]],
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._images = images
+        self._workers = Workers(workers) if workers else None
+        places = self._workers.places if self._workers else None
+        self._loader: DataLoader[Batch | Failure] = DataLoader(  # pyright: ignore[reportAttributeAccessIssue] - typed by what it reads
+            ImageData(images, transform, seed=seed, places=places),
+            batch_sampler=batches,  # pyright: ignore[reportArgumentType] - its keys need not be integers
+            collate_fn=collate,
+            num_workers=workers,
+            # A fork of a process whose threads hold locks (torch's, OpenCV's) may wait for them forever.
+            multiprocessing_context="forkserver" if workers else None,
+            prefetch_factor=PREFETCHED if workers else None,
+            persistent_workers=workers > 0,
+            worker_init_fn=self._workers.start if self._workers else None,
+            pin_memory=pin_memory,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        with self._telling(), self._workers.adopted() if self._workers else nullcontext():
+            batches = iter(self._loader)  # which waits for the workers, where there were any before
+        while True:
+            with self._telling():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            if isinstance(batch, Failure):
+                self.close()
+                raise batch.error()
+            yield batch
+
+    @contextmanager
+    def _telling(self) -> Generator[None]:
+        """Say which image a worker died of, where torch only says that one did."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._workers is None or "DataLoader worker" not in str(error):
+                raise
+            failure = self._workers.death(self._images.name)
+            self.close()
+            raise failure from error
+
+    def close(self) -> None:
+        """End the workers at once; nothing can be read afterwards."""
+        if self._workers is not None:
+            self._workers.close()
 
 
 class TrainingBatches:
@@ -210,7 +271,7 @@ class TrainingBatches:
         world_size: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
-        drop_last: bool = True,
+        drop_last: bool = False,
         weights: Weights | None = None,
     ) -> None:
         self.skipped: dict[str, str] = {}
@@ -223,7 +284,7 @@ class TrainingBatches:
             drop_last=drop_last,
             weights=weights,
         )
-        self._loader = build_loader(images, transform, self._order, seed=seed, workers=workers, pin_memory=pin_memory)
+        self._loader = Loader(images, transform, self._order, seed=seed, workers=workers, pin_memory=pin_memory)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -237,20 +298,29 @@ class TrainingBatches:
             self.skipped.update(batch.skipped)
             yield batch.images, batch.labels
 
+    def close(self) -> None:
+        """End the workers; nothing can be read afterwards."""
+        self._loader.close()
 
-def balanced_weights(labels: Indices) -> Weights:
-    """Weights [N] with which every class that occurs is drawn equally often."""
-    return 1 / np.bincount(labels)[labels]
+
+def sampling_weights(labels: Indices, sampling: Sampling) -> Weights | None:
+    """Weights [N] to draw images by, as a recipe's `sampling` says; None stands for every image once."""
+    if not sampling:
+        return None
+    counts = np.bincount(labels)[labels]
+    return 1 / (counts if sampling == "balanced" else np.sqrt(counts))
 
 
-def class_weights(labels: Indices, num_classes: int) -> Tensor:
-    """Weights [num_classes] for the loss: inverse to the classes' frequency, 1 on average over the images.
+def class_weights(labels: Indices, num_classes: int, chosen: Sequence[float] | None = None) -> Tensor:
+    """Weights [num_classes] for the loss, 1 on average over the images: `chosen`, or inverse to the classes' frequency.
 
-    A class without images has weight 0.
+    A class without images then has weight 0. Raises DataError where no class that is `chosen` has images.
     """
     counts = np.bincount(labels, minlength=num_classes)
-    weights = np.divide(len(labels), np.count_nonzero(counts) * counts, where=counts > 0, out=np.zeros(len(counts)))
-    return torch.from_numpy(weights).float()  # pyright: ignore[reportUnknownMemberType]
+    weights = np.divide(1, counts, where=counts > 0, out=np.zeros(len(counts))) if chosen is None else np.array(chosen)
+    if not (mean := float((weights * counts).sum() / len(labels))):
+        raise DataError("loss.class_weights: no class with a weight above 0 has images")
+    return torch.from_numpy(weights / mean).float()  # pyright: ignore[reportUnknownMemberType]
 
 
 def split_by_hash(images: LabelledImages, fraction: float, *, stratified: bool = True) -> tuple[Subset, Subset]:
@@ -285,10 +355,3 @@ def split_by_hash(images: LabelledImages, fraction: float, *, stratified: bool =
 
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
-
-
-def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(1)  # the workers are the parallelism (torch limits its own threads there)
-    # What stops a run is often sent to all its processes. The main one saves and then ends the workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -17,15 +17,25 @@ from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages, Relabelled
-from torchclas.data.opening import Opened, Split, open_for_model, open_pictures
-from torchclas.data.training import TrainingBatches, split_by_hash
+from torchclas.data.opening import Opened, Split, fingerprint, open_for_model, open_pictures
+from torchclas.data.training import TrainingBatches, sampling_weights, split_by_hash
 from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import DistillOptions
+from torchclas.tasks.output import printable
 from torchclas.tasks.train import Summary, run
-from torchclas.tasks.train_plan import VALIDATION_SHARE, Plan, adjust, parts_of_a_step, preset_at
+from torchclas.tasks.train_plan import (
+    VALIDATION_SHARE,
+    Plan,
+    adjust,
+    check_balance,
+    check_machine,
+    parts_of_a_step,
+    preset_at,
+    total_batch,
+)
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.distillation import (
     BatchNormMode,
@@ -37,7 +47,7 @@ from torchclas.training.distillation import (
     predicted_classes,
 )
 from torchclas.training.loop import Settings
-from torchclas.training.run import check, stored
+from torchclas.training.run import FINGERPRINT, check, stored
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model
 
@@ -75,12 +85,14 @@ class DistillPlan(Plan):
             world_size=fabric.world_size,
             workers=self.workers,
             pin_memory=fabric.device.type == "cuda",
+            drop_last=self.settings.recipe.drop_last,
+            weights=sampling_weights(self.train.labels, self.settings.recipe.sampling),
         )
 
     def criterion(self, fabric: Fabric) -> DistillationLoss:
         """What is minimised."""
         source = self.cache.source() if self.cache else self.load_teacher(fabric, self.teacher_bn)
-        return DistillationLoss(source, self.distill, self.settings.recipe.loss)
+        return DistillationLoss(source, self.distill, self.settings.recipe.loss, self.class_weights)
 
     def load_teacher(self, fabric: Fabric, batch_norm: BatchNormMode = "eval") -> Teacher:
         """The teacher, for images as the student sees them."""
@@ -107,6 +119,7 @@ def distill(options: DistillOptions, console: Console | None = None) -> list[Sum
 
 def make_plan(options: DistillOptions) -> DistillPlan:
     """Make every choice that the options leave open; nothing is written."""
+    check_machine(options)
     weights = None if options.start in (None, "pretrained", "scratch") else Path(options.start)
     chosen = find_recipe(options.recipe) if options.recipe else None
     model = options.model or (chosen.distill.student if chosen and chosen.distill else None) or None
@@ -118,6 +131,11 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     assert settings is not None
     teacher = find_model(settings.teacher)
     labelled = settings.method == "dkd" or settings.label_weight > 0
+    if not labelled and (recipe.sampling or recipe.loss.class_weights):
+        raise Error(
+            f"{recipe.name} learns without labels, so it has no classes to balance: leave out sampling and "
+            "loss.class_weights, or let labels count (--set distill.label_weight=1)"
+        )
     if student.num_classes != teacher.num_classes and options.start not in (None, "scratch"):
         raise Error(
             f"{student.name} has {student.num_classes} classes, its teacher {teacher.name} {teacher.num_classes}: a "
@@ -126,7 +144,8 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     images, held_out, notes = _read(options, teacher, labelled=labelled)
     output = options.output or Path("runs", f"{Path(student.name).stem}-by-{Path(teacher.name).stem}")
     batch_size = options.batch_size or stored(output).get("total_batch")
-    total = min(batch_size or recipe.batch_size * options.devices, len(images))
+    check_balance(recipe, images, teacher.classes.ids)
+    total, few = total_batch(options, recipe, batch_size, len(images))
     preset = preset_at(student.preset, recipe.input_size)
     accumulate, why = parts_of_a_step(options, output, student, teacher.num_classes, recipe, total)
     identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
@@ -160,7 +179,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
                 "recipe": recipe.name,
                 "teacher": teacher.name,
                 "from": options.start or "scratch",
-                "data": options.data.resolve().name,
+                "data": printable(options.data.resolve().name),
             },
         ),
         output=output,
@@ -174,6 +193,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             "teacher_bn": options.teacher_bn,
             "from": options.start or "scratch",
             "images": len(images),
+            FINGERPRINT: f"{fingerprint(images)} {fingerprint(held_out)}",
             "seed": options.seed,
             "total_batch": total,
             "accumulate": accumulate,
@@ -185,7 +205,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
         devices=options.devices,
         strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
-        notes=(*notes, *why),
+        notes=(*notes, *few, *why),
         teacher=teacher,
         teacher_bn=options.teacher_bn,
         distill=settings,
@@ -224,7 +244,7 @@ def _run(plan: DistillPlan, console: Console) -> Summary:
     """Prepare what needs the teacher beforehand, and train."""
     check(plan.output, plan.identity, plan.settings.recipe)  # before hours are spent on a cache
     fabric = _fabric(plan)
-    batch_norm = ", batch norm in training mode" if plan.teacher_bn == "train" else ""
+    batch_norm = ", in training mode" if plan.teacher_bn == "train" else ""
     label = f", labels weigh {plan.distill.label_weight:g}" if plan.distill.label_weight else ""
     notes = [f"{plan.teacher.name} teaches by {plan.distill.method}{label}{batch_norm}"]
     if plan.validates_agreement:

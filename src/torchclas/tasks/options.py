@@ -142,7 +142,7 @@ class DistillOptions(RunOptions):
         Parameter(help="Symmetric KL divergence, cross entropy, or DKD (needs labels). Default: the recipe's."),
     ] = None
     teacher_bn: Annotated[
-        BatchNormMode, DISTILLATION, Parameter(help="Statistics of the teacher's batch norm: its own, or the batch's.")
+        BatchNormMode, DISTILLATION, Parameter(help="The teacher's mode; train: batch norm by the batch, and dropout.")
     ] = "eval"
     finetune: Annotated[
         Path | None, DISTILLATION, _option("Go on with a short second phase on these images, in OUTPUT/finetune.")

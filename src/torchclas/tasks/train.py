@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,14 +23,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from torchclas.data.datasets import Subset
+from torchclas.data.workers import is_shortage
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.tasks.options import TrainOptions
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
 from torchclas.tasks.train_report import write_report
 from torchclas.training.cpu import keep_freed_memory
-from torchclas.training.loop import Epoch, Interrupted, Progress, Trainer
+from torchclas.training.loop import Epoch, Interrupted, Progress, Trainer, TrainingError
+from torchclas.training.run import check
 from torchclas.training.sharding import sharded_fabric
 from torchclas.training.validation import Validation
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 # Here, as processes that Fabric starts import this first: it would tell of each of them.
 logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what ended a process, we say
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ def run(plan: Plan, console: Console) -> Summary:
     leader = _leads()
     if not leader:
         return _run(plan, console, leader=False)
-    plan.folder.begin(plan.identity, plan.settings.recipe)
+    check(plan.output, plan.identity, plan.settings.recipe)
     with plan.folder.owned():
+        plan.folder.begin(plan.identity, plan.settings.recipe)
         return _run(plan, console, leader=True)
 
 
@@ -85,7 +91,9 @@ def _leads() -> bool:
 def _run(plan: Plan, console: Console, *, leader: bool) -> Summary:
     state = plan.folder.latest()
     if state is not None and state["progress"]["finished"]:
-        return _summary(plan, Progress.from_dict(state["progress"]), was_finished=True)
+        progress = Progress.from_dict(state["progress"])
+        missing = leader and not (plan.output / "report.html").exists()  # it was killed while this was being made
+        return _summary(plan, progress, was_finished=True, written=_report(plan, progress) if missing else ())
     if leader:
         for note in plan.notes:
             console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
@@ -94,8 +102,11 @@ def _run(plan: Plan, console: Console, *, leader: bool) -> Summary:
     progress = outcome.progress
     if outcome.stopped or not leader:
         return _summary(plan, progress, stopped=outcome.stopped)
-    written = write_report(plan.output, plan.validation, progress, progress.unreadable, _facts(plan))
-    return _summary(plan, progress, written=tuple(written))
+    return _summary(plan, progress, written=_report(plan, progress))
+
+
+def _report(plan: Plan, progress: Progress) -> tuple[Path, ...]:
+    return tuple(write_report(plan.output, plan.validation, progress, progress.unreadable, _facts(plan)))
 
 
 def _summary(plan: Plan, progress: Progress, **more: Any) -> Summary:
@@ -105,10 +116,9 @@ def _summary(plan: Plan, progress: Progress, **more: Any) -> Summary:
 class _Outcome:
     """What a process hands back. Not a dataclass: Fabric would take it apart in search of tensors."""
 
-    def __init__(self, progress: Progress, stopped: int = 0, error: Error | None = None) -> None:
+    def __init__(self, progress: Progress, stopped: int = 0) -> None:
         self.progress = progress
         self.stopped = stopped
-        self.error = error
 
 
 def _launch(plan: Plan) -> _Outcome:
@@ -122,38 +132,63 @@ def _launch(plan: Plan) -> _Outcome:
         settings |= {"devices": local, "num_nodes": world // local}
         fabric = sharded_fabric(world, spawn=False, **settings) if sharded else Fabric(strategy="ddp", **settings)
         fabric.launch()
-        outcome = _work(fabric, plan)
-    elif plan.devices == 1:
+        return _work(fabric, plan)
+    if plan.devices == 1:
         devices: Any = [int(plan.device.partition(":")[2])] if ":" in plan.device else 1
-        outcome = _work(Fabric(devices=devices, **settings), plan)
-    else:
-        settings |= {"devices": plan.devices}
-        fabric = (
-            sharded_fabric(plan.devices, spawn=True, **settings)
-            if sharded
-            else Fabric(strategy="ddp_spawn", **settings)
-        )
-        with _forwarded_signals() as received:
-            try:
-                outcome = fabric.launch(partial(_work, plan=plan))
-            except Exception:
-                if not received:
-                    raise
-                outcome = _Outcome(Progress(), received[0])  # too early for the others to have anything to save
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome
+        return _work(Fabric(devices=devices, **settings), plan)
+    settings |= {"devices": plan.devices}
+    fabric = (
+        sharded_fabric(plan.devices, spawn=True, **settings) if sharded else Fabric(strategy="ddp_spawn", **settings)
+    )
+    failures: SimpleQueue[str] = multiprocessing.get_context("spawn").SimpleQueue()
+    with _forwarded_signals() as received:
+        try:
+            return fabric.launch(partial(_work, plan=plan, failures=failures))
+        except Exception as error:
+            if not failures.empty():
+                raise TrainingError(failures.get()) from error
+            if received:  # too early for the others to have anything to save
+                return _Outcome(Progress(), received[0])
+            if isinstance(error, ProcessExitedException):
+                how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with {error.exit_code}"
+                raise TrainingError(
+                    f"one of the processes that train {how}; {plan.folder.where()}: the same command goes on"
+                ) from error
+            raise
 
 
-def _work(fabric: Fabric, plan: Plan) -> _Outcome:
-    """What each process does."""
+def _work(fabric: Fabric, plan: Plan, failures: SimpleQueue[str] | None = None) -> _Outcome:
+    """What each process does.
+
+    One that was started for it puts its error into `failures`, and fails: the others wait for it, and must be ended.
+    """
     _end_with_parent()
     keep_freed_memory()
+    try:
+        return _train(fabric, plan)
+    except Exception as error:
+        if not isinstance(error, Error):
+            if not is_shortage(error):
+                raise
+            shortage = TrainingError(
+                f"there is not enough memory to train ({str(error).splitlines()[0]}); {plan.folder.where()}: compute "
+                "each step in more parts (--accumulate), or use a smaller --batch-size"
+            )
+            shortage.__cause__ = error
+            error = shortage
+        if failures is not None:
+            failures.put(str(error))
+        raise error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _train(fabric: Fabric, plan: Plan) -> _Outcome:
     # Each process that torchrun started looked at the memory itself, at another moment or on another machine.
     plan = replace(plan, settings=replace(plan.settings, accumulate=fabric.broadcast(plan.settings.accumulate)))
-    display = _Display(plan) if fabric.is_global_zero else None
-    try:
-        batches = plan.batches(fabric)
+    with ExitStack() as stack:
+        batches = stack.enter_context(closing(plan.batches(fabric)))
         validation = Validation(
             fabric,
             plan.validation,
@@ -162,6 +197,10 @@ def _work(fabric: Fabric, plan: Plan) -> _Outcome:
             workers=plan.workers,
             skipped=batches.skipped,
         )
+        stack.enter_context(closing(validation))
+        display = _Display(plan, batches.steps_per_epoch) if fabric.is_global_zero else None
+        if display is not None:
+            stack.enter_context(closing(display))
         trainer = Trainer(
             fabric,
             build_network(plan),
@@ -172,19 +211,11 @@ def _work(fabric: Fabric, plan: Plan) -> _Outcome:
             display,
             criterion=plan.criterion(fabric),
         )
-        stopped = 0
         try:
             trainer.fit()
         except Interrupted as interrupted:
-            stopped = interrupted.number
-        return _Outcome(trainer.progress, stopped)
-    except Error as error:
-        return _Outcome(Progress(), error=error)
-    finally:
-        if display is not None:
-            display.close()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            return _Outcome(trainer.progress, interrupted.number)
+        return _Outcome(trainer.progress)
 
 
 def _end_with_parent() -> None:
@@ -228,14 +259,14 @@ def _forwarded_signals() -> Generator[list[int]]:
 class _Display:
     """A bar on a terminal's stderr; a line per epoch everywhere."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, steps_per_epoch: int) -> None:
         self.console = Console(stderr=True)
         self.epochs = plan.settings.recipe.epochs
         self.steps = 0
         self.loss = 0.0
         self.bar: Bar | None = None
         self.task: TaskID | None = None
-        self.total = len(plan.train) // plan.total_batch or 1
+        self.total = steps_per_epoch
         if sys.stderr.isatty():
             columns = (
                 TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(),

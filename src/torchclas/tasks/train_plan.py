@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from torchclas import catalog, models
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
-from torchclas.data.opening import open_training
-from torchclas.data.training import TrainingBatches, split_by_hash
+from torchclas.data.opening import fingerprint, open_training
+from torchclas.data.training import TrainingBatches, class_weights, sampling_weights, split_by_hash
 from torchclas.errors import DataError, DownloadError, Error
 from torchclas.labels import label_set
 from torchclas.layers.drop_path import DropPath
@@ -27,9 +28,11 @@ from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import RunOptions, Strategy, TrainOptions
+from torchclas.tasks.output import printable
 from torchclas.training.loop import Criterion, Settings
+from torchclas.training.losses import classification_loss
 from torchclas.training.memory import StepMemory, free_memory, step_memory
-from torchclas.training.run import RunFolder, stored
+from torchclas.training.run import FINGERPRINT, RunFolder, stored
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model
 
@@ -40,8 +43,10 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 VALIDATION_SHARE = 0.2  # of the images, where none are named for validation
 TUNING = ("finetune", "finetune_transformer")  # recipes that go on from weights
-STEPS_PER_EPOCH = 16  # at least, when fine-tuning: few images come in smaller batches …
+STEPS_PER_EPOCH = 16  # at least: few images come in smaller batches …
 LEAST_BATCH = 8  # … but no smaller than that
+LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
+LARGEST_PROCESSES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +78,38 @@ class Plan:
 
     def batches(self, fabric: Fabric) -> TrainingBatches:
         """What this process trains on."""
+        recipe = self.settings.recipe
         return TrainingBatches(
             self.train,
-            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size),
+            TrainTransform(recipe.augment, self.preset, self.preset.crop_size),
             self.total_batch,
             seed=self.settings.seed,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             workers=self.workers,
             pin_memory=fabric.device.type == "cuda",
+            drop_last=recipe.drop_last,
+            weights=sampling_weights(self.train.labels, recipe.sampling),
         )
 
-    def criterion(self, fabric: Fabric) -> Criterion | None:
-        """What is minimised; None stands for cross entropy with the labels, as the recipe has it."""
-        return None
+    def criterion(self, fabric: Fabric) -> Criterion:
+        """What is minimised."""
+        loss, weights = self.settings.recipe.loss, self.class_weights
+        return lambda images, outputs, targets: classification_loss(outputs, targets, loss, weights)
+
+    @property
+    def class_weights(self) -> torch.Tensor | None:
+        """How much an image of each class counts in the loss; None where all count alike."""
+        chosen = self.settings.recipe.loss.class_weights
+        if not chosen:
+            return None
+        numbers = None if isinstance(chosen, str) else chosen
+        return class_weights(self.train.labels, len(self.classes), numbers)
 
 
 def make_plan(options: TrainOptions) -> Plan:
     """Make every choice that the options leave open; nothing is written."""
+    check_machine(options)
     weights = None if options.start in (None, "pretrained", "scratch") else Path(str(options.start))
     spec = find_model(options.model, weights=weights)
     start, notes = _start(options, spec)
@@ -105,7 +124,11 @@ def make_plan(options: TrainOptions) -> Plan:
     # A run goes on with its batches, however many devices there are now.
     batch_size = options.batch_size or stored(output).get("total_batch")
     recipe = _recipe(options, spec, tunes, batch_size, len(images))
-    total = min(batch_size or (recipe.total_batch if tunes else recipe.batch_size * options.devices), len(images))
+    check_balance(recipe, images, classes)
+    if tunes:
+        total, few = min(batch_size or recipe.total_batch, len(images)), ()
+    else:
+        total, few = total_batch(options, recipe, batch_size, len(images))
     head_epochs = options.head_epochs
     if head_epochs is None:
         head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
@@ -119,6 +142,7 @@ def make_plan(options: TrainOptions) -> Plan:
         "from": start,
         "classes": len(classes),
         "images": len(images),
+        FINGERPRINT: f"{fingerprint(images)} {fingerprint(held_out)}",
         "seed": options.seed,
         "total_batch": total,
         "accumulate": accumulate,
@@ -137,7 +161,7 @@ def make_plan(options: TrainOptions) -> Plan:
             "trained_by": "torchclas train",
             "recipe": recipe.name,
             "from": start,
-            "data": options.data.resolve().name,
+            "data": printable(options.data.resolve().name),
         },
     )
     return Plan(
@@ -166,8 +190,77 @@ def make_plan(options: TrainOptions) -> Plan:
         devices=options.devices,
         strategy=options.strategy,
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
-        notes=(*taken, *notes, *why),
+        notes=(*taken, *notes, *few, *why),
     )
+
+
+def check_machine(options: RunOptions) -> None:
+    """Raise `Error` where the options ask for what this machine, or any, does not have."""
+    for name, value, most in (
+        ("seed", options.seed, LARGEST_SEED),
+        ("workers", options.workers or 0, LARGEST_PROCESSES),
+        ("devices", options.devices, LARGEST_PROCESSES),
+    ):
+        if value > most:
+            raise Error(f"--{name} is {most} at most")
+    kind, colon, index = options.device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and index.isdecimal())):
+        hint = "did you mean cuda?" if kind == "gpu" else "there are auto, cpu, cuda, cuda:1 (the second GPU) …, mps"
+        raise Error(f"--device {options.device} is not known: {hint}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise Error("--device mps: PyTorch finds no GPU of Apple's here: try --device cpu")
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and not here:
+        raise Error(f"--device {options.device}: PyTorch finds no CUDA GPU here: try --device cpu, or auto")
+    if colon and options.devices > 1:
+        raise Error(
+            f"--device {options.device} is one GPU, and --devices asks for {options.devices}: use --device cuda"
+        )
+    wanted = int(index) + 1 if colon else processes(options.devices)[1]
+    if wanted > here and (kind == "cuda" or (kind == "auto" and here)):
+        raise Error(f"--device {options.device} --devices {options.devices}: this machine has {here} GPUs")
+
+
+def check_balance(recipe: Recipe, images: LabelledImages, classes: Sequence[str]) -> None:
+    """Raise `Error` where the recipe's weights of classes are not those of the data."""
+    weights = recipe.loss.class_weights
+    if isinstance(weights, tuple) and len(weights) != len(classes):
+        raise Error(
+            f"loss.class_weights has {len(weights)} numbers, the data {len(classes)} classes: give one for each, "
+            f"in the order {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}"
+        )
+    if isinstance(weights, tuple):
+        class_weights(images.labels, len(classes), weights)
+
+
+def total_batch(
+    options: RunOptions, recipe: Recipe, batch_size: int | None, images: int
+) -> tuple[int, tuple[str, ...]]:
+    """Images of each step where a recipe for large data is followed, and what to say about it.
+
+    Few images come in smaller batches than the recipe's, or there would be hardly any steps. `batch_size` is what was
+    asked for.
+    """
+    world, _ = processes(options.devices)
+    usual = recipe.batch_size * options.devices
+    chosen = batch_size or (usual if any(change.startswith("batch_size") for change in options.overrides) else None)
+    if chosen is not None:
+        return min(chosen, images), ()
+    fitting = max(batch_for(images), 2 * world)
+    if usual <= fitting:
+        return min(usual, images), ()
+    total = min(fitting, images)
+    return total, (
+        f"{images:,} images are few for {recipe.name}, a recipe with batches of {usual}: they come in batches of "
+        f"{total}, with the learning rate in proportion (--batch-size chooses otherwise). Of so few, a network that "
+        "starts from published weights learns far more",
+    )
+
+
+def batch_for(images: int) -> int:
+    """How many images of few should come at once."""
+    share = max(1, images // STEPS_PER_EPOCH)
+    return max(LEAST_BATCH, 2 ** (share.bit_length() - 1))
 
 
 def _start(options: TrainOptions, spec: ModelSpec) -> tuple[str, list[str]]:
@@ -194,8 +287,7 @@ def _recipe(options: TrainOptions, spec: ModelSpec, tunes: bool, batch_size: int
         usual = "fixres" if options.fixres else "finetune_transformer" if transformer else "finetune"
         chosen = find_recipe(options.recipe or usual).fit(spec.preset)
         if batch_size is None:
-            share = max(1, images // STEPS_PER_EPOCH)
-            batch_size = max(LEAST_BATCH, min(chosen.batch_size, 2 ** (share.bit_length() - 1)))
+            batch_size = min(chosen.batch_size, batch_for(images))
     else:
         chosen = find_recipe(options.recipe or spec.arch)
     if options.fixres is not None:
@@ -229,12 +321,19 @@ def parts_of_a_step(
     """How many parts a step of `total` images is computed in, and what to say about it.
 
     Those that were asked for, those that the run began with, or as few as the memory that is free allows for. Raises
-    `Error` where the network cannot take images of the recipe's size.
+    `Error` where the network cannot take images of the recipe's size, or so few of them.
     """
-    step = _step_memory(spec, classes, recipe)
+    with torch.device("meta"):
+        network = models.build(spec.arch, num_classes=classes, in_channels=spec.in_channels)
+    world, here = processes(options.devices)
+    least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
+    if total // world < least:
+        why = "batch norm needs at least 2 images at once" if least == 2 else "each process needs an image"
+        where = f" in each of {world} processes" if world > 1 and least == 2 else ""
+        raise Error(f"{why}{where}, and a batch has {total}: use --batch-size {least * world} or more")
+    step = _step_memory(network, recipe)
     if chosen := options.accumulate or stored(output).get("accumulate"):
         return chosen, []
-    world, here = processes(options.devices)
     free = free_memory(options.device, here)
     if free is None:
         return 1, []
@@ -258,12 +357,12 @@ def processes(devices: int) -> tuple[int, int]:
     return devices, devices
 
 
-def _step_memory(spec: ModelSpec, classes: int, recipe: Recipe) -> StepMemory:
+def _step_memory(network: Network, recipe: Recipe) -> StepMemory:
     size = recipe.input_size
-    with torch.device("meta"):
-        network = models.build(spec.arch, num_classes=classes, in_channels=spec.in_channels)
     if size < network.min_size:
-        raise Error(f"{spec.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size")
+        raise Error(
+            f"{network.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size"
+        )
     try:
         _fit(network, size)
         return step_memory(network, size, recipe.precision)

@@ -16,7 +16,7 @@ from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.preprocess import Preprocess
-from torchclas.data.training import EpochBatches, build_loader
+from torchclas.data.training import EpochBatches, Loader
 from torchclas.spec import find_model
 from torchclas.tasks.confusion import draw
 from torchclas.tasks.metrics import Proportion, Tally
@@ -86,7 +86,7 @@ def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mist
     tally = Tally(spec.num_classes)
     worst: list[tuple[float, int, Mistake]] = []
     batches = EpochBatches(len(images), BATCH, shuffle=False, drop_last=False)
-    for batch in build_loader(images, Preprocess(spec.preset), batches):
+    for batch in Loader(images, Preprocess(spec.preset), batches):
         if not len(batch.images):
             continue
         probabilities = network(batch.images.to(memory_format=torch.channels_last)).float().softmax(-1).numpy()

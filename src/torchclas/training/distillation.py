@@ -26,7 +26,7 @@ from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import Indices, LabelledImages
 from torchclas.data.preprocess import Preprocess
-from torchclas.data.training import Draw, EpochBatches, TrainingBatches, build_loader
+from torchclas.data.training import Draw, EpochBatches, Loader, TrainingBatches, Weights
 from torchclas.errors import Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Augment, Distill, Loss
@@ -57,9 +57,9 @@ class Source(Protocol):
 class Teacher:
     """A frozen network.
 
-    With `batch_norm="train"` its batch norm normalises by the statistics of the batch instead of those it has learnt.
-    All else (dropout …) is as in evaluation. `preset` tells how its input is normalised, `student` how the images it
-    will get are.
+    With `batch_norm="train"` it is in training mode, as upstream's teachers are: batch norm normalises by the
+    statistics of the batch instead of those it has learnt, and dropout drops. `preset` tells how its input is
+    normalised, `student` how the images it will get are.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Teacher:
         self._network = network.to(fabric.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._network.requires_grad_(False).eval()
         if batch_norm == "train":
+            network.train()
             for module in network.modules():
                 if isinstance(module, _BatchNorm):  # without statistics of its own it takes the batch's
                     module.running_mean = module.running_var = None
@@ -103,16 +104,20 @@ def _resize(network: Network, size: int) -> None:
 class DistillationLoss:
     """The loop's criterion: each head of the student learns from the teacher, weighed as the recipe says."""
 
-    def __init__(self, source: Source, settings: Distill, loss: Loss) -> None:
+    def __init__(self, source: Source, settings: Distill, loss: Loss, class_weights: Tensor | None = None) -> None:
         self.source = source
         self.settings = settings
         self.loss = loss
+        self.class_weights = class_weights
 
     def __call__(self, images: Tensor, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """`targets` are [N, 2]: class, and row of the cache."""
         labels, rows = targets.unbind(-1)
         taught = self.source(images, rows)
-        losses = [distillation_loss(output, taught, labels, self.settings, self.loss) for output in outputs]
+        losses = [
+            distillation_loss(output, taught, labels, self.settings, self.loss, self.class_weights)
+            for output in outputs
+        ]
         weighed = [weight * loss for weight, loss in zip(self.loss.head_weights, losses, strict=True)]
         return torch.stack(weighed).sum()
 
@@ -135,6 +140,8 @@ class DistillationBatches(TrainingBatches):
         world_size: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
+        drop_last: bool = False,
+        weights: Weights | None = None,
     ) -> None:
         super().__init__(
             images,
@@ -145,14 +152,14 @@ class DistillationBatches(TrainingBatches):
             world_size=world_size,
             workers=workers,
             pin_memory=pin_memory,
+            drop_last=drop_last,
+            weights=weights,
         )
         self._views = views
         self._images = len(images)
         if views:
             order = FixedViews(self._order, views)
-            self._loader = build_loader(
-                images, transform, order, seed=VIEWS_SEED, workers=workers, pin_memory=pin_memory
-            )
+            self._loader = Loader(images, transform, order, seed=VIEWS_SEED, workers=workers, pin_memory=pin_memory)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images [N, 3, H, W] and targets [N, 2] of each step from `start_step` on; N may be 0."""
@@ -270,7 +277,7 @@ class LogitCache:
         if done == self.rows:
             return
         records = self._map(new=done == 0)
-        loader = build_loader(
+        loader = Loader(
             images,
             transform,
             _RowBatches(self.images, self.views, batch_size, done),
@@ -377,7 +384,7 @@ def predicted_classes(
     """The teacher's best class for every image [N], prepared for evaluation; 0 where it cannot be read."""
     batches = EpochBatches(len(images), batch_size, shuffle=False, drop_last=False)
     classes = np.zeros(len(images), np.int64)
-    for batch in build_loader(images, Preprocess(preset), batches, workers=workers):
+    for batch in Loader(images, Preprocess(preset), batches, workers=workers):
         if len(batch.images):
             classes[batch.indices.numpy()] = teacher(batch.images).argmax(-1).cpu().numpy()
     return classes

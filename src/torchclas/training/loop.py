@@ -345,10 +345,9 @@ class Trainer:
             loss += share.detach()
         mean = cast(Tensor, fabric.all_reduce(loss, reduce_op="sum")).item()
         if not math.isfinite(mean):
-            raise TrainingError(
+            raise self._diverged(
                 f"the loss is {mean} at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}, learning rate "
-                f"{lr:.3g}, so training stopped before it could spoil the weights; {self.run.where()}: begin a new run "
-                "with a lower learning rate (--set optimizer.lr=…) or, if it was not, with --precision fp32"
+                f"{lr:.3g}, so training stopped before it could spoil the weights"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -359,6 +358,12 @@ class Trainer:
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
         return mean
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what}; {self.run.where()}: begin a new run with a lower learning rate (--set optimizer.lr=…) or, if it "
+            "was not, with --precision fp32"
+        )
 
     def _agree(self, images: int, received: list[int]) -> tuple[list[int], int, bool]:
         """What all processes must know.
@@ -400,6 +405,8 @@ class Trainer:
             for buffer in self.result.buffers():
                 torch.distributed.broadcast(buffer, 0)
         scores = self.validate(self.result)
+        if not math.isfinite(scores.loss):
+            raise self._diverged(f"the validation loss is {scores.loss} after epoch {progress.epoch + 1}")
         last_step = (progress.epoch + 1) * steps - 1
         row = Epoch(
             epoch=progress.epoch + 1,

@@ -14,30 +14,48 @@ from torch.nn import functional as F
 from torchclas.recipes import Distill, Loss
 
 
-def classification_loss(outputs: Tensor | Sequence[Tensor], targets: Tensor, settings: Loss) -> Tensor:
+def classification_loss(
+    outputs: Tensor | Sequence[Tensor], targets: Tensor, settings: Loss, class_weights: Tensor | None = None
+) -> Tensor:
     """Cross entropy with smoothed labels, summed over the heads with their weights.
 
-    `outputs` are the logits, or those of every head; `targets` are classes [N] or probabilities [N, classes].
+    `outputs` are the logits, or those of every head; `targets` are classes [N] or probabilities [N, classes];
+    `class_weights` are [classes].
     """
     heads = [outputs] if isinstance(outputs, Tensor) else outputs
     if len(heads) != len(settings.head_weights):
         raise ValueError(f"{len(heads)} outputs for the {len(settings.head_weights)} head weights of the recipe")
-    losses = [cross_entropy(head, targets, settings.label_smoothing) for head in heads]
+    losses = [cross_entropy(head, targets, settings.label_smoothing, class_weights) for head in heads]
     return torch.stack([weight * loss for weight, loss in zip(settings.head_weights, losses, strict=True)]).sum()
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy with classes [N] or probabilities [N, classes], of which `label_smoothing` is spread evenly."""
+def cross_entropy(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross entropy with classes [N] or probabilities [N, classes], of which `label_smoothing` is spread evenly.
+
+    With `class_weights` [classes] it is divided by N all the same, not by the sum of the weights: so a batch that is
+    computed in parts, or by several processes, has the loss of the whole.
+    """
     targets = targets.float() if targets.ndim > 1 else targets
-    return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    if class_weights is None:
+        return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    weights = class_weights.to(logits.device)
+    return F.cross_entropy(logits.float(), targets, weights, label_smoothing=label_smoothing, reduction="none").mean()
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, targets: Tensor | None, settings: Distill, loss: Loss
+    student: Tensor,
+    teacher: Tensor,
+    targets: Tensor | None,
+    settings: Distill,
+    loss: Loss,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """What the student's logits lack towards the teacher's and, with a `label_weight`, towards the labels.
 
-    `targets` are classes [N]; they may be None where nothing needs them, as in SSLD.
+    `targets` are classes [N]; they may be None where nothing needs them, as in SSLD. `class_weights` [classes] weigh
+    the loss of the labels.
     """
     needs_labels = settings.method == "dkd" or settings.label_weight > 0
     if needs_labels and targets is None:
@@ -51,7 +69,7 @@ def distillation_loss(
         total = dkd(student, teacher, targets, settings.alpha, settings.beta, settings.temperature)
     if settings.label_weight > 0:
         assert targets is not None
-        total = total + settings.label_weight * cross_entropy(student, targets, loss.label_smoothing)
+        total = total + settings.label_weight * cross_entropy(student, targets, loss.label_smoothing, class_weights)
     return total
 
 

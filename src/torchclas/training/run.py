@@ -24,13 +24,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
 
 from torchclas.atomic import atomic_path
-from torchclas.errors import Error
+from torchclas.errors import Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe
 from torchclas.training.loop import Epoch, Progress
@@ -38,13 +38,12 @@ from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 
 _LOCK = ".lock"
+FINGERPRINT = "fingerprint"  # the setting that stands for the images
 KEPT = 2  # checkpoints: should the last not be readable, the one before is
 _PACKAGES = (
     "torchclas",
     "torch",
-    "torchvision",
     "lightning-fabric",
-    "timm",
     "numpy",
     "opencv-python-headless",
     "pillow",
@@ -73,29 +72,35 @@ class RunFolder:
         return self.path / "log.csv"
 
     def begin(self, settings: Mapping[str, Any], recipe: Recipe) -> None:
-        """Make the folder, or find it begun by the same command.
+        """Make the folder, or find it begun by the same command; call it while the folder is `owned`.
 
         `settings` decide what comes out of the run. Raises `RunError` where the folder's are others, or it holds
         something else.
         """
         check(self.path, settings, recipe)
-        if not (self.path / "run.json").exists():
+        for folder in (self.path, self.path / "last"):  # what was being written when a process was killed
+            for temporary in folder.glob(f".*.{'[0-9a-f]' * 12}*"):
+                temporary.unlink(missing_ok=True)
+        if not self.checkpoints():
             with atomic_path(self.path / "recipe.toml") as path:
-                path.write_text(recipe.to_toml(), encoding="utf-8")
+                path.write_text(recipe.to_toml(), encoding="utf-8", errors="surrogateescape")
             _write_json(self.path / "run.json", dict(settings))
         starts = _read_json(self.path / "environment.json", [])
         _write_json(self.path / "environment.json", [*starts, environment()])
 
     @contextmanager
     def owned(self) -> Generator[None]:
-        """Keep a second process from training in the same folder; raises `RunError` where one does already."""
-        lock = FileLock(self.path / _LOCK, timeout=0)
+        """Make the folder, and keep a second process from training in it; raises `RunError` where one does already."""
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / _LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
             raise RunError(
                 f"{self.path}: another process trains here: wait for it, or choose another folder"
             ) from error
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         try:
             yield
         finally:
@@ -103,7 +108,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Oldest first."""
-        return sorted((self.path / "last").glob("epoch-*.pt"))
+        return _checkpoints(self.path)
 
     def latest(self) -> dict[str, Any] | None:
         """The newest state that can be read; None where there is none. One that cannot is reported and passed over."""
@@ -140,7 +145,9 @@ class RunFolder:
             writer.writerows(asdict(row) for row in progress.history)
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
+
+            str(self.path).encode()
+        except (ImportError, UnicodeEncodeError):  # it writes to no path that is not UTF-8
             return
         row = asdict(progress.history[-1])
         epoch = row.pop("epoch")
@@ -157,7 +164,10 @@ class RunFolder:
 
 
 def check(folder: Path, settings: Mapping[str, Any], recipe: Recipe) -> None:
-    """Raise `RunError` unless `folder` is new or was begun with the same settings and recipe."""
+    """Raise `RunError` unless `folder` is new or was begun with the same settings and recipe.
+
+    A run that ended before its first checkpoint has nothing that another could spoil.
+    """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file: choose a folder for the run (-o)")
     known = folder / "run.json"
@@ -165,18 +175,13 @@ def check(folder: Path, settings: Mapping[str, Any], recipe: Recipe) -> None:
         if folder.is_dir() and any(entry.name not in ("recipe.toml", _LOCK) for entry in folder.iterdir()):
             raise RunError(f"{folder} is not empty and holds no training run: choose another folder (-o)")
         return
-    old: dict[str, Any] = _read_json(known, {})
-    new: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-    differences = [
-        f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key) != new.get(key)
-    ]
+    if not _checkpoints(folder):
+        return
+    differences = _differences(_read_json(known, {}), json.loads(json.dumps(dict(settings))))
     written = folder / "recipe.toml"
-    before = written.read_text(encoding="utf-8") if written.exists() else ""
-    if not differences and before != recipe.to_toml():
-        pairs = zip(before.splitlines(), recipe.to_toml().splitlines(), strict=False)
-        differences = [f"the recipe's {a!r} is now {b!r}" for a, b in pairs if a != b] or ["the recipe differs"]
+    if not differences and written.exists():
+        before = Recipe.from_toml(written.read_text(encoding="utf-8", errors="surrogateescape"))
+        differences = _differences(_flat(before), _flat(recipe))
     if differences:
         shown = "; ".join(differences[:3]) + ("; …" if len(differences) > 3 else "")
         raise RunError(
@@ -185,8 +190,29 @@ def check(folder: Path, settings: Mapping[str, Any], recipe: Recipe) -> None:
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """The settings that a run was begun with; empty for none."""
-    return _read_json(folder / "run.json", {})
+    """The settings that a run goes on with; empty where there is none, or it ended before its first checkpoint."""
+    return _read_json(folder / "run.json", {}) if _checkpoints(folder) else {}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "last").glob("epoch-*.pt"))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    keys = [*old, *(key for key in new if key not in old)]
+    different = [key for key in keys if old.get(key) != new.get(key)]
+    if FINGERPRINT in different and len(different) == 1:
+        return ["its images, or the folders of its classes, have been added, removed or renamed since"]
+    return [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in different if key != FINGERPRINT]
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Every setting under the name that --set knows it by."""
+    flat: dict[str, Any] = {}
+    for key, value in asdict(recipe).items():
+        inner = cast(dict[str, Any], value) if isinstance(value, dict) else None
+        flat |= {key: value} if inner is None else {f"{key}.{name}": found for name, found in inner.items()}
+    return flat
 
 
 def environment() -> dict[str, Any]:
@@ -228,4 +254,5 @@ def _read_json(path: Path, default: Any) -> Any:
 
 def _write_json(path: Path, values: object) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # lone surrogates, as JSON escapes them

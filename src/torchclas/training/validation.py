@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.preprocess import Preprocess
-from torchclas.data.training import EpochBatches, build_loader
+from torchclas.data.training import EpochBatches, Loader
 from torchclas.errors import DataError
 from torchclas.layers.network import Network
 
@@ -54,7 +54,7 @@ class Validation:
             shuffle=False,
             drop_last=False,
         )
-        self._loader = build_loader(images, Preprocess(preset), batches, workers=workers)
+        self._loader = Loader(images, Preprocess(preset), batches, workers=workers)
 
     @torch.no_grad()  # in inference mode, sharded networks would keep tensors that training cannot use
     def __call__(self, network: Network) -> Scores:
@@ -80,3 +80,7 @@ class Validation:
         if not count:
             raise DataError("none of the validation images can be read")
         return Scores(int(count), loss / count, top1 / count, top5 / count)
+
+    def close(self) -> None:
+        """End the processes that read images; nothing can be scored afterwards."""
+        self._loader.close()

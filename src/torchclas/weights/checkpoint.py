@@ -11,6 +11,7 @@ from torch import Tensor
 from torchclas.atomic import atomic_path
 from torchclas.errors import CheckpointError
 from torchclas.layers.network import Network
+from torchclas.weights.links import utf8_path
 from torchclas.weights.metadata import KEY, Metadata
 
 
@@ -29,7 +30,7 @@ def write_checkpoint(model: Network, path: Path, metadata: Metadata) -> None:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors, memory-mapped."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(Path(path)) as opened, safe_open(opened, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error

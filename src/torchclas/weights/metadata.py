@@ -11,6 +11,7 @@ from typing import Any
 from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError
 from torchclas.weights import exported
+from torchclas.weights.links import utf8_path
 
 KEY = "torchclas"  # of the file's own metadata
 _FORMAT = 1
@@ -70,7 +71,7 @@ def _of_safetensors(path: Path) -> str | None:
     from safetensors import SafetensorError, safe_open  # its NumPy part costs what exported models need not pay
 
     try:
-        with safe_open(path, framework="np") as file:
+        with utf8_path(path) as opened, safe_open(opened, framework="np") as file:
             return (file.metadata() or {}).get(KEY)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
