@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from torchclas.atomic import atomic_path, locked
+from torchclas.errors import OutputError
 
 _PUBLISHED = "published"
 _CONVERTED = "converted"
@@ -71,11 +73,20 @@ def cached_file(key: str, build: Callable[[Path], None]) -> Path:
     """Return the file that `build` wrote to the path it was given when `key`, a file name, was first asked for."""
     path = converted_path(key)
     if not path.is_file():
-        with locked(path):
+        with writing(), locked(path):
             if not path.is_file():  # another process may have built it meanwhile
                 with atomic_path(path) as temporary:
                     build(temporary)
     return path
+
+
+@contextmanager
+def writing() -> Generator[None, None, None]:
+    """Let an error about a cache that cannot be written say how to move it."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(f"{error}; set TORCHCLAS_CACHE to a folder that can be written") from error
 
 
 def entries() -> list[Entry]:
