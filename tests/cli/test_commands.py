@@ -151,7 +151,8 @@ def test_full_disk_leaves_the_old_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pictures"]
 
 
-def test_interrupt_keeps_the_rows_done_so_far(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_it_keeps_the_rows_done_so_far(tmp_path: Path, number: int) -> None:
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "0.png")
@@ -165,13 +166,33 @@ def test_interrupt_keeps_the_rows_done_so_far(tmp_path: Path) -> None:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED
+    process.send_signal(number)
+    _, remarks = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in remarks
     found = rows(output.read_text())
     assert 0 < len(found) < 3000
     assert all(row["status"] == "ok" for row in found)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        ("<&-", 2, "standard input named no images"),
+        ("< /dev/zero", 2, "standard input is not a list"),
+        ("< list.txt >&-", 2, "cannot be written: Bad file descriptor"),
+        ("< list.txt -o rows.csv >&-", 1, "1 images, 1 of them failed"),
+    ],
+)
+def test_closed_and_odd_standard_streams(tmp_path: Path, redirection: str, code: int, message: str) -> None:
+    (tmp_path / "list.txt").write_text("missing.png\n")
+    command = f"{sys.executable} -m torchclas predict - {redirection}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Naming images: everything the user names comes out once, in order, and nothing is lost."""
 
+import io
 import os
 import sys
 import threading
@@ -58,7 +59,7 @@ def test_standard_input(tree):
 
 
 def test_standard_input_of_the_process_may_hold_any_bytes(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=[b"caf\xe9.jpg\n", "é.jpg\n".encode()]))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"caf\xe9.jpg\n" + "é.jpg\n".encode())))
     assert [os.fsencode(name) for name in expand(["-"])] == [b"caf\xe9.jpg", "é.jpg".encode()]
 
 

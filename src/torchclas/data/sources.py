@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from torchclas.errors import ImageError
+from torchclas.errors import DataError, ImageError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
@@ -22,6 +22,7 @@ SUFFIXES = frozenset(
 
 CONNECT_SECONDS, READ_SECONDS, DOWNLOAD_SECONDS = 5.0, 15.0, 60.0
 MAX_DOWNLOAD_BYTES = 128 * 2**20
+MAX_NAME_BYTES = 2**20  # of a line of standard input; no system has names of a sixteenth of it
 
 
 def expand(arguments: Iterable[str | Path], *, stdin: Iterable[str] | None = None) -> Iterator[str]:
@@ -56,7 +57,16 @@ def read(source: str | Path, *, max_download_bytes: int = MAX_DOWNLOAD_BYTES) ->
 
 
 def _stdin_lines() -> Iterator[str]:
-    return map(os.fsdecode, sys.stdin.buffer)  # file names need not be text in the locale's encoding
+    while True:
+        try:
+            line = sys.stdin.buffer.readline(MAX_NAME_BYTES)
+        except OSError as error:
+            raise DataError(f"standard input cannot be read: {error.strerror}") from None
+        if len(line) == MAX_NAME_BYTES:
+            raise DataError("standard input is not a list: it should have one file, folder, glob or URL per line")
+        if not line:
+            return
+        yield os.fsdecode(line)  # file names need not be text in the locale's encoding
 
 
 def _expand_one(argument: str) -> Iterator[str]:

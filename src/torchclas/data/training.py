@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from torchclas import signals
 from torchclas.data.augment import TrainTransform, generator
 from torchclas.data.datasets import Indices, LabelledImages, Subset
 from torchclas.data.preprocess import Preprocess
@@ -290,5 +291,5 @@ def _hash(key: str) -> int:
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism (torch limits its own threads there)
     # What stops a run is often sent to all its processes. The main one saves and then ends the workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in signals.ASKING:
+        signal.signal(number, signal.SIG_IGN)

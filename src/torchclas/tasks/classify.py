@@ -13,7 +13,8 @@ from typing import IO
 
 from torchclas.data.sources import expand
 from torchclas.errors import DataError, Error
-from torchclas.tasks.output import Format, Writer, format_of, interrupt_after, open_output, open_stream
+from torchclas.signals import held_back
+from torchclas.tasks.output import Format, Writer, format_of, open_output, open_stream
 from torchclas.tasks.predict import Classifier, Prediction
 
 Advance = Callable[[Sequence[Prediction]], None]
@@ -50,8 +51,8 @@ def classify(
     """Classify the images that `sources` name (see `torchclas.data.sources.expand`) and write one row for each.
 
     Without `output` rows go to standard output. Classes that score below `threshold` are left out of their row.
-    `montage` is an image file for a contact sheet of the first pictures. On Ctrl-C both files hold what was done by
-    then.
+    `montage` is an image file for a contact sheet of the first pictures. On Ctrl-C and signals like it both files
+    hold what was done by then.
 
     Raises:
         DataError: the sources name nothing.
@@ -73,22 +74,22 @@ def classify(
             writer: Writer = open_stream(sys.stdout, chosen_format, top_k=classifier.top_k, clip=_clip(sys.stdout))
         else:
             writer = stack.enter_context(open_output(output, chosen_format, top_k=classifier.top_k))
-        interrupted = False
+        interrupted: KeyboardInterrupt | None = None
         try:
             with _progress(summary, shown=output is not None or not sys.stdout.isatty()) as advance:
                 for batch in classifier.batches(images):
                     rows = [_above(threshold, row) for row in classifier.rows(batch)]
-                    with interrupt_after() if output is not None else nullcontext():
+                    with held_back() if output is not None else nullcontext():
                         writer.write(rows)
                         summary.add(rows)
                         if sheet is not None:
                             sheet.add(batch, rows)
                     advance(rows)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
         summary.seconds = time.perf_counter() - start
-    if interrupted:
-        raise KeyboardInterrupt
+    if interrupted is not None:
+        raise interrupted
     return summary
 
 

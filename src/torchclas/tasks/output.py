@@ -18,8 +18,6 @@ import csv
 import io
 import json
 import os
-import signal
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -30,6 +28,7 @@ from rich.cells import cell_len, set_cell_size
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError, OutputError
+from torchclas.signals import held_back
 
 if TYPE_CHECKING:
     from torchclas.tasks.predict import Prediction
@@ -79,7 +78,7 @@ def format_of(output: Path | None, chosen: Format | None) -> Format:
 def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[Writer, None, None]:
     """Yield a writer to `path`, which appears (or is replaced) complete at the end, or on an error not at all.
 
-    Who writes under `interrupt_after`, and catches KeyboardInterrupt before leaving, has a valid file of what was
+    Who writes under `signals.held_back`, and catches KeyboardInterrupt before leaving, has a valid file of what was
     written until then. Devices and pipes are written to directly.
 
     Raises:
@@ -91,7 +90,7 @@ def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[W
     with _destination(path) as destination, destination.open("wb") as file:
         writer = _writer(file, output_format, top_k)
         yield writer
-        with interrupt_after():
+        with held_back():
             writer.close()
             file.flush()
 
@@ -228,23 +227,6 @@ class ParquetWriter:
     def _flush(self) -> None:
         self.file.write_table(self.table_of(self.pending, schema=self.schema))
         self.pending.clear()
-
-
-@contextmanager
-def interrupt_after() -> Generator[None, None, None]:
-    """Hold Ctrl-C back until the block is complete: a half-written row or footer would spoil the file."""
-    in_main = threading.current_thread() is threading.main_thread()  # which alone gets signals
-    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a script put behind it
-        yield
-        return
-    received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if received:
-        raise KeyboardInterrupt
 
 
 def printable(text: str) -> str:
