@@ -15,6 +15,7 @@ from torchclas import signals
 from torchclas.cli import export, images, models, quantize, speed, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
+from torchclas.text import printable
 
 __all__ = ["app", "export", "images", "main", "models", "quantize", "run", "speed", "training", "weights"]
 
@@ -29,7 +30,7 @@ def main() -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal's encoding does not
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     code = run(sys.argv[1:])
     if code > 128:
         # Not sys.exit: it would wait for threads, and those may be waiting for a server.
@@ -87,4 +88,4 @@ def _replace_closed_streams() -> None:
 
 
 def _report(message: str) -> None:
-    print(f"torchclas: {' '.join(message.split())}", file=sys.stderr)
+    print(f"torchclas: {printable(' '.join(message.split()))}", file=sys.stderr)

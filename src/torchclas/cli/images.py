@@ -25,6 +25,7 @@ from torchclas.cli.app import (
 )
 from torchclas.errors import Error
 from torchclas.openvino_core import skip_converter
+from torchclas.text import printable
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Format = Literal["table", "jsonl", "csv", "parquet"]
@@ -90,7 +91,7 @@ def predict(
         montage=montage,
     )
     if summary.errors or output is not None:
-        where = "" if output is None else f" → {output}"
+        where = "" if output is None else f" → {printable(str(output))}"
         print(f"{summary}, {summary.seconds:.1f} s{where}", file=sys.stderr)
     return 1 if summary.errors else 0
 

@@ -18,6 +18,7 @@ from torchclas.atomic import locked
 from torchclas.engines.machine import this_machine
 from torchclas.errors import CheckpointError
 from torchclas.spec import ModelSpec
+from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.weights import cache
 from torchclas.weights.location import converted_name
@@ -93,7 +94,7 @@ def _export(spec: ModelSpec, path: Path) -> None:
     from torchclas.zoo import load_model
 
     if sys.stderr.isatty():
-        print(f"preparing {spec.name} for this machine, once …", file=sys.stderr)
+        print(f"preparing {printable(spec.name)} for this machine, once …", file=sys.stderr)
     network = load_model(spec).fuse()
     building = path.parent / f".{uuid.uuid4().hex[:12]}"
     building.mkdir()

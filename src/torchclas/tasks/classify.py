@@ -116,7 +116,7 @@ def _clip(stream: IO[str]) -> int | None:
     """On a terminal, sources may take half the width."""
     if not stream.isatty():
         return None
-    from rich.console import Console
+    from torchclas.reporting.console import Console
 
     return max(20, Console(file=stream).width // 2)
 
@@ -127,8 +127,9 @@ def _progress(summary: Summary, *, shown: bool) -> Generator[Advance, None, None
     if not shown or not sys.stderr.isatty():
         yield lambda rows: None
         return
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from torchclas.reporting.console import Console
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from torchclas import __version__
@@ -32,7 +30,8 @@ from torchclas.data.decode import Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError
-from torchclas.tasks.output import printable
+from torchclas.reporting.console import Console, escape
+from torchclas.text import ANY_NAME, printable
 
 FEW = 5  # a class with fewer training images is hardly learnt
 UNEVEN = 10  # times as many images in the largest class as in the smallest
@@ -436,7 +435,7 @@ def _write_list(keep: Sequence[_Image], output: Path) -> None:
     folder = output.absolute().parent
     with (
         atomic_path(output) as path,
-        path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,  # names may be any bytes
+        path.open("w", encoding="utf-8", errors=ANY_NAME, newline="\n") as file,  # names may be any bytes
     ):
         for image in keep:
             name = Path(image.name).absolute()

@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -29,6 +27,7 @@ from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
 from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
+from torchclas.reporting.console import Console, escape
 from torchclas.spec import find_model
 from torchclas.tasks.confusion import draw
 from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally

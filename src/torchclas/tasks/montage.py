@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
 from torchclas.errors import Error, ImageError
-from torchclas.tasks.output import printable, short_label
+from torchclas.tasks.output import short_label
 from torchclas.tasks.predict import Classifier, Prediction
+from torchclas.text import printable
 
 MAX_PICTURES = 64
 MAX_COLUMNS = 8
@@ -115,8 +116,8 @@ class Montage:
     def _label(self, row: Prediction) -> str:
         for text in (row.labels[0], self.english[row.class_ids[0]]):
             if not _is_chinese(text) or chinese_font():
-                return short_label(text)
-        return row.class_ids[0]
+                return short_label(printable(text))
+        return printable(row.class_ids[0])
 
 
 @contextmanager
@@ -128,7 +129,8 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
     montage = Montage(classifier)
     yield montage
     if any(row.labels and _is_chinese(row.labels[0]) for row, _ in montage.pictures) and not chinese_font():
-        print(f"{path}: no font with Chinese characters was found, so its labels are English", file=sys.stderr)
+        remark = "no font with Chinese characters was found, so its labels are English"
+        print(f"{printable(str(path))}: {remark}", file=sys.stderr)
     with atomic_path(path) as temporary:
         montage.draw().save(temporary)
 

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from torchclas import signals
 from torchclas.data.datasets import Subset
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.reporting.console import Console, escape
 from torchclas.tasks.options import TrainOptions
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
 from torchclas.tasks.train_report import write_report

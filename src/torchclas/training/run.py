@@ -228,4 +228,5 @@ def _read_json(path: Path, default: Any) -> Any:
 
 def _write_json(path: Path, values: object) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # lone surrogates, as JSON escapes them
