@@ -73,6 +73,18 @@ def test_links(tree):
     assert list(expand(["photos"])) == [*ALL[:4], "photos/gone.jpg", ALL[4], "photos/side/e.jpg"]
 
 
+def test_links_to_themselves_hide_no_picture(tree):
+    (tree / "photos" / "itself").symlink_to("itself")
+    (tree / "photos" / "itself.jpg").symlink_to("itself.jpg")
+    assert list(expand(["photos"])) == [*ALL[:4], "photos/itself.jpg", *ALL[4:]]
+    with pytest.raises(ImageError, match="Too many levels of symbolic links"):
+        read("photos/itself.jpg")
+    (tree / "links").mkdir()
+    (tree / "links" / "itself").symlink_to("itself")
+    with pytest.raises(ImageError, match="it holds 1 × without suffix"):
+        read("links")
+
+
 def test_folder_without_images_is_told(tree):
     (tree / "empty" / "sub").mkdir(parents=True)
     (tree / "empty" / "list.csv").touch()

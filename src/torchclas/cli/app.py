@@ -42,6 +42,9 @@ Workers = Annotated[
     NonNegativeInt | None,
     Parameter(help="Threads that read images; 0: the main one does. Default: one per core."),
 ]
+MaxPixels = Annotated[
+    PositiveInt, Parameter(help="Larger images are errors; each worker may need up to 16 bytes of memory per pixel.")
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")]
 Engine = Annotated[
     Literal["auto", "torch", "compile", "onnxruntime", "openvino"],

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torchclas import __version__
 from torchclas.atomic import atomic_path
 from torchclas.data.datasets import Dataset, LabelledImages
-from torchclas.data.decode import Pixels, decode
+from torchclas.data.decode import MAX_PIXELS, Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError
@@ -193,6 +193,7 @@ def check(
     root: str | Path | None = None,
     delimiter: str = " ",
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> DataReport:
     """Read every image for training and (from `val`, or else beside them) for validation, and look for trouble.
 
@@ -210,7 +211,7 @@ def check(
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
     with _progress(sum(len(images) for images, _ in sides)) as advance:
-        images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, advance)]
+        images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, max_pixels, advance)]
 
     found = _Findings()
     for error in faults:
@@ -278,21 +279,21 @@ def _describe(item: Item) -> str:
 
 
 def _look_at_all(
-    images: LabelledImages, is_val: bool, workers: int | None, advance: Callable[[int], None]
+    images: LabelledImages, is_val: bool, workers: int | None, max_pixels: int, advance: Callable[[int], None]
 ) -> Iterator[_Image]:
     places, labels = iter(range(len(images))), images.labels.tolist()
     # Threads suffice: decoding, hashing and resizing release Python's lock.
     with ThreadPoolExecutor(os.cpu_count() if workers is None else max(workers, 1)) as pool:
         while some := list(islice(places, AHEAD)):
-            for place, facts in zip(some, pool.map(partial(_look_at, images), some), strict=True):
+            for place, facts in zip(some, pool.map(partial(_look_at, images, max_pixels), some), strict=True):
                 yield _Image(images.name(place), labels[place], is_val, facts)
                 advance(1)
 
 
-def _look_at(images: LabelledImages, place: int) -> Facts:
+def _look_at(images: LabelledImages, max_pixels: int, place: int) -> Facts:
     try:
         file = images.read(place)
-        pixels = decode(file)
+        pixels = decode(file, max_pixels=max_pixels)
     except ImageError as error:
         return Facts(str(error))
     except Exception as error:  # one odd file must not end the check
