@@ -29,7 +29,7 @@ from torchclas.data.datasets import Dataset, LabelledImages
 from torchclas.data.decode import MAX_PIXELS, Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.opening import open_training
-from torchclas.errors import DataError, ImageError
+from torchclas.errors import DataError, ImageError, OutputError
 from torchclas.reporting.console import Console, escape
 from torchclas.text import ANY_NAME, printable
 
@@ -204,6 +204,8 @@ def check(
         DataError: the data cannot be opened at all, or its images are in archives, which a list cannot name.
         OutputError: `output` cannot be written.
     """
+    if output is not None and output.is_file() and _is_one_of(output, (data, val)):
+        raise OutputError(f"{output} is the list that is checked: choose another name for the clean one")
     start, bad_lines, faults = time.perf_counter(), list[DataError](), list[DataError]()
     opened = open_training(data, val, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines, faults=faults)
     train, validation = opened.train, opened.validation
@@ -430,6 +432,10 @@ def _add_leak(members: Sequence[_Image], detail: str, found: _Findings) -> bool:
     if crosses:
         found.add("leak", [image.name for image in members], detail)
     return crosses
+
+
+def _is_one_of(file: Path, others: Sequence[str | Path | None]) -> bool:
+    return any(other is not None and Path(other).exists() and file.samefile(other) for other in others)
 
 
 def _write_list(keep: Sequence[_Image], output: Path) -> None:

@@ -134,7 +134,7 @@ class Montage:
             pen.text((left, top + 26), text, FAINT, _font(text, 15), anchor="ls")
         if picture.truth:
             top += LINE
-            truth = f"is {short_label(printable(picture.truth))}"
+            truth = f"labelled {short_label(printable(picture.truth))}"
             pen.text((left, top + 26), _clipped(truth, 13, TILE), WRONG, _font(truth, 13), anchor="ls")
         pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, _font(name, 12), anchor="ls")
 
