@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
+from torchclas.catalog import find
 from torchclas.cli import run
 from torchclas.cli.app import app, log_to_stderr
 from torchclas.errors import Error
+from torchclas.export.onnx import class_lines
 from torchclas.reporting.console import Console, escape
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
+from torchclas.weights.metadata import Metadata
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\u202egnp.exe\x9b31m\ud800\nnext"
 COMMANDS = set("\x1b\x07\x9b\u202e\ud800")
@@ -103,3 +106,14 @@ def test_errors_and_logs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     written = capsys.readouterr().err
     assert len(written.splitlines()) == 2
     assert not COMMANDS & set(written)
+
+
+def test_names_of_classes_survive_in_files() -> None:
+    """As they are in our own metadata, a line for each class in what other runtimes read."""
+    names = (HOSTILE, "caf\udce9", "咖啡")
+    metadata = Metadata("PPLCNet_x0_25", 3, find("PPLCNet_x0_25").preset, class_ids=("0", "1", "2"), class_names=names)
+    text = metadata.to_json()
+    text.encode()
+    assert Metadata.from_json(text).class_names == names
+    lines = class_lines(metadata)["labels"].encode().decode().split("\n")
+    assert lines == [printable(name) for name in names]
