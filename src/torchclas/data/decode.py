@@ -103,7 +103,7 @@ def _decode_bytes(data: bytes, max_pixels: int) -> Pixels:
             pixels = None
         # Without an array the file is broken, or of a variety only Pillow knows (CMYK TIFF): Pillow tells which.
         if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)  # pyright: ignore[reportReturnType]
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
     return _from_pillow(header, max_pixels)
 
 
@@ -178,7 +178,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 def _check_codestream(header: Image.Image, data: bytes, max_pixels: int) -> None:
     """Check what Pillow's look at the header leaves out, and decoders would follow."""
     pixels = header.width * header.height
-    if header.format in ("JPEG", "MPO"):
+    if header.info.get("progressive"):  # the only JPEGs of which a scan may take less than one bit for a block
         scans = data.count(b"\xff\xda")  # does not occur in coded pixels
         if scans * pixels > MAX_SCANS * max_pixels:
             raise ImageError(
