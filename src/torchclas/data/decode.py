@@ -31,7 +31,7 @@ MAX_PIXELS = 100_000_000  # the default; decoding takes 6 (JPEG, PNG) to 16 (JPE
 MAX_SIDE = 64_000  # of any image; WebP and JPEG have no longer ones
 MAX_SCANS = 20  # of a JPEG at the limit of pixels, in proportion more of a smaller one; encoders write ten
 BYTES_PER_PIXEL = 8  # that no format takes more than: four channels of 16 bits, not compressed
-BAND = 2**22  # pixels that are converted at once
+BAND = 2**24  # pixels that are converted at once
 
 OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM"})
 _PLUGINS = {  # of Pillow's, in the order in which they are tried
