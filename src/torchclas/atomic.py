@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torchclas.errors import Error, OutputError
@@ -19,7 +20,9 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 def atomic_path(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Yield a temporary path beside `path` (same suffix) to write to; it takes the place of `path` on success.
 
-    Missing folders are made. On any error the temporary file is removed and `path` stays as it was.
+    Missing folders are made. The temporary file exists already, empty: a place that cannot be written is told before
+    the work, not after it. Whatever mode its writer gives the file, it ends with that of any new file (umask). On any
+    error it is removed and `path` stays as it was.
 
     Raises:
         OutputError: the disk is full, or `path` cannot be written.
@@ -29,7 +32,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     temporary = path.with_name(f".{path.stem[:64]}.{uuid.uuid4().hex[:12]}{path.suffix}")
     _make_folder(path.parent)
     try:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)  # safetensors' writer makes a file that nobody else can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -42,7 +48,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only file system removing a file fails even where there is none
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

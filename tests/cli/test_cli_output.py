@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.parity.golden import golden
 from torchclas import catalog, cli
+from torchclas.data.decode import MAX_PIXELS
 from torchclas.tasks import listing, output, weights
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path
@@ -52,6 +54,8 @@ def read(descriptor: int) -> bytes:
 def test_help_knows_the_choices_of_the_tasks() -> None:
     assert get_args(cli.images.Format) == get_args(output.Format)
     assert get_args(cli.models.Order) == get_args(listing.Order)
+    for command in (cli.images.predict, cli.images.evaluate, cli.training.check_data):
+        assert signature(command).parameters["max_pixels"].default == MAX_PIXELS
 
 
 def test_list_is_plain_and_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

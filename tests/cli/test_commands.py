@@ -151,7 +151,8 @@ def test_full_disk_leaves_the_old_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pictures"]
 
 
-def test_interrupt_keeps_the_rows_done_so_far(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_it_keeps_the_rows_done_so_far(tmp_path: Path, number: int) -> None:
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "0.png")
@@ -165,13 +166,82 @@ def test_interrupt_keeps_the_rows_done_so_far(tmp_path: Path) -> None:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED
+    process.send_signal(number)
+    _, remarks = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in remarks
     found = rows(output.read_text())
     assert 0 < len(found) < 3000
     assert all(row["status"] == "ok" for row in found)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["a.png", "-o", "a.png", "--format", "csv"], "a.png is one of the inputs: choose another name"),
+        ([".", "-o", "link.csv", "--format", "csv"], "link.csv is an image"),
+        (["b.png", "-o", "a.png", "--format", "jsonl"], "a.png is an image: rows would take its place"),
+        (["notes.csv", "-o", "./notes.csv"], "notes.csv is one of the inputs"),
+        ([".", "--montage", "a.png"], "a.png is one of the images: choose another name for the montage"),
+        (["*.png", "--montage", "link.png"], "link.png is one of the images"),
+        ([".", "-o", "x.csv", "--montage", "./x.csv"], "x.csv cannot hold both the rows and the montage"),
+    ],
+)
+def test_what_is_read_is_not_overwritten(
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(name)
+    Path("link.csv").symlink_to("a.png")
+    os.link("a.png", "link.png")
+    Path("notes.csv").write_text("not an image")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert cli.run(["predict", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_the_list_on_standard_input_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("list.csv\n")
+    for options, message in (("-o list.csv", "is read as the list"), ("--montage sheet.png", "is one of the images")):
+        Image.new("RGB", (32, 32)).save(tmp_path / "sheet.png")
+        command = f"{sys.executable} -m torchclas predict - {options} < "
+        (tmp_path / "names").write_text("./sheet.png\n")
+        command += "list.csv" if "list.csv" in options else "names"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert (tmp_path / "list.csv").read_text() == "list.csv\n"
+
+
+def test_a_sheet_of_an_earlier_run_elsewhere_is_replaced(folder: Path, tmp_path: Path) -> None:
+    sheet, table = tmp_path / "sheet.png", tmp_path / "rows.csv"
+    for _ in range(2):
+        assert cli.run(["predict", str(folder), "--montage", str(sheet), "-o", str(table)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        ("<&-", 2, "standard input named no images"),
+        ("< /dev/zero", 2, "standard input is not a list"),
+        ("< list.txt >&-", 2, "cannot be written: Bad file descriptor"),
+        ("< list.txt -o rows.csv >&-", 1, "1 images, 1 of them failed"),
+    ],
+)
+def test_closed_and_odd_standard_streams(tmp_path: Path, redirection: str, code: int, message: str) -> None:
+    (tmp_path / "list.txt").write_text("missing.png\n")
+    command = f"{sys.executable} -m torchclas predict - {redirection}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import threading
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from torchclas.atomic import atomic_path, locked
 from torchclas.errors import CheckpointError, OutputError
@@ -34,6 +37,15 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
+def test_permissions_do_not_depend_on_the_writer(tmp_path: Path) -> None:
+    """Some writers make files that only their owner can read."""
+    (tmp_path / "b").write_text("")
+    with atomic_path(tmp_path / "a.safetensors") as temporary:
+        save_file({"x": np.zeros(1, np.float32)}, temporary)
+        temporary.chmod(0o600)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
 def write(path: Path, content: str, then: BaseException | None = None) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(content)
@@ -55,6 +67,7 @@ def test_error_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None
 def test_full_disk(tmp_path: Path) -> None:
     def write_to_full_disk() -> None:
         with atomic_path(tmp_path / "result.csv") as temporary:
+            temporary.unlink()
             temporary.symlink_to("/dev/full")
             temporary.write_text("result")
 
@@ -75,6 +88,26 @@ def test_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made: Not a directory"):
         write(tmp_path / "file" / "new" / "result", "")
+
+
+def test_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There nothing can be made, and removing fails even where there is nothing to remove."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    began = False
+
+    def work() -> None:
+        nonlocal began
+        with atomic_path(tmp_path / "result.csv"):
+            began = True
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match=r"result\.csv: cannot be written: Read-only file system"):
+        work()
+    assert not began, "told before the work"
 
 
 def test_folder_in_place_of_the_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from torchclas.errors import DownloadError
+from torchclas.errors import DownloadError, OutputError
 from torchclas.weights import cache
 
 LEGENDARY = "https://published.invalid/dygraph/legendary_models/ResNet50_pretrained.pdparams"
@@ -109,3 +109,9 @@ def test_entries_and_clear(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.is_file() and path != foreign]
     assert cache.entries() == []
     assert foreign.exists()
+
+
+def test_a_cache_that_cannot_be_written_can_be_elsewhere(folder: Path) -> None:
+    folder.write_text("a file where the folder should be")
+    with pytest.raises(OutputError, match=r"cannot be made.*set TORCHCLAS_CACHE"):
+        cache.cached_file("a.safetensors", lambda path: path.write_text(""))

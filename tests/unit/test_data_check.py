@@ -16,7 +16,7 @@ from torchclas.cli import run
 from torchclas.data.decode import decode
 from torchclas.data.duplicates import NEAR, count_bits, near_groups, perceptual_hash
 from torchclas.data.lists import read_list
-from torchclas.errors import DataError
+from torchclas.errors import DataError, OutputError
 from torchclas.tasks.data_check import KINDS, check, print_report
 
 
@@ -279,3 +279,11 @@ def test_perceptual_hash_tells_pictures_apart():
     assert min(distances) > NEAR
     assert perceptual_hash(np.full((9, 9, 3), 7, np.uint8)) is None
     assert perceptual_hash(np.zeros((1, 1, 3), np.uint8)) is None
+
+
+def test_the_list_that_is_checked_is_not_overwritten(data):
+    path = data / "train_list.txt"
+    path.write_text("train/cat/0.png 0\ntrain/dog/0.png 1\n")
+    with pytest.raises(OutputError, match="is the list that is checked"):
+        check(path, output=path)
+    assert path.read_text() == "train/cat/0.png 0\ntrain/dog/0.png 1\n"

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from torchclas.data import decode as decoding
 from torchclas.data.decode import decode
+from torchclas.data.sources import read
 from torchclas.errors import ImageError
 
 IMAGES = Path(__file__).parents[1] / "data" / "preprocess" / "images"
@@ -99,7 +101,7 @@ def test_pillow_modes(mode):
         (b"<!DOCTYPE html><html>", "is not an image .* starts with '<!DOCTYPE html>"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "kind 'heic' .* is not supported: convert it to JPEG"),
         (b"\xff\xd8\xff\xe0", "truncated or damaged JPEG"),
-        (png_header(30_000, 30_000), "30,000 × 30,000 pixels, more than the limit of 178,956,970"),
+        (png_header(30_000, 30_000), "30,000 × 30,000 pixels, more than the limit of 100,000,000"),
         (png_header(30, 30), "truncated or damaged"),
         (np.zeros((4, 4, 3), np.float32), r"float32, .* pass \(array \* 255\)\.round\(\)\.astype\(np\.uint8\)"),
         (np.zeros((4, 4, 3), np.int64), "int64, images are uint8"),
@@ -181,6 +183,58 @@ def test_pixel_limit_is_the_callers_choice():
         decode(data, max_pixels=599)
     with pytest.raises(ImageError, match="limit of 599"):
         decode(Image.fromarray(PIXELS), max_pixels=599)
+
+
+@pytest.mark.parametrize("size", [(1, 64_001), (64_001, 1)])
+def test_no_side_is_longer_than_64_000_pixels(size):
+    with pytest.raises(ImageError, match="no side may have more than 64,000"):
+        decode(png_header(*size), max_pixels=10**12)
+
+
+def test_jpeg_of_many_scans_counts_as_a_larger_image():
+    """Each scan, of which one may take 14 bytes, makes as much work as all pixels."""
+    data = encoded(PIXELS, "JPEG", progressive=True)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    assert decode(data, max_pixels=600).shape == (20, 30, 3)
+    many = data[:-2] + 100 * last + data[-2:]
+    assert decode(many).shape == (20, 30, 3)
+    with pytest.raises(ImageError, match=r"30 × 20 pixels in 1\d\d scans.*--max-pixels"):
+        decode(many, max_pixels=600)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
+def test_jpeg_2000_says_its_size_twice():
+    data = bytearray(encoded(PIXELS, "JPEG2000"))
+    struct.pack_into(">II", data, data.index(b"\xff\x4f\xff\x51") + 8, 60_000, 60_000)
+    with pytest.raises(ImageError, match="60,000 × 60,000 pixels, more than the limit"):
+        decode(bytes(data))
+
+
+def test_large_images_are_converted_in_bands(monkeypatch):
+    image = Image.fromarray(PIXELS).quantize(16)
+    whole = decode(image)
+    monkeypatch.setattr(decoding, "BAND", 70)  # two rows at a time
+    for other in (image, image.convert("RGBA"), encoded(np.asarray(image.convert("RGB")), "GIF")):
+        np.testing.assert_array_equal(decode(other), whole)
+
+
+def test_large_file_is_not_read_before_a_look_at_its_start(tmp_path):
+    path = tmp_path / "photo.jpg"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)  # without taking place on the disk
+    with pytest.raises(ImageError, match="is not an image"):
+        decode(path)
+    with path.open("r+b") as file:
+        file.write(encoded(PIXELS, "PNG"))
+    with pytest.raises(ImageError, match=r"is a file of 3,221,225,472 bytes, more than.*--max-pixels"):
+        decode(path)
+    with path.open("r+b") as file:
+        file.truncate(2**24 + 1)
+    np.testing.assert_array_equal(decode(path), PIXELS)
+    with path.open("r+b") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(ImageError, match="is a file of 3"):
+        read(path)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -19,9 +19,11 @@ from torchclas.catalog import Preset
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
 from torchclas.tasks import evaluate as module
+from torchclas.tasks import image_rows
 from torchclas.tasks.confusion import MOST_CELLS, matrix
 from torchclas.tasks.evaluate import evaluate, print_report
 from torchclas.tasks.metrics import Proportion
+from torchclas.tasks.montage import CAPTION, GAP, LINE, TILE
 from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
@@ -109,7 +111,9 @@ def test_every_sample_of_a_list_is_counted(evaluated):
 
 def test_the_files_hold_the_report(evaluated):
     report, output = evaluated
-    names = ["report.json", "per_class.csv", "errors.csv", "confusion.png"]
+    names = [
+        "report.json", "per_class.csv", "errors.csv", "confusion.png", "predictions.csv", "wrong.csv", "wrong.png",
+    ]  # fmt: skip
     assert list(report.written) == [output / name for name in names]
     assert {path.name for path in output.iterdir()} == set(names)  # no temporary files
 
@@ -136,6 +140,61 @@ def test_the_files_hold_the_report(evaluated):
         picture.load()
         assert picture.width > 1000
         assert len(picture.getcolors(2**24)) > 20
+
+
+def test_a_row_for_each_image(evaluated, page_list):
+    """In the order of the list, what failed included."""
+    _, output = evaluated
+    with (output / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["path"]).name for row in rows] == [
+        line.rpartition(" ")[0].rpartition("/")[2] for line in page_list.read_text().splitlines()
+    ]
+    assert [row["status"] for row in rows] == ["ok"] * 3 + ["error"] + ["ok"] * 5 + ["error"]
+    assert rows[9]["error"] == "no such file"
+    assert (rows[9]["true_class_id"], rows[9]["true_score"], rows[9]["class_id_1"]) == ("0", "", "")
+    fine = [row for row in rows if row["status"] == "ok"]
+    right = [row["class_id_1"] == row["true_class_id"] for row in fine]
+    assert right == [False, True, True, True, True, True, False, True]
+    predictions = Classifier(MODEL, device="cpu").predict([row["path"] for row in fine])
+    for row, want in zip(fine, predictions, strict=True):
+        scores = [float(row[f"score_{rank}"]) for rank in (1, 2, 3, 4)]
+        assert tuple(row[f"class_id_{rank}"] for rank in (1, 2, 3, 4)) == want.class_ids
+        assert scores == pytest.approx(want.scores, abs=1e-5)
+        assert float(row["true_score"]) == scores[want.class_ids.index(row["true_class_id"])]
+
+
+def test_the_mistakes_surest_first(evaluated):
+    _, output = evaluated
+    with (output / "wrong.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["true_class_id"], row["predicted_class_id"]) for row in rows} == {("270", "0"), ("180", "270")}
+    scores = [float(row["predicted_score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    with Image.open(output / "wrong.png") as sheet:
+        assert sheet.size == (2 * (TILE + GAP) + GAP, TILE + CAPTION + LINE + 2 * GAP)
+
+
+def test_no_mistakes_no_sheet(folders, tmp_path):
+    (tmp_path / "wrong.png").write_text("of an earlier evaluation")
+    evaluate(folders, **SETTINGS, output=tmp_path)
+    assert not (tmp_path / "wrong.png").exists()
+    assert len((tmp_path / "wrong.csv").read_text().splitlines()) == 1
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 9
+
+
+def test_only_the_surest_mistakes_are_drawn(evaluated, page_list, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_rows, "MAX_PICTURES", 1)
+    evaluate(page_list, **SETTINGS, output=tmp_path)
+    _, output = evaluated
+    with Image.open(tmp_path / "wrong.png") as one, Image.open(output / "wrong.png") as two:
+        assert one.width == TILE + 2 * GAP
+        assert one.tobytes() == two.crop((0, 0, *one.size)).tobytes()
+
+
+def test_the_pixel_limit(folders):
+    with pytest.raises(DataError, match=r"none of its 8 images.*more than the limit of 1,000.*--max-pixels"):
+        evaluate(folders, **SETTINGS, max_pixels=1000)
 
 
 def test_the_printed_report_says_what_is_missing(evaluated):
@@ -200,7 +259,8 @@ def test_a_folder_of_splits_and_archives(folders, tmp_path):
 def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
     report = evaluate(folders, **SETTINGS, output=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors.csv", "per_class.csv", "report.json"]
+    assert not (tmp_path / "confusion.png").exists()
+    assert (tmp_path / "per_class.csv").exists()
     assert "torchclas[plot]" in report.notes[-1]
 
 

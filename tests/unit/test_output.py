@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import signal
 import sys
 import uuid
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.cells import cell_len
 
 from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.inference.classifier import Prediction
-from torchclas.tasks.output import ROW_GROUP, Format, TableWriter, format_of, interrupt_after, open_output, printable
+from torchclas.tasks.output import ROW_GROUP, Format, TableWriter, format_of, open_output, printable
 
 ROWS = [
     Prediction(
@@ -179,30 +178,6 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a folder"), open_output(tmp_path, "csv", top_k=1):
         pass
-
-
-def test_interrupt_waits_for_the_end_of_a_write() -> None:
-    done: list[str] = []
-
-    def work() -> None:
-        with interrupt_after():
-            signal.raise_signal(signal.SIGINT)
-            done.append("written")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert done == ["written"]
-    with pytest.raises(KeyboardInterrupt):  # and from then on as before
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_an_ignored_interrupt_stays_ignored() -> None:
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with interrupt_after():
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def test_printable() -> None:

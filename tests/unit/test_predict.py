@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,7 +91,32 @@ def test_own_classes(tmp_path: Path, photographs: Path) -> None:
     assert sum(row.scores) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"top_k": 0}, {"device": "tpu"}, {"lang": "de"}])
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"max_pixels": 0}, {"top_k": 0}, {"device": "tpu"}, {"lang": "de"}]
+)
 def test_options_that_cannot_be(options: dict[str, object]) -> None:
-    with pytest.raises(Error, match=r"batch_size|top_k|tpu|'de'"):
+    with pytest.raises(Error, match=r"batch_size|top_k|max_pixels|tpu|'de'"):
         Classifier(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_loop_of_the_readme_takes_what_cannot_be_read(
+    page: str, classifier: Classifier, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    loop = text[text.index("for prediction in torchclas.Classifier(") :].partition("```")[0]
+    loop = loop.replace('"cat.jpg"', repr(str(photographs / "chelsea.png")))
+    exec(loop, {"torchclas": SimpleNamespace(Classifier=lambda name: classifier)})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(str(photographs / "chelsea.png"))
+    assert second == "dog.jpg no such file"
+
+
+def test_pixel_limit(classifier: Classifier, photographs: Path) -> None:
+    """A server wants a lower one."""
+    strict = Classifier(workers=1, max_pixels=100_000)
+    (row,) = strict.predict(photographs / "coffee.png")
+    assert row.error == (
+        "has 600 × 400 pixels, more than the limit of 100,000: make it smaller, or raise max_pixels (--max-pixels) if "
+        "you trust it"
+    )

@@ -18,7 +18,7 @@ SIGNATURES = {
     "Classifier": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
     "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int' = 5, lang: 'Language' = 'en', "
     "workers: 'int | None' = None, engine: \"EngineName | Literal['auto']\" = 'auto', "
-    "precision: 'Precision' = 'fp32', threads: 'int | None' = None) -> 'None'",
+    "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000) -> 'None'",
     "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
     "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
     "max_drop: 'float | None' = None, images: 'int' = 300, output: 'str | Path | None' = None) -> 'QuantizationReport'",

@@ -1,5 +1,6 @@
 """Naming images: everything the user names comes out once, in order, and nothing is lost."""
 
+import io
 import os
 import sys
 import threading
@@ -58,7 +59,7 @@ def test_standard_input(tree):
 
 
 def test_standard_input_of_the_process_may_hold_any_bytes(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=[b"caf\xe9.jpg\n", "é.jpg\n".encode()]))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"caf\xe9.jpg\n" + "é.jpg\n".encode())))
     assert [os.fsencode(name) for name in expand(["-"])] == [b"caf\xe9.jpg", "é.jpg".encode()]
 
 
@@ -70,6 +71,18 @@ def test_links(tree):
     (tree / "elsewhere" / "e.jpg").touch()
     (tree / "photos" / "side").symlink_to(tree / "elsewhere")
     assert list(expand(["photos"])) == [*ALL[:4], "photos/gone.jpg", ALL[4], "photos/side/e.jpg"]
+
+
+def test_links_to_themselves_hide_no_picture(tree):
+    (tree / "photos" / "itself").symlink_to("itself")
+    (tree / "photos" / "itself.jpg").symlink_to("itself.jpg")
+    assert list(expand(["photos"])) == [*ALL[:4], "photos/itself.jpg", *ALL[4:]]
+    with pytest.raises(ImageError, match="Too many levels of symbolic links"):
+        read("photos/itself.jpg")
+    (tree / "links").mkdir()
+    (tree / "links" / "itself").symlink_to("itself")
+    with pytest.raises(ImageError, match="it holds 1 × without suffix"):
+        read("links")
 
 
 def test_folder_without_images_is_told(tree):

@@ -11,9 +11,11 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
+from torchclas import signals
 from torchclas.cli import export, images, models, quantize, speed, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
+from torchclas.text import printable
 
 __all__ = ["app", "export", "images", "main", "models", "quantize", "run", "speed", "training", "weights"]
 
@@ -23,20 +25,29 @@ READER_GONE = 141  # 128 + SIGPIPE
 
 def main() -> NoReturn:
     """Run the command that the process was started with."""
+    _replace_closed_streams()
     # A worker that decodes images should not compete with idle threads of torch that spin.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal's encoding does not
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     code = run(sys.argv[1:])
-    if code in (INTERRUPTED, READER_GONE):
+    if code > 128:
         # Not sys.exit: it would wait for threads, and those may be waiting for a server.
         os._exit(code)
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command and return its exit code: 0, 1 (done, but not for every input), 2 (an error), 130 (Ctrl-C)."""
+    """Run a command and return its exit code.
+
+    0; 1 (done, but not for every input); 2 (an error); 128 and the number of the signal that ended it (130: Ctrl-C).
+    """
+    with signals.as_interrupts():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options
     if debug:
@@ -50,12 +61,12 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _report(str(error))
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if debug:
             raise
-        return INTERRUPTED
+        return 128 + interrupt.number if isinstance(interrupt, signals.Stopped) else INTERRUPTED
     except OSError as error:
-        if debug or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+        if debug or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EBADF):
             raise
         # Python flushes standard output once more at exit; let it go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,5 +76,16 @@ def run(arguments: Sequence[str]) -> int:
         return 2
 
 
+def _replace_closed_streams() -> None:
+    """Open something in place of the standard streams that the process was started without.
+
+    Python has None for them, and the next file that is opened would get the number of one, and what libraries print.
+    What reads finds nothing; what writes rows is told that it cannot; remarks go nowhere.
+    """
+    for name, how, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, how), mode))
+
+
 def _report(message: str) -> None:
-    print(f"torchclas: {' '.join(message.split())}", file=sys.stderr)
+    print(f"torchclas: {printable(' '.join(message.split()))}", file=sys.stderr)

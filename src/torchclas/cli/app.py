@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.text import printable
 from torchclas.version import __version__
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from torchclas.reporting.console import Console
 
 app = App(
     name="torchclas",
@@ -41,6 +42,9 @@ Workers = Annotated[
     NonNegativeInt | None,
     Parameter(help="Threads that read images; 0: the main one does. Default: one per core."),
 ]
+MaxPixels = Annotated[
+    PositiveInt, Parameter(help="Larger images are errors; each worker may need up to 16 bytes of memory per pixel.")
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")]
 Engine = Annotated[
     Literal["auto", "torch", "compile", "onnxruntime", "openvino"],
@@ -63,13 +67,19 @@ def log_to_stderr() -> None:
     """Show what the package has to say of its choices."""
     import logging
 
-    logging.basicConfig(format="%(message)s", force=True)
+    class Formatter(logging.Formatter):
+        def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+            return printable(super().formatMessage(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("torchclas").setLevel(logging.INFO)
 
 
 def stdout() -> Console:
     """Standard output for tables; a reader that has gone away reaches `torchclas.cli.run` as BrokenPipeError."""
-    from rich.console import Console
+    from torchclas.reporting.console import Console
 
     class Output(Console):
         def on_broken_pipe(self) -> None:
@@ -80,6 +90,6 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """Standard error, for progress and remarks."""
-    from rich.console import Console
+    from torchclas.reporting.console import Console
 
     return Console(stderr=True)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Weights, app
+from torchclas.text import printable
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Format = Literal["onnx", "openvino", "torch-export", "tensorrt"]
@@ -51,7 +52,5 @@ def export(
     from torchclas.tasks.listing import mebibytes
 
     done = task.export(model, to=to, weights=weights, output=output, batch=batch, input=input, size=size)
-    print(
-        f"{done.path}: {mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s",
-        file=sys.stderr,
-    )
+    how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
+    print(f"{printable(str(done.path))}: {how}", file=sys.stderr)

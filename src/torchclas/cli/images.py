@@ -13,6 +13,7 @@ from torchclas.cli.app import (
     BatchSize,
     Device,
     Engine,
+    MaxPixels,
     Model,
     Precision,
     Threads,
@@ -25,6 +26,7 @@ from torchclas.cli.app import (
 )
 from torchclas.errors import Error
 from torchclas.openvino_core import skip_converter
+from torchclas.text import printable
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Format = Literal["table", "jsonl", "csv", "parquet"]
@@ -51,6 +53,7 @@ def predict(
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
     batch_size: BatchSize = 16,
     workers: Workers = None,
+    max_pixels: MaxPixels = 100_000_000,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: Precision = "fp32",
@@ -83,6 +86,7 @@ def predict(
             engine=engine,
             precision=precision,
             threads=threads,
+            max_pixels=max_pixels,
         ),
         output=output,
         output_format=format,
@@ -90,7 +94,7 @@ def predict(
         montage=montage,
     )
     if summary.errors or output is not None:
-        where = "" if output is None else f" → {output}"
+        where = "" if output is None else f" → {printable(str(output))}"
         print(f"{summary}, {summary.seconds:.1f} s{where}", file=sys.stderr)
     return 1 if summary.errors else 0
 
@@ -113,10 +117,11 @@ def evaluate(
     root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
     output: Annotated[
         Path | None,
-        Parameter(name=("--output", "-o"), help="Folder for report.json, per_class.csv, errors.csv, confusion.png."),
+        Parameter(name=("--output", "-o"), help="Folder for figures, a row for each image, mistakes and charts."),
     ] = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
+    max_pixels: MaxPixels = 100_000_000,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: Precision = "fp32",
@@ -144,6 +149,7 @@ def evaluate(
         engine=engine,
         precision=precision,
         threads=threads,
+        max_pixels=max_pixels,
         output=output,
     )
     task.print_report(report, stdout())

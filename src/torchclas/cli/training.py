@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from torchclas.cli.app import Workers, app, stderr, stdout
+from torchclas.cli.app import MaxPixels, Workers, app, stderr, stdout
 from torchclas.tasks.options import DistillOptions, TrainOptions
 
 FLAT = Parameter(name="*")  # the fields of a class as options of the command
@@ -60,6 +60,7 @@ def check_data(
     root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
     workers: Workers = None,
+    max_pixels: MaxPixels = 100_000_000,
     json: Annotated[bool, Parameter(name="--json", negative="", help="Every finding, as JSON.")] = False,
 ) -> int:
     """Look for what hurts training: unreadable files, repeated pictures, wrong or missing classes, odd formats.
@@ -68,7 +69,16 @@ def check_data(
     """
     from torchclas.tasks import data_check
 
-    report = data_check.check(data, val, output=output, labels=labels, root=root, delimiter=delimiter, workers=workers)
+    report = data_check.check(
+        data,
+        val,
+        output=output,
+        labels=labels,
+        root=root,
+        delimiter=delimiter,
+        workers=workers,
+        max_pixels=max_pixels,
+    )
     if json:
         from json import dumps
 

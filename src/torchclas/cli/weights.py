@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from torchclas.cli.app import app, stderr, stdout
+from torchclas.text import printable
 
 weights_app = App(name="weights", help="Fetch, convert and inspect weights.")
 app.command(weights_app)
@@ -47,7 +48,7 @@ def convert(
     from torchclas.tasks import weights as task
 
     task.convert(source, destination, model=model, layout=layout)
-    print(f"{source} → {destination}", file=sys.stderr)
+    print(printable(f"{source} → {destination}"), file=sys.stderr)
 
 
 @weights_app.command

@@ -8,6 +8,7 @@ rules, so that a result does not depend on the installed OpenCV.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from contextlib import suppress
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from torchclas.data.sources import read
 from torchclas.errors import ImageError
@@ -26,7 +27,11 @@ from torchclas.errors import ImageError
 Pixels: TypeAlias = npt.NDArray[np.uint8]  # [H, W, 3], RGB
 ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[Any]"
 
-MAX_PIXELS = 178_956_970  # where Pillow too takes an image for a decompression bomb
+MAX_PIXELS = 100_000_000  # the default; decoding takes 6 (JPEG, PNG) to 16 (JPEG 2000) bytes of memory for each
+MAX_SIDE = 64_000  # of any image; WebP and JPEG have no longer ones
+MAX_SCANS = 20  # of a JPEG at the limit of pixels, in proportion more of a smaller one; encoders write ten
+BYTES_PER_PIXEL = 8  # that no format takes more than: four channels of 16 bits, not compressed
+BAND = 2**24  # pixels that are converted at once
 
 OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM"})
 _PLUGINS = {  # of Pillow's, in the order in which they are tried
@@ -52,7 +57,8 @@ def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Arrays are uint8 in RGB order: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. The result may share their memory, or be
     read-only. A Pillow image is turned as its EXIF orientation says, as the file would be.
-    `max_pixels` is compared with the size in the header, before anything is decoded.
+    `max_pixels` is compared with the size in the header, before anything is decoded; it bounds the size of a file too,
+    which is not read beyond that, and the work that a JPEG of many scans makes. No side is longer than 64,000 pixels.
 
     A truncated file is an error, not a half-gray image: a JPEG without its end marker, or any file that ends before
     its pixels do. (Damage inside a JPEG that has its end marker is not detectable; it decodes as in OpenCV.)
@@ -61,7 +67,8 @@ def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """
     if isinstance(image, (str, Path)):
         try:
-            return _decode_bytes(read(image), max_pixels)
+            file = read(image, max_bytes=max_file_bytes(max_pixels), accept=_check_start)
+            return _decode_bytes(file, max_pixels)
         except ImageError as error:
             raise ImageError(f"{image}: {error}") from error.__cause__
     if isinstance(image, np.ndarray):
@@ -75,9 +82,20 @@ def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     )
 
 
+def max_file_bytes(max_pixels: int) -> int:
+    """The largest file that may hold an image of `max_pixels`."""
+    return BYTES_PER_PIXEL * max_pixels + 2**26  # beside the pixels there may be previews and profiles
+
+
+def is_image(start: bytes) -> bool:
+    """Whether a file that starts so (16 bytes tell) is in one of the formats that can be decoded."""
+    return _format(start) is not None
+
+
 def _decode_bytes(data: bytes, max_pixels: int) -> Pixels:
     header = _open(data)
-    _check_size(header, max_pixels)
+    _check_size(header.size, max_pixels)
+    _check_codestream(header, data, max_pixels)
     if header.format in OPENCV_FORMATS and _reaches_its_end(data):
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -91,21 +109,33 @@ def _decode_bytes(data: bytes, max_pixels: int) -> Pixels:
 
 def _open(data: bytes) -> Image.Image:
     """Read the header. `Image.open` would do, but for its own pixel limit, which is a setting of the whole process."""
+    name = _check_start(data)
+    try:
+        return Image.OPEN[name][0](io.BytesIO(data), "")
+    except Exception as error:  # whatever a damaged header makes of the parser
+        raise ImageError(f"is a truncated or damaged {name} file: {error}") from error
+
+
+def _check_start(data: bytes) -> str:
+    """Return the format of a file from its first bytes; raises ImageError where it is none that can be decoded."""
+    if (name := _format(data)) is not None:
+        return name
     if not data:
         raise ImageError("the file is empty")
-    for name in FORMATS:
-        _import_plugin(name)
-        factory, accepts = Image.OPEN.get(name, (None, None))  # Pillow may be built without AVIF
-        if factory and accepts and accepts(data[:16]) is True:
-            try:
-                return factory(io.BytesIO(data), "")
-            except Exception as error:  # whatever a damaged header makes of the parser
-                raise ImageError(f"is a truncated or damaged {name} file: {error}") from error
     if data[4:8] == b"ftyp":
         brand = data[8:12].decode("ascii", "replace")
         raise ImageError(f"is of the kind {brand!r} (HEIC, video …), which is not supported: convert it to JPEG")
     start = data[:24].decode("ascii", "replace")
     raise ImageError(f"is not an image (known are {', '.join(FORMATS)}): it starts with {start!r}")
+
+
+def _format(data: bytes) -> str | None:
+    for name in FORMATS:
+        _import_plugin(name)
+        _, accepts = Image.OPEN.get(name, (None, None))  # Pillow may be built without AVIF
+        if accepts and accepts(data[:16]) is True:
+            return name
+    return None
 
 
 @cache
@@ -132,28 +162,60 @@ def _reaches_its_end(data: bytes) -> bool:
     return True  # in the other formats OpenCV finds out by itself
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height == 0:
-        raise ImageError(f"measures {image.width} × {image.height}: it holds no pixels")
-    if image.width * image.height > max_pixels:
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height == 0:
+        raise ImageError(f"measures {width} × {height}: it holds no pixels")
+    if width * height > max_pixels:
         raise ImageError(
-            f"has {image.width:,} × {image.height:,} pixels, more than the limit of {max_pixels:,}: "
-            "make it smaller, or raise max_pixels if you trust it"
+            f"has {width:,} × {height:,} pixels, more than the limit of {max_pixels:,}: "
+            "make it smaller, or raise max_pixels (--max-pixels) if you trust it"
         )
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"measures {width:,} × {height:,} pixels, no side may have more than {MAX_SIDE:,}: cut it up")
+
+
+def _check_codestream(header: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Check what Pillow's look at the header leaves out, and decoders would follow."""
+    pixels = header.width * header.height
+    if header.info.get("progressive"):  # the only JPEGs of which a scan may take less than one bit for a block
+        scans = data.count(b"\xff\xda")  # does not occur in coded pixels
+        if scans * pixels > MAX_SCANS * max_pixels:
+            raise ImageError(
+                f"has {header.width:,} × {header.height:,} pixels in {scans:,} scans, as much work as an image of "
+                f"{scans * pixels // MAX_SCANS:,} pixels: write it anew, or raise max_pixels (--max-pixels)"
+            )
+    if header.format == "JPEG2000":  # its container says the size once more
+        for found in re.finditer(rb"\xff\x4f\xff\x51.{4}(.{16})", data, re.DOTALL):
+            right, bottom, left, top = struct.unpack(">4I", found[1])
+            _check_size((max(right - left, 1), max(bottom - top, 1)), max_pixels)
 
 
 def _from_pillow(image: Image.Image, max_pixels: int) -> Pixels:
-    _check_size(image, max_pixels)
+    _check_size(image.size, max_pixels)
     try:
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be copied
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # Pillow would clip to 255; OpenCV keeps the high byte
             high = (np.asarray(image) >> 8).astype(np.uint8)
             return cv2.cvtColor(high, cv2.COLOR_GRAY2RGB)  # pyright: ignore[reportReturnType]
         if image.mode not in ("I", "F"):
-            return np.asarray(image.convert("RGB"))
+            return _to_rgb(image)
     except Exception as error:  # whatever damaged data makes of the decoder
         raise ImageError(f"is truncated or damaged: {error}") from error
     raise ImageError(f"Pillow images of mode {image.mode} have no fixed range: scale to 0..255 and convert to RGB")
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    """What `np.asarray(image.convert("RGB"))` is, without holding the image four times."""
+    rows = max(1, BAND // image.width)
+    if image.height <= rows:
+        return np.asarray(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(band.convert("RGB"))
+    return pixels
 
 
 def _from_array(array: npt.NDArray[Any]) -> Pixels:

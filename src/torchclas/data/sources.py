@@ -8,11 +8,11 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from torchclas.errors import ImageError
+from torchclas.errors import DataError, ImageError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
@@ -22,6 +22,9 @@ SUFFIXES = frozenset(
 
 CONNECT_SECONDS, READ_SECONDS, DOWNLOAD_SECONDS = 5.0, 15.0, 60.0
 MAX_DOWNLOAD_BYTES = 128 * 2**20
+MAX_FILE_BYTES = 2**30
+LARGE_FILE_BYTES = 2**24  # that are not read before a look at the first of them
+MAX_NAME_BYTES = 2**20  # of a line of standard input; no system has names of a sixteenth of it
 
 
 def expand(arguments: Iterable[str | Path], *, stdin: Iterable[str] | None = None) -> Iterator[str]:
@@ -44,19 +47,37 @@ def expand(arguments: Iterable[str | Path], *, stdin: Iterable[str] | None = Non
             yield from _expand_one(argument)
 
 
-def read(source: str | Path, *, max_download_bytes: int = MAX_DOWNLOAD_BYTES) -> bytes:
+def read(
+    source: str | Path,
+    *,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_download_bytes: int = MAX_DOWNLOAD_BYTES,
+    accept: Callable[[bytes], object] | None = None,
+) -> bytes:
     """Return the bytes behind a path or an http(s) URL.
+
+    A file of more than `max_bytes` is an error; of a large one `accept` is shown the start before the rest is read, and
+    raises ImageError where it is none that could be used.
 
     A URL is fetched from wherever it points to, this machine and its network included: a server must not pass on
     URLs from its clients. Raises ImageError with the reason alone, without the source.
     """
     if isinstance(source, str) and "://" in source:
-        return _download(source, max_download_bytes)
-    return _read_file(Path(source))
+        return _download(source, min(max_bytes, max_download_bytes))
+    return _read_file(Path(source), max_bytes, accept)
 
 
 def _stdin_lines() -> Iterator[str]:
-    return map(os.fsdecode, sys.stdin.buffer)  # file names need not be text in the locale's encoding
+    while True:
+        try:
+            line = sys.stdin.buffer.readline(MAX_NAME_BYTES)
+        except OSError as error:
+            raise DataError(f"standard input cannot be read: {error.strerror}") from None
+        if len(line) == MAX_NAME_BYTES:
+            raise DataError("standard input is not a list: it should have one file, folder, glob or URL per line")
+        if not line:
+            return
+        yield os.fsdecode(line)  # file names need not be text in the locale's encoding
 
 
 def _expand_one(argument: str) -> Iterator[str]:
@@ -90,7 +111,7 @@ def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
                 (entry.name, is_folder)
                 for entry in entries
                 if not entry.name.startswith(".")
-                and ((is_folder := entry.is_dir()) or os.path.splitext(entry.name)[1].lower() in SUFFIXES)  # noqa: PTH122
+                and ((is_folder := _is_folder(entry)) or os.path.splitext(entry.name)[1].lower() in SUFFIXES)  # noqa: PTH122
             )
     except OSError:
         yield folder  # becomes an error row
@@ -103,13 +124,31 @@ def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
             yield path
 
 
-def _read_file(path: Path) -> bytes:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; if it is named like an image, its row says so
+        return False
+
+
+def _read_file(path: Path, max_bytes: int, accept: Callable[[bytes], object] | None) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"is a folder, not an image; it holds {_describe_folder(path)}")
-        if not stat.S_ISREG(mode):  # a pipe would block, a device may never end
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device may never end
             raise ImageError("is not a regular file")
+        if status.st_size > LARGE_FILE_BYTES:
+            with path.open("rb") as file:
+                start = file.read(64)
+                if accept is not None:
+                    accept(start)
+                if status.st_size > max_bytes:
+                    raise ImageError(
+                        f"is a file of {status.st_size:,} bytes, more than the {max_bytes:,} that an image within the "
+                        "limit takes: make it smaller, or raise max_pixels (--max-pixels) if you trust it"
+                    )
+                return start + file.read()
         return path.read_bytes()
     except FileNotFoundError:
         raise ImageError("no such file") from None
@@ -122,7 +161,7 @@ def _read_file(path: Path) -> bytes:
 def _describe_folder(path: Path) -> str:
     with os.scandir(path) as entries:
         kinds = Counter(
-            "folders" if entry.is_dir() else Path(entry.name).suffix.lower() or "without suffix" for entry in entries
+            "folders" if _is_folder(entry) else Path(entry.name).suffix.lower() or "without suffix" for entry in entries
         )
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(5)) or "nothing"
 

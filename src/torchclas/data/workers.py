@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from torchclas import signals
 from torchclas.errors import Error
 
 IDLE = -1
@@ -141,8 +142,8 @@ def noted(places: Tensor | None, place: int) -> Generator[None]:
 
 def _start(parent: Connection, places: Tensor, worker: int) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism (torch limits its own threads there)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in signals.ASKING:
+        signal.signal(number, signal.SIG_IGN)
     places[worker, 0] = os.getpid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -21,6 +21,7 @@ from torchclas.engines.graph import check_operators
 from torchclas.engines.machine import this_machine
 from torchclas.errors import CheckpointError
 from torchclas.spec import ModelSpec
+from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.weights import cache
 from torchclas.weights.exported import operators
@@ -51,7 +52,7 @@ def graph_file(spec: ModelSpec) -> Path:
         return spec.path
     path = folder(spec) / _NETWORK
     if not path.is_file():
-        with locked(path):
+        with cache.writing(), locked(path):
             if not path.is_file():  # another process may have written it meanwhile
                 _export(spec, path)
     return path
@@ -69,7 +70,7 @@ def before_reading(spec: ModelSpec, path: Path) -> None:
     intact = cache.is_intact(path)
     if spec.graph is None and path.name == _NETWORK:
         if not intact:
-            with locked(path):
+            with cache.writing(), locked(path):
                 if not cache.is_intact(path):
                     log.info("%s is damaged, and written anew", path)
                     _export(spec, path)
@@ -123,7 +124,7 @@ def _export(spec: ModelSpec, path: Path) -> None:
     from torchclas.zoo import load_model
 
     if sys.stderr.isatty():
-        print(f"preparing {spec.name} for this machine, once …", file=sys.stderr)
+        print(f"preparing {printable(spec.name)} for this machine, once …", file=sys.stderr)
     building = path.parent / f".{uuid.uuid4().hex[:12]}"
     building.mkdir()
     try:

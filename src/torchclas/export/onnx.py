@@ -20,6 +20,7 @@ from torchclas.errors import MissingDependencyError
 from torchclas.export.trace import example, export_mode, traceable
 from torchclas.labels import label_set
 from torchclas.onnxruntime_guest import open_session
+from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.weights.metadata import KEY, Metadata
 
@@ -108,7 +109,7 @@ def class_lines(metadata: Metadata) -> dict[str, str]:
         "labels": classes.names() if classes else metadata.class_names,
         "class_ids": classes.ids if classes else metadata.class_ids,
     }
-    return {key: "\n".join(values) for key, values in columns.items() if values}
+    return {key: "\n".join(map(printable, values)) for key, values in columns.items() if values}
 
 
 def module_of(node_name: str) -> str:

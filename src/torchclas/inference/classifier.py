@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchclas.data.datasets import Entry
-from torchclas.data.decode import ImageLike
+from torchclas.data.decode import MAX_PIXELS, ImageLike
 from torchclas.data.loader import Batch, load
 from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines import Engine, EngineName, Precision, open_engine
@@ -55,6 +55,9 @@ class Classifier:
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
     forked ones go on with it, and a copy, by `pickle` or `copy`, is opened again with the same arguments.
+
+    An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
+    bytes per pixel in each worker, so a server wants less than the default.
     """
 
     def __init__(
@@ -70,13 +73,15 @@ class Classifier:
         engine: EngineName | Literal["auto"] = "auto",
         precision: Precision = "fp32",
         threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        if batch_size < 1 or top_k < 1:
-            raise Error(f"batch_size and top_k must be at least 1, not {batch_size} and {top_k}")
+        if batch_size < 1 or top_k < 1 or max_pixels < 1:
+            given = f"{batch_size}, {top_k} and {max_pixels}"
+            raise Error(f"batch_size, top_k and max_pixels must be at least 1, not {given}")
         self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights)
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
-        self.preprocess = NoPreprocess() if self.spec.pixels else Preprocess(self.spec.preset)
+        self.preprocess = NoPreprocess(max_pixels) if self.spec.pixels else Preprocess(self.spec.preset, max_pixels)
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k, self.spec.num_classes)
         self.names = self.spec.classes.names(lang)
@@ -100,9 +105,11 @@ class Classifier:
         """Decoded and preprocessed sources, `batch_size` at a time."""
         return load(sources, self.preprocess, batch_size=self.batch_size, workers=self.workers)
 
-    def rows(self, batch: Batch) -> Iterator[Prediction]:
-        """The predictions for one batch."""
-        results = [(row, _likeliest(row, self.top_k)) for row in self.probabilities(batch)]
+    def rows(self, batch: Batch, probabilities: NDArray[np.float32] | None = None) -> Iterator[Prediction]:
+        """The predictions for one batch; `probabilities` are what the method of this name gave for it, if it ran."""
+        if probabilities is None:
+            probabilities = self.probabilities(batch)
+        results = [(row, _likeliest(row, self.top_k)) for row in probabilities]
         for source, result in batch.rows(results):
             yield _failed(source, result) if isinstance(result, ImageError) else self._row(source, *result)
 

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -29,6 +27,7 @@ from torchclas import catalog
 from torchclas.engines import EngineName, Precision, installed
 from torchclas.engines.machine import Machine, load_average, this_machine, usable_threads
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.reporting.console import Console, escape
 from torchclas.spec import find_model
 from torchclas.tasks import timing
 from torchclas.tasks.results import Case, Result, Results, Timing, Weights, published

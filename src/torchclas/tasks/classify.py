@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -11,10 +12,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
+from torchclas.data.decode import is_image
 from torchclas.data.sources import expand
-from torchclas.errors import DataError, Error
+from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.tasks.output import Format, Writer, format_of, interrupt_after, open_output, open_stream
+from torchclas.signals import held_back
+from torchclas.tasks.output import Format, Writer, format_of, open_output, open_stream
 
 Advance = Callable[[Sequence[Prediction]], None]
 
@@ -50,17 +53,20 @@ def classify(
     """Classify the images that `sources` name (see `torchclas.data.sources.expand`) and write one row for each.
 
     Without `output` rows go to standard output. Classes that score below `threshold` are left out of their row.
-    `montage` is an image file for a contact sheet of the first pictures. On Ctrl-C both files hold what was done by
-    then.
+    `montage` is an image file for a contact sheet of the first pictures. On Ctrl-C and signals like it both files
+    hold what was done by then.
 
     Raises:
         DataError: the sources name nothing.
-        OutputError: a file cannot be written; one that was there before is untouched.
+        OutputError: a file cannot be written, or is an input; one that was there before is untouched.
     """
     if not 0 <= threshold <= 1:
         raise Error(f"the threshold is a probability between 0 and 1, not {threshold:g}")
     chosen_format = format_of(output, output_format)
+    _spare_inputs(sources, output, montage)
     images = _at_least_one(sources, stdin)  # before the seconds that a model takes
+    if montage is not None and (there := _identity(montage)) is not None:
+        images = _other_than(there, montage, images)  # of what standard input names, too
     classifier = make_classifier()
     summary, start = Summary(), time.perf_counter()
     with ExitStack() as stack:
@@ -73,22 +79,22 @@ def classify(
             writer: Writer = open_stream(sys.stdout, chosen_format, top_k=classifier.top_k, clip=_clip(sys.stdout))
         else:
             writer = stack.enter_context(open_output(output, chosen_format, top_k=classifier.top_k))
-        interrupted = False
+        interrupted: KeyboardInterrupt | None = None
         try:
             with _progress(summary, shown=output is not None or not sys.stdout.isatty()) as advance:
                 for batch in classifier.batches(images):
                     rows = [_above(threshold, row) for row in classifier.rows(batch)]
-                    with interrupt_after() if output is not None else nullcontext():
+                    with held_back() if output is not None else nullcontext():
                         writer.write(rows)
                         summary.add(rows)
                         if sheet is not None:
                             sheet.add(batch, rows)
                     advance(rows)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
         summary.seconds = time.perf_counter() - start
-    if interrupted:
-        raise KeyboardInterrupt
+    if interrupted is not None:
+        raise interrupted
     return summary
 
 
@@ -104,6 +110,46 @@ def _at_least_one(sources: Sequence[str], stdin: Iterable[str] | None) -> Iterat
     return chain((first,), images)
 
 
+def _spare_inputs(sources: Sequence[str], output: Path | None, montage: Path | None) -> None:
+    """Raise `OutputError` where rows or a sheet would take the place of something that is still needed."""
+    if output is not None and montage is not None and output.resolve() == montage.resolve():
+        raise OutputError(f"{output} cannot hold both the rows and the montage: choose another name for one of them")
+    if output is not None and output.is_file():
+        if "-" in sources and _identity(output) == _identity(sys.stdin):
+            raise OutputError(f"{output} is read as the list of images: choose another name for the output")
+        if any(_identity(source) == _identity(output) for source in sources):
+            raise OutputError(f"{output} is one of the inputs: choose another name for the output")
+        if _is_image(output):
+            raise OutputError(f"{output} is an image: rows would take its place, choose another name for the output")
+    if montage is not None and (there := _identity(montage)) is not None and montage.is_file():
+        for _ in _other_than(there, montage, expand(source for source in sources if source != "-")):
+            pass
+
+
+def _other_than(there: tuple[int, int], output: Path, images: Iterable[str]) -> Iterator[str]:
+    for image in images:
+        if _identity(image) == there:
+            raise OutputError(f"{output} is one of the images: choose another name for the montage")
+        yield image
+
+
+def _identity(file: str | Path | IO[str]) -> tuple[int, int] | None:
+    """What tells files apart, whatever they are called; None where there is none."""
+    try:
+        status = os.stat(file) if isinstance(file, (str, Path)) else os.fstat(file.fileno())  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return is_image(file.read(64))
+    except OSError:
+        return False
+
+
 def _above(threshold: float, row: Prediction) -> Prediction:
     kept = sum(score >= threshold for score in row.scores)  # best first
     if kept == len(row.scores):
@@ -115,7 +161,7 @@ def _clip(stream: IO[str]) -> int | None:
     """On a terminal, sources may take half the width."""
     if not stream.isatty():
         return None
-    from rich.console import Console
+    from torchclas.reporting.console import Console
 
     return max(20, Console(file=stream).width // 2)
 
@@ -126,8 +172,9 @@ def _progress(summary: Summary, *, shown: bool) -> Generator[Advance, None, None
     if not shown or not sys.stderr.isatty():
         yield lambda rows: None
         return
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from torchclas.reporting.console import Console
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

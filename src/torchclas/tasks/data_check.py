@@ -21,18 +21,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from torchclas import __version__
 from torchclas.atomic import atomic_path
 from torchclas.data.datasets import Dataset, LabelledImages
-from torchclas.data.decode import Pixels, decode
+from torchclas.data.decode import MAX_PIXELS, Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.opening import open_training
-from torchclas.errors import DataError, ImageError
-from torchclas.tasks.output import printable
+from torchclas.errors import DataError, ImageError, OutputError
+from torchclas.reporting.console import Console, escape
+from torchclas.text import ANY_NAME, printable
 
 FEW = 5  # a class with fewer training images is hardly learnt
 UNEVEN = 10  # times as many images in the largest class as in the smallest
@@ -194,6 +193,7 @@ def check(
     root: str | Path | None = None,
     delimiter: str = " ",
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> DataReport:
     """Read every image for training and (from `val`, or else beside them) for validation, and look for trouble.
 
@@ -204,6 +204,8 @@ def check(
         DataError: the data cannot be opened at all, or its images are in archives, which a list cannot name.
         OutputError: `output` cannot be written.
     """
+    if output is not None and output.is_file() and _is_one_of(output, (data, val)):
+        raise OutputError(f"{output} is the list that is checked: choose another name for the clean one")
     start, bad_lines, faults = time.perf_counter(), list[DataError](), list[DataError]()
     opened = open_training(data, val, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines, faults=faults)
     train, validation = opened.train, opened.validation
@@ -211,7 +213,7 @@ def check(
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
     with _progress(sum(len(images) for images, _ in sides)) as advance:
-        images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, advance)]
+        images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, max_pixels, advance)]
 
     found = _Findings()
     for error in faults:
@@ -279,21 +281,21 @@ def _describe(item: Item) -> str:
 
 
 def _look_at_all(
-    images: LabelledImages, is_val: bool, workers: int | None, advance: Callable[[int], None]
+    images: LabelledImages, is_val: bool, workers: int | None, max_pixels: int, advance: Callable[[int], None]
 ) -> Iterator[_Image]:
     places, labels = iter(range(len(images))), images.labels.tolist()
     # Threads suffice: decoding, hashing and resizing release Python's lock.
     with ThreadPoolExecutor(os.cpu_count() if workers is None else max(workers, 1)) as pool:
         while some := list(islice(places, AHEAD)):
-            for place, facts in zip(some, pool.map(partial(_look_at, images), some), strict=True):
+            for place, facts in zip(some, pool.map(partial(_look_at, images, max_pixels), some), strict=True):
                 yield _Image(images.name(place), labels[place], is_val, facts)
                 advance(1)
 
 
-def _look_at(images: LabelledImages, place: int) -> Facts:
+def _look_at(images: LabelledImages, max_pixels: int, place: int) -> Facts:
     try:
         file = images.read(place)
-        pixels = decode(file)
+        pixels = decode(file, max_pixels=max_pixels)
     except ImageError as error:
         return Facts(str(error))
     except Exception as error:  # one odd file must not end the check
@@ -432,11 +434,15 @@ def _add_leak(members: Sequence[_Image], detail: str, found: _Findings) -> bool:
     return crosses
 
 
+def _is_one_of(file: Path, others: Sequence[str | Path | None]) -> bool:
+    return any(other is not None and Path(other).exists() and file.samefile(other) for other in others)
+
+
 def _write_list(keep: Sequence[_Image], output: Path) -> None:
     folder = output.absolute().parent
     with (
         atomic_path(output) as path,
-        path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,  # names may be any bytes
+        path.open("w", encoding="utf-8", errors=ANY_NAME, newline="\n") as file,  # names may be any bytes
     ):
         for image in keep:
             name = Path(image.name).absolute()

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import Progress
 
 from torchclas import catalog
@@ -22,6 +21,7 @@ from torchclas.data.training import TrainingBatches, sampling_weights, split_by_
 from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
+from torchclas.reporting.console import Console
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.options import DistillOptions
 from torchclas.tasks.output import printable

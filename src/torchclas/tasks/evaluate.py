@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
@@ -16,8 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,15 +22,18 @@ from torchclas import __version__
 from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
 from torchclas.data.datasets import entries
+from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
 from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
+from torchclas.reporting.console import Console, escape
 from torchclas.spec import find_model
 from torchclas.tasks.confusion import draw
+from torchclas.tasks.image_rows import image_rows, write_csv
 from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
-from torchclas.tasks.output import printable
+from torchclas.text import csv_path, csv_text, printable
 
 SHOWN = 10  # rows of a printed list; the files have all
 
@@ -110,14 +110,17 @@ def evaluate(
     engine: EngineName | Literal["auto"] = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     output: Path | None = None,
 ) -> EvaluationReport:
     """Run a model over every image of labelled data, in any form that `torchclas.data.opening` reads.
 
     Of a folder of splits, the images for validation are taken. `labels` is a file that names the classes, and `root`
     is what a list's paths are relative to, by default its folder. An image that cannot be read is counted, listed and
-    left out of the figures. `output` is a folder for report.json, per_class.csv, errors.csv and, where
-    matplotlib is installed, confusion.png.
+    left out of the figures.
+
+    `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
+    with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png.
 
     Raises:
         DataError: the data cannot be used, does not fit the model, or holds no readable image.
@@ -137,24 +140,34 @@ def evaluate(
         engine=engine,
         precision=precision,
         threads=threads,
+        max_pixels=max_pixels,
     )
     if output is not None and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
     tally, unreadable, start = Tally(spec.num_classes), list[tuple[str, str]](), time.perf_counter()
-    truth = iter(images.labels.tolist())
+    truth, written = iter(images.labels.tolist()), list[Path]()
     batches = classifier.batches(entries(images))
-    with _progress(len(images)) as advance:
+    with ExitStack() as stack:
+        advance = stack.enter_context(_progress(len(images)))
+        rows = None
+        if output is not None:
+            rows, written = stack.enter_context(image_rows(output, classifier))
         for batch in batches:
+            own = list(islice(truth, len(batch.sources)))
             probabilities = classifier.probabilities(batch)
             if np.isnan(probabilities).any():
                 raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
-            tally.add(probabilities, _labels(batch, truth))
+            tally.add(probabilities, _labels(batch, own))
+            if rows is not None:
+                rows.add(batch, own, probabilities)
             unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
             advance(len(batch.sources))
-    if not tally.images:
-        source, error = unreadable[0]
-        raise DataError(f"{data}: none of its {len(unreadable):,} images can be read; the first is {source}: {error}")
+        if not tally.images:
+            source, error = unreadable[0]
+            raise DataError(
+                f"{data}: none of its {len(unreadable):,} images can be read; the first is {source}: {error}"
+            )
 
     report = EvaluationReport(
         data=str(data),
@@ -177,7 +190,7 @@ def evaluate(
         seconds=time.perf_counter() - start,
         notes=tuple(notes),
     )
-    return report if output is None else replace(report, written=_write(report, tally, output))
+    return report if output is None else replace(report, written=(*_write(report, tally, output), *written))
 
 
 def print_report(report: EvaluationReport, console: Console) -> None:
@@ -221,16 +234,15 @@ def print_report(report: EvaluationReport, console: Console) -> None:
             "the figures are over the others:"
         )
         for source, error in report.unreadable[:SHOWN]:
-            console.print(f"  {escape(printable(source))}: {escape(error)}", soft_wrap=True)
+            console.print(f"  {escape(source)}: {escape(error)}", soft_wrap=True)
         if len(report.unreadable) > SHOWN:
             console.print(f"  … and {len(report.unreadable) - SHOWN:,} more")
     for path in report.written:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
 
 
-def _labels(batch: Batch, labels: Iterator[int]) -> npt.NDArray[np.int64]:
+def _labels(batch: Batch, own: Sequence[int]) -> npt.NDArray[np.int64]:
     """The labels of the images of the batch that could be read."""
-    own = list(islice(labels, len(batch.sources)))
     return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
 
 
@@ -248,39 +260,29 @@ def _write(report: EvaluationReport, tally: Tally, output: Path) -> tuple[Path, 
     with atomic_path(figures) as path:
         path.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     header = ("id", "name", "support", "predicted", "correct", "precision", "recall", "confused_with", "confused")
-    _write_csv(per_class, header, (_class_row(report, row) for row in report.classes))
-    _write_csv(errors, ("path", "error"), report.unreadable)
+    write_csv(per_class, header, (_class_row(report, row) for row in report.classes))
+    write_csv(errors, ("path", "error"), ((csv_path(path), csv_text(error)) for path, error in report.unreadable))
     if find_spec("matplotlib") is None:
         return figures, per_class, errors
     picture = output / "confusion.png"
     title = f"{report.model} on {Path(report.data).name}: top-1 {_percent(report.top1)}, ECE {100 * report.ece:.2f} %"
     with atomic_path(picture) as path:
-        draw(tally.confusion, report.class_names, report.calibration, title, path)
+        draw(tally.confusion, [*map(printable, report.class_names)], report.calibration, title, path)
     return figures, per_class, errors, picture
 
 
 def _class_row(report: EvaluationReport, row: ClassCounts) -> Sequence[object]:
     return (
-        report.class_ids[row.index],
-        report.class_names[row.index],
+        csv_text(report.class_ids[row.index]),
+        csv_text(report.class_names[row.index]),
         row.support,
         row.predicted,
         row.hits,
         row.precision,  # None becomes an empty field
         row.recall,
-        None if row.confused_with is None else report.class_ids[row.confused_with],
+        None if row.confused_with is None else csv_text(report.class_ids[row.confused_with]),
         row.confused,
     )
-
-
-def _write_csv(destination: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with (
-        atomic_path(destination) as path,
-        path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # file names may be any bytes
-    ):
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from torchclas import catalog
 from torchclas.catalog import Entry
 from torchclas.errors import UnknownNameError
+from torchclas.reporting.console import Console, escape
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
 
@@ -130,7 +129,7 @@ def _info(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "architecture", entry.arch
     yield "series", f"{entry.series.title} (--series {entry.series.id})"
     for paper in entry.series.papers:
-        yield "paper", escape(f"{paper.title}. {paper.authors}, {paper.venue} {paper.year}\n{paper.url}")
+        yield "paper", f"{escape(f'{paper.title}. {paper.authors}, {paper.venue} {paper.year}')}\n{escape(paper.url)}"
     accuracy = [f"top-{k} {value:.2f} %" for k, value in ((1, entry.top1), (5, entry.top5)) if value is not None]
     yield "published", ", ".join(accuracy) + " on ImageNet-1k" if accuracy else "no accuracy"
     if entry.params_m is not None:
@@ -157,8 +156,9 @@ def _weights(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "weights", "none were published"
         return
     for number, weights in enumerate((entry.weights, *entry.alternates)):
-        origin = weights.url or f"{weights.path}\nin the package {weights.package}"
-        yield "also" if number else "weights", escape(f"{origin}\n({weights.layout} layout)")
+        origin = (weights.url,) if weights.url else (str(weights.path), f"in the package {weights.package}")
+        lines = *origin, f"({weights.layout} layout)"
+        yield "also" if number else "weights", "\n".join(map(escape, lines))
     path = converted_path(entry)
     here = f"{path} ({mebibytes(path.stat().st_size)})" if is_converted(entry) else "not yet; fetched at first use"
     yield "cached", escape(here)

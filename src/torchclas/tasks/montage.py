@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
 from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.tasks.output import printable, short_label
+from torchclas.tasks.output import short_label
+from torchclas.text import printable
 
 MAX_PICTURES = 64
 MAX_COLUMNS = 8
@@ -26,6 +27,8 @@ MAX_COLUMNS = 8
 TILE, CAPTION, GAP = 192, 50, 14  # pixels
 PAPER, INK, FAINT = "#ffffff", "#1c2330", "#717b8c"
 BAR, TRACK, BLANK = "#2f6fde", "#e6e9ef", "#e6e9ef"
+WRONG = "#c0392b"
+LINE = 18  # pixels that the caption of a mistake is higher
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -57,6 +60,14 @@ _FONT_FOLDERS = (
 )
 
 
+class Picture(NamedTuple):
+    """A prediction, what the network saw (None: nothing), and for a mistake the name of the true class."""
+
+    row: Prediction
+    image: Image.Image | None
+    truth: str = ""
+
+
 class Montage:
     """Collects pictures with their predictions, and draws them in rows of at most eight."""
 
@@ -64,44 +75,55 @@ class Montage:
         preset, classes = classifier.spec.preset, classifier.spec.classes
         self.mean, self.std = (np.array(values, np.float32)[:, None, None] for values in (preset.mean, preset.std))
         self.english = dict(zip(classes.ids, classes.names("en"), strict=True))
-        self.pictures: list[tuple[Prediction, Image.Image | None]] = []
+        self.pictures: list[Picture] = []
 
     def add(self, batch: Batch, rows: Sequence[Prediction]) -> None:
         """Take the predictions for a batch; those after the first 64 pictures are ignored."""
         for row, (_, pixels) in zip(rows, batch.rows(list(batch.images)), strict=True):
             if len(self.pictures) == MAX_PICTURES:
                 return
-            self.pictures.append((row, None if isinstance(pixels, ImageError) else self._picture(pixels)))
+            self.pictures.append(Picture(row, None if isinstance(pixels, ImageError) else self.thumbnail(pixels)))
 
     def draw(self) -> Image.Image:
         """The sheet."""
         columns = max(1, min(MAX_COLUMNS, math.ceil(math.sqrt(len(self.pictures)))))
         rows = max(1, math.ceil(len(self.pictures) / columns))
-        size = GAP + columns * (TILE + GAP), GAP + rows * (TILE + CAPTION + GAP)
+        caption = CAPTION + LINE * any(picture.truth for picture in self.pictures)
+        size = GAP + columns * (TILE + GAP), GAP + rows * (TILE + caption + GAP)
         sheet = Image.new("RGB", size, PAPER)
         pen = ImageDraw.Draw(sheet)
-        for index, (row, picture) in enumerate(self.pictures):
+        for index, picture in enumerate(self.pictures):
             left = GAP + index % columns * (TILE + GAP)
-            top = GAP + index // columns * (TILE + CAPTION + GAP)
-            if picture is None:
-                _draw_error(pen, left, top, row.error or "")
+            top = GAP + index // columns * (TILE + caption + GAP)
+            if picture.image is None:
+                _draw_error(pen, left, top, picture.row.error or "")
             else:
-                sheet.paste(picture, (left, top))
-            self._caption(pen, left, top + TILE, row)
+                sheet.paste(picture.image, (left, top))
+            self._caption(pen, left, top + TILE, picture)
         return sheet
 
-    def _picture(self, pixels: npt.NDArray[Any]) -> Image.Image:
+    def save(self, path: Path) -> None:
+        """Write the sheet in the format of the path's suffix."""
+        labels = (picture.row.labels[0] for picture in self.pictures if picture.row.labels)
+        if any(map(_is_chinese, labels)) and not chinese_font():
+            remark = "no font with Chinese characters was found, so its labels are English"
+            print(f"{printable(str(path))}: {remark}", file=sys.stderr)
+        with atomic_path(path) as temporary:
+            self.draw().save(temporary)
+
+    def thumbnail(self, pixels: npt.NDArray[Any]) -> Image.Image:
         """Undo the normalisation; the crop is what the network saw."""
         if pixels.dtype == np.uint8:  # of a model that crops them itself
             return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
         values = ((pixels * self.std + self.mean) * 255).round().clip(0, 255).astype(np.uint8)
         return Image.fromarray(values.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.LANCZOS)
 
-    def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, row: Prediction) -> None:
-        name = printable(Path(row.source).name)
+    def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture) -> None:
+        row, name = picture.row, printable(Path(picture.row.source).name)
         if row.scores:
             pen.rectangle((left, top + 3, left + TILE - 1, top + 6), TRACK)
-            pen.rectangle((left, top + 3, left + max(1, round(TILE * row.scores[0])) - 1, top + 6), BAR)
+            colour, length = WRONG if picture.truth else BAR, max(1, round(TILE * row.scores[0]))
+            pen.rectangle((left, top + 3, left + length - 1, top + 6), colour)
             score = f"{row.scores[0]:.1%}"
             room = TILE - _width(score, 14) - 8
             pen.text((left + TILE, top + 26), score, INK, _font(score, 14), anchor="rs")
@@ -110,13 +132,17 @@ class Montage:
         else:
             text = "–" if row.error is None else "error"
             pen.text((left, top + 26), text, FAINT, _font(text, 15), anchor="ls")
+        if picture.truth:
+            top += LINE
+            truth = f"labelled {short_label(printable(picture.truth))}"
+            pen.text((left, top + 26), _clipped(truth, 13, TILE), WRONG, _font(truth, 13), anchor="ls")
         pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, _font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
         for text in (row.labels[0], self.english[row.class_ids[0]]):
             if not _is_chinese(text) or chinese_font():
-                return short_label(text)
-        return row.class_ids[0]
+                return short_label(printable(text))
+        return printable(row.class_ids[0])
 
 
 @contextmanager
@@ -127,10 +153,7 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
         raise Error(f"{path}: cannot draw a montage in the format {path.suffix or 'of no suffix'}: end it in .png")
     montage = Montage(classifier)
     yield montage
-    if any(row.labels and _is_chinese(row.labels[0]) for row, _ in montage.pictures) and not chinese_font():
-        print(f"{path}: no font with Chinese characters was found, so its labels are English", file=sys.stderr)
-    with atomic_path(path) as temporary:
-        montage.draw().save(temporary)
+    montage.save(path)
 
 
 @cache

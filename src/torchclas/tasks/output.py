@@ -10,6 +10,9 @@ Every format has one row per input, in order:
 - `parquet`: the columns of `jsonl`, scores as float32, in row groups of 1,024 rows or more.
 
 File names need not be text: bytes that are not come as `\\udcXX` in JSON and Parquet, and unchanged in CSV.
+
+Spreadsheets compute cells that begin with =, +, -, @, a tab or a line break. In CSV such text gets an apostrophe before
+it, and such a path `./` (see `torchclas.text`); the other formats have it as it is.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ import csv
 import io
 import json
 import os
-import signal
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -30,6 +31,8 @@ from rich.cells import cell_len, set_cell_size
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError, OutputError
+from torchclas.signals import held_back
+from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
 
 if TYPE_CHECKING:
     from torchclas.inference.classifier import Prediction
@@ -79,7 +82,7 @@ def format_of(output: Path | None, chosen: Format | None) -> Format:
 def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[Writer, None, None]:
     """Yield a writer to `path`, which appears (or is replaced) complete at the end, or on an error not at all.
 
-    Who writes under `interrupt_after`, and catches KeyboardInterrupt before leaving, has a valid file of what was
+    Who writes under `signals.held_back`, and catches KeyboardInterrupt before leaving, has a valid file of what was
     written until then. Devices and pipes are written to directly.
 
     Raises:
@@ -91,7 +94,7 @@ def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[W
     with _destination(path) as destination, destination.open("wb") as file:
         writer = _writer(file, output_format, top_k)
         yield writer
-        with interrupt_after():
+        with held_back():
             writer.close()
             file.flush()
 
@@ -149,7 +152,7 @@ class TableWriter:
     def _classes(row: Prediction) -> list[str]:
         if row.error is not None:
             return [f" error  {printable(row.error)}"]
-        classes = zip(row.scores, row.labels, strict=True)
+        classes = zip(row.scores, map(printable, row.labels), strict=True)
         return [f"{score:6.1%}  {short_label(label)}" for score, label in classes] or ["     –  no class scores enough"]
 
 
@@ -163,9 +166,7 @@ class JsonLinesWriter:
         """Write all of `rows`."""
         for row in rows:
             values = {**asdict(row), "scores": [_rounded(score) for score in row.scores]}
-            line = json.dumps(values, ensure_ascii=False, allow_nan=False)
-            # Bytes of a file name that are not text: the same escape is Python's and JSON's.
-            self.stream.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+            self.stream.write(json_text(json.dumps(values, ensure_ascii=False, allow_nan=False)) + "\n")
 
     def close(self) -> None:
         """Nothing is left."""
@@ -176,6 +177,7 @@ class CsvWriter:
 
     def __init__(self, stream: IO[str], top_k: int) -> None:
         self.top_k = top_k
+        self.shown = printable if stream.isatty() else str
         self.csv = csv.writer(stream, lineterminator="\n")
         columns = (f"{kind}_{rank}" for rank in range(1, top_k + 1) for kind in ("label", "class_id", "score"))
         self.csv.writerow(("source", "status", *columns, "error", "engine"))
@@ -183,10 +185,12 @@ class CsvWriter:
     def write(self, rows: Sequence[Prediction]) -> None:
         """Write all of `rows`."""
         for row in rows:
-            scores = map(_rounded, row.scores)
-            classes = [cell for triple in zip(row.labels, row.class_ids, scores, strict=True) for cell in triple]
+            labels, ids = (map(csv_text, texts) for texts in (row.labels, row.class_ids))
+            scores = (str(_rounded(score)) for score in row.scores)
+            classes = [cell for triple in zip(labels, ids, scores, strict=True) for cell in triple]
             missing = [""] * (3 * self.top_k - len(classes))
-            self.csv.writerow((row.source, row.status, *classes, *missing, row.error or "", row.engine or ""))
+            cells = csv_path(row.source), row.status, *classes, *missing, csv_text(row.error or ""), row.engine or ""
+            self.csv.writerow(map(self.shown, cells))
 
     def close(self) -> None:
         """Nothing is left."""
@@ -211,11 +215,9 @@ class ParquetWriter:
     def write(self, rows: Sequence[Prediction]) -> None:
         """Take all of `rows`; they are written when there are enough of them."""
         for row in rows:
-            values = asdict(row)
-            for key in ("source", "error"):
-                if values[key] is not None:
-                    values[key] = values[key].encode("utf-8", "backslashreplace").decode()
-            self.pending.append(values)
+            changed = {"source": _encodable(row.source), "error": None if row.error is None else _encodable(row.error)}
+            lists = {"labels": [*map(_encodable, row.labels)], "class_ids": [*map(_encodable, row.class_ids)]}
+            self.pending.append({**asdict(row), **changed, **lists})
         if len(self.pending) >= ROW_GROUP:
             self._flush()
 
@@ -228,28 +230,6 @@ class ParquetWriter:
     def _flush(self) -> None:
         self.file.write_table(self.table_of(self.pending, schema=self.schema))
         self.pending.clear()
-
-
-@contextmanager
-def interrupt_after() -> Generator[None, None, None]:
-    """Hold Ctrl-C back until the block is complete: a half-written row or footer would spoil the file."""
-    in_main = threading.current_thread() is threading.main_thread()  # which alone gets signals
-    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a script put behind it
-        yield
-        return
-    received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if received:
-        raise KeyboardInterrupt
-
-
-def printable(text: str) -> str:
-    """`text` on one line, without what a terminal would obey or could not show."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class _Flushed:
@@ -272,7 +252,7 @@ def _writer(file: IO[bytes], output_format: Format, top_k: int) -> Writer:
     if output_format == "parquet":
         return ParquetWriter(file)
     # Written through, so that nothing is left to fail when the file is closed.
-    stream = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
+    stream = io.TextIOWrapper(file, encoding="utf-8", errors=ANY_NAME, newline="", write_through=True)
     return open_stream(stream, output_format, top_k=top_k)
 
 
@@ -290,6 +270,10 @@ def _in_place(path: Path) -> Generator[Path, None, None]:
         raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _rounded(score: float) -> float:

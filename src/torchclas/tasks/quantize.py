@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -37,6 +35,7 @@ from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
 from torchclas.errors import CheckpointError, DataError, Error, MissingDependencyError, OutputError
 from torchclas.quantization.search import Noise, fewest, rank
+from torchclas.reporting.console import Console, escape
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
 from torchclas.tasks.metrics import Proportion

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from torchclas import catalog
@@ -18,6 +16,7 @@ from torchclas.catalog import Entry
 from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
+from torchclas.reporting.console import Console, escape
 from torchclas.tasks import listing
 from torchclas.tasks.benchmark import Bench, figure, print_remarks, print_table
 from torchclas.tasks.results import Case, Result

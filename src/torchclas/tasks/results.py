@@ -14,6 +14,7 @@ from torchclas.atomic import atomic_path
 from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import Machine
 from torchclas.errors import OutputError, UnknownNameError
+from torchclas.text import ANY_NAME, csv_path, csv_text, json_text
 
 Weights = Literal["published", "own", "random"]
 
@@ -121,7 +122,7 @@ class Results:
 
     def append(self, row: Result) -> None:
         """Add a row; what is on the disk is complete up to the line before, whatever happens."""
-        line = json.dumps(asdict(row), ensure_ascii=False)
+        line = json_text(json.dumps(asdict(row), ensure_ascii=False))
         try:
             with self.path.open("ab+") as file:
                 if file.tell() and not self._ends_with_newline():
@@ -139,10 +140,13 @@ class Results:
             *(field.name for field in fields(Timing)),
             *("error", "finished"),
         ]
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
             writer = csv.DictWriter(file, header)
             writer.writeheader()
-            writer.writerows(map(to_record, self.read().values()))
+            for row in self.read().values():
+                record = to_record(row)
+                model = csv_path(row.case.model)
+                writer.writerow({**record, "model": model, "error": csv_text(row.error)})
         return path
 
     def _ends_with_newline(self) -> bool:

@@ -15,19 +15,18 @@ from functools import partial
 from importlib.util import find_spec
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from torchclas import signals
 from torchclas.data.datasets import Subset
 from torchclas.data.workers import is_shortage
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.reporting.console import Console, escape
 from torchclas.tasks.options import TrainOptions
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
 from torchclas.tasks.train_report import write_report
@@ -237,23 +236,15 @@ def _forwarded_signals() -> Generator[list[int]]:
 
     They are sent SIGTERM even for Ctrl-C: a terminal sends that to all of them itself, and twice means at once.
     """
-
     received: list[int] = []
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def forward(number: int) -> None:
         received.append(number)
         for child in multiprocessing.active_children():
             child.terminate()
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, forward)
-    try:
+    with signals.handled(forward):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class _Display:

@@ -21,6 +21,7 @@ from torchclas.spec import find_model
 from torchclas.tasks.confusion import draw
 from torchclas.tasks.metrics import Proportion, Tally
 from torchclas.tasks.montage import chinese_font
+from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 from torchclas.training.loop import Progress
 from torchclas.training.report import Mistake, draw_curves, draw_mistakes, write_page
 from torchclas.zoo import load_model
@@ -46,8 +47,9 @@ def write_report(
     written, charts, notes = list[Path](), list[tuple[str, Path]](), list[str]()
     if unreadable:
         bad = folder / "unreadable.csv"
-        with atomic_path(bad) as path, path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            csv.writer(file).writerows([("path", "error"), *unreadable.items()])
+        with atomic_path(bad) as path, path.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
+            rows = ((csv_path(name), csv_text(error)) for name, error in unreadable.items())
+            csv.writer(file).writerows([("path", "error"), *rows])
         written.append(bad)
         notes.append(f"{len(unreadable):,} images could not be read; unreadable.csv lists them.")
     if find_spec("matplotlib") is None:
@@ -81,7 +83,7 @@ def write_report(
 def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mistake], tuple[str, ...]]:
     """Figures, the mistakes with the highest scores, and the names of the classes."""
     spec = find_model(checkpoint)
-    names = spec.classes.names("en")
+    names = tuple(map(printable, spec.classes.names("en")))
     network = load_model(spec).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     tally = Tally(spec.num_classes)
     worst: list[tuple[float, int, Mistake]] = []

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.catalog import Entry
 from torchclas.errors import CheckpointError, Error, UnknownNameError
+from torchclas.reporting.console import Console, escape
 from torchclas.tasks.listing import mebibytes
-from torchclas.tasks.output import printable
+from torchclas.text import printable
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
 

@@ -11,11 +11,9 @@ import copy
 import hashlib
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -24,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.optim.swa_utils import AveragedModel
 
+from torchclas import signals
 from torchclas.errors import Error
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe
@@ -242,12 +241,12 @@ class Trainer:
 
         Raises:
             TrainingError: the loss is not finite.
-            Interrupted: Ctrl-C or SIGTERM; the state has been saved.
+            Interrupted: a signal asked for it (see `torchclas.signals`); the state has been saved.
         """
         state = self.run.latest()
         if state is not None:
             self.restore(state)
-        with _signals() as received:
+        with signals.collected() as received:
             while not self.progress.finished:
                 self._train(received)
                 self._end_epoch()
@@ -491,31 +490,3 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 def _key(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
-@contextlib.contextmanager
-def _signals() -> Generator[list[int], None, None]:
-    """Collect SIGINT and SIGTERM instead of dying of them; the second one of a kind has its usual effect.
-
-    What the process was started to ignore (SIGINT in a job that a script put behind it) stays ignored.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    previous: dict[int, Any] = {
-        number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN
-    }
-    for number in previous:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

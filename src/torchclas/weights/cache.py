@@ -82,12 +82,12 @@ def cached_file(key: str, build: Callable[[Path], None]) -> Path:
     """
     path = converted_path(key)
     if not path.is_file():
-        with locked(path):
+        with writing(), locked(path):
             if not path.is_file():  # another process may have built it meanwhile
                 with recording(path) as temporary:
                     build(temporary)
     elif is_intact(path) is False:
-        with locked(path):
+        with writing(), locked(path):
             if is_intact(path) is False:
                 try:
                     with recording(path) as temporary:
@@ -164,6 +164,15 @@ def _sum(path: Path) -> tuple[int, int]:
         while chunk := file.read(2**20):
             size, crc = size + len(chunk), zlib.crc32(chunk, crc)
     return size, crc
+
+
+@contextmanager
+def writing() -> Generator[None, None, None]:
+    """Let an error about a cache that cannot be written say how to move it."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(f"{error}; set TORCHCLAS_CACHE to a folder that can be written") from error
 
 
 def entries() -> list[Entry]:

@@ -127,7 +127,7 @@ def progress_bar(name: str) -> Generator[Progress, None, None]:
     if not sys.stderr.isatty():
         yield _silent
         return
-    from rich.console import Console
+    from rich.console import Console  # noqa: TID251 - the bar is all that it prints
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError
+from torchclas.text import json_text
 from torchclas.weights import exported
 from torchclas.weights.links import utf8_path
 
@@ -37,7 +38,8 @@ class Metadata:
 
     def to_json(self) -> str:
         """One JSON object."""
-        return json.dumps({"format": _FORMAT, **asdict(self), "preset": self.preset.to_dict()}, ensure_ascii=False)
+        values = {"format": _FORMAT, **asdict(self), "preset": self.preset.to_dict()}
+        return json_text(json.dumps(values, ensure_ascii=False))  # names of classes may be anything
 
     @classmethod
     def from_json(cls, text: str) -> Metadata:
