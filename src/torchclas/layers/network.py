@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from torchclas.errors import ImageSizeError
+from torchclas.layers.initialisation import Initialisation
 
 # A family's table: architecture → its class and what its constructor is given.
 Variants = dict[str, tuple[type["Network"], dict[str, Any]]]
@@ -53,9 +54,10 @@ class Network(nn.Module):
     - `head`: last map → vector of `num_features` per image (pooling, dropout …).
     - `classifier`: vector → logits; the identity when `num_classes` is 0.
 
-    `arch` is the name it was built under (empty when a class is used directly). `input_size` is the one image size
-    that a network with position embeddings takes (see `set_input_size`); None where every size from `min_size` on will
-    do. Unpadded convolutions and poolings leave nothing of smaller images.
+    `initial` says what fresh parameters are. `arch` is the name it was built under (empty when a class is used
+    directly). `input_size` is the one image size that a network with position embeddings takes (see `set_input_size`);
+    None where every size from `min_size` on will do. Unpadded convolutions and poolings leave nothing of smaller
+    images.
     """
 
     stem: nn.Module
@@ -67,6 +69,7 @@ class Network(nn.Module):
     num_features: int
     num_classes: int
     in_channels: int
+    initial: ClassVar[Initialisation] = Initialisation()
     arch: str = ""
     input_size: int | None = None
     min_size: int = 1
@@ -112,8 +115,7 @@ class Network(nn.Module):
         if num_classes == 0:
             return nn.Identity()
         layer = nn.Linear(self.num_features, num_classes)
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
+        self.initial.apply_to_classifier(layer)
         return layer
 
     def set_input_size(self, size: int) -> None:
@@ -155,9 +157,6 @@ class Network(nn.Module):
                 module.checkpointing = enabled
 
     def init_weights(self) -> None:
-        """Initialise for training from scratch; the default is He's normal over each filter's inputs."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        """Initialise for training from scratch, as `initial` says; the classifier is made anew."""
+        self.initial.apply(self)
+        self.reset_classifier(self.num_classes)

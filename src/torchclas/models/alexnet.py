@@ -11,6 +11,7 @@ from torch import nn
 
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.initialisation import Initialisation, Layer, fill_uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 GRID = 6
@@ -21,8 +22,17 @@ def conv_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Seque
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2), relu())
 
 
+def uniform_with_bias(layer: Layer) -> None:
+    """Uniform within 1 / √inputs, the bias too; all linear layers take the first one's inputs, as published."""
+    bound = (layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 256 * GRID * GRID) ** -0.5
+    fill_uniform(layer.weight, bound)
+    fill_uniform(layer.bias, bound)  # pyright: ignore[reportArgumentType]
+
+
 class AlexNet(Network):
     """Five convolutions with shrinking kernels, three max poolings, two wide fully connected layers."""
+
+    initial = Initialisation(conv=uniform_with_bias, linear=uniform_with_bias)
 
     min_size = 63
 
@@ -53,16 +63,6 @@ class AlexNet(Network):
         self.feature_info = (FeatureInfo(0, 16, 192), FeatureInfo(1, 32, 256))
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_weights(self) -> None:
-        """Uniform within 1 / √inputs, which the published code takes from the first fully connected layer for both."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Linear):
-                bound = (256 * GRID * GRID) ** -0.5
-                nn.init.uniform_(module.weight, -bound, bound)
-                nn.init.uniform_(module.bias, -bound, bound)
 
 
 VARIANTS: Variants = {"AlexNet": (AlexNet, dict())}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 
@@ -17,6 +18,8 @@ STAGES = ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))
 
 class DarkNet53(Network):
     """Residual blocks that halve the channels by 1×1 and restore them by 3×3 convolutions."""
+
+    initial = Initialisation(classifier=uniform)
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()

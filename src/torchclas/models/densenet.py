@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, NormActConv, global_pool, relu
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 # Section 3: a layer's first convolution has four times the channels that its second one adds.
@@ -31,6 +32,8 @@ class DenseNet(Network):
 
     `growth` is the number of channels that each of a block's `depths` layers adds.
     """
+
+    initial = Initialisation(classifier=uniform)
 
     min_size = 29
 

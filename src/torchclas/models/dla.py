@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool, relu
+from torchclas.layers.initialisation import Initialisation, he_normal_of_outputs
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 from torchclas.layers.resnet import MakeModule, basic, bottleneck
@@ -86,6 +87,8 @@ class DLA(Network):
     convolutions; `residual` is that of all nodes.
     """
 
+    initial = Initialisation(conv=he_normal_of_outputs, classifier=he_normal_of_outputs)
+
     def __init__(
         self,
         *,
@@ -130,12 +133,6 @@ class DLA(Network):
         self.num_features = channels
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_weights(self) -> None:
-        """He's normal over each filter's outputs."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 VARIANTS: Variants = {

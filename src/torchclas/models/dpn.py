@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, NormActConv, global_pool, relu
+from torchclas.layers.initialisation import Initialisation, fill_uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 
@@ -41,6 +42,8 @@ class DPN(Network):
     `stem` is its channels and kernel; `width` the residual path's in the first stage and `hidden` that of the grouped
     3×3 convolution, which both double with every stage; `growth` and `depths` have one entry per stage.
     """
+
+    initial = Initialisation(classifier=lambda layer: fill_uniform(layer.weight, 0.01))
 
     def __init__(
         self,

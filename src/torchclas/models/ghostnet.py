@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
@@ -78,6 +79,8 @@ def bottleneck(
 
 class GhostNet(Network):
     """Inverted residuals of ghost modules; `width` scales all channels but the last 1,280."""
+
+    initial = Initialisation(conv=he_normal_of_group, gate=uniform, classifier=uniform)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()

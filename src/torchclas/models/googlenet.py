@@ -6,11 +6,14 @@ not each convolution; there is no local response normalisation; in evaluation th
 
 from __future__ import annotations
 
+from math import sqrt
+
 from torch import Tensor, nn
 
 from torchclas.layers.branches import Branches
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.initialisation import Initialisation, fill_uniform, lecun_uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 # Table 1: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool proj. A row of blocks is a stage here; after the second and the
@@ -69,6 +72,8 @@ def auxiliary(in_channels: int, *, act: nn.Module) -> nn.Sequential:
 class GoogLeNet(Network):
     """Nine Inception blocks. Training supervises two more classifiers halfway; they do nothing for predictions."""
 
+    initial = Initialisation(linear=lecun_uniform)
+
     min_size = 61
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
@@ -107,6 +112,13 @@ class GoogLeNet(Network):
             maps.append(x)
         aux1, aux2 = self.classifier_aux1(self.aux1(maps[1])), self.classifier_aux2(self.aux2(maps[2]))
         return self.forward_head(x), aux1, aux2
+
+    def init_weights(self) -> None:
+        """As `initial` says; the layers before the auxiliary classifiers as if they had 2,048 inputs, as published."""
+        super().init_weights()
+        for layer in (*self.aux1, *self.aux2):
+            if isinstance(layer, nn.Linear):
+                fill_uniform(layer.weight, sqrt(3 / 2048))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace all three last layers."""

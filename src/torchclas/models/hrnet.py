@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchclas.layers.conv import ConvNormAct, global_pool, relu
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual, projection
 from torchclas.layers.resnet import basic, bottleneck, residual_stages
@@ -130,6 +131,8 @@ def _gate(channels: int, se: bool) -> list[nn.Module]:
 
 class HRNet(Network):
     """Maps at strides 4, 8, 16 and 32 side by side, exchanging what they hold; `width` is the finest one's channels."""
+
+    initial = Initialisation(gate=uniform, classifier=uniform)
 
     def __init__(self, *, width: int, se: bool = False, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import nn
 from torchclas.layers.branches import Branches, convs
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 # Input channels and the pooled branch's in the blocks of stage 0; the 7×7 branches' in those of stage 1; input channels
@@ -80,6 +81,8 @@ def block_e(channels: int) -> Branches:
 
 class InceptionV3(Network):
     """Convolutions, then three, four and two Inception blocks between reductions (table 1)."""
+
+    initial = Initialisation(classifier=uniform)
 
     min_size = 75
 

@@ -10,6 +10,7 @@ from torch import nn
 from torchclas.layers.branches import Branches, convs
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 
@@ -89,6 +90,8 @@ def block_c() -> Branches:
 
 class InceptionV4(Network):
     """Stem, then four, seven and three Inception blocks between reductions (figure 9)."""
+
+    initial = Initialisation(classifier=uniform)
 
     min_size = 75
 

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import Self
 
 from torchclas.layers.conv import ConvNormAct, hardswish
+from torchclas.layers.initialisation import Initialisation, begin, glorot_uniform, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 
@@ -99,6 +100,8 @@ class LeViT(Network):
     `channels`, `heads` and `depths` have one entry per stage; a block is an attention and a perceptron.
     """
 
+    initial = Initialisation(classifier=truncated_normal)
+
     def __init__(
         self,
         *,
@@ -165,10 +168,12 @@ class LeViT(Network):
         return self
 
     def init_weights(self) -> None:
-        """He's normal; residual branches start as zero."""
+        """As `initial` says; layers over tokens begin as the linear ones they are, residual branches as zero."""
         super().init_weights()
-        for module in self.modules():
-            if isinstance(module, Residual):
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                begin(module, glorot_uniform)
+            elif isinstance(module, Residual):
                 last = [m for m in module.branch.modules() if isinstance(m, nn.BatchNorm2d)][-1]
                 nn.init.zeros_(last.weight)
 

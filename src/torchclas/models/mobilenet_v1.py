@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 # Table 1: output channels of the blocks that work at one resolution; every stage but the first halves it.
@@ -22,6 +23,8 @@ class DepthwiseSeparable(nn.Sequential):
 
 class MobileNetV1(Network):
     """A stack of depthwise separable convolutions; `width` scales all channels."""
+
+    initial = Initialisation(conv=he_normal_of_group, classifier=he_normal_of_group)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, hardswish, round_channels
 from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
@@ -38,6 +39,8 @@ class DepthwiseSeparable(nn.Module):
 
 class PPLCNet(Network):
     """Depthwise separable convolutions with large kernels and squeeze-and-excitation only in the last blocks."""
+
+    initial = Initialisation(conv=he_normal_of_group)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()

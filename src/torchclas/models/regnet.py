@@ -11,6 +11,7 @@ from functools import partial
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
 from torchclas.layers.residual import projection
 from torchclas.layers.resnet import bottleneck, residual_stages
@@ -18,6 +19,8 @@ from torchclas.layers.resnet import bottleneck, residual_stages
 
 class RegNet(Network):
     """Bottlenecks as wide inside as outside, their 3×3 convolutions in groups of `group_width` channels."""
+
+    initial = Initialisation(classifier=uniform)
 
     def __init__(
         self,

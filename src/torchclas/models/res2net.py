@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
 from torchclas.layers.residual import projection
 from torchclas.layers.resnet import bottleneck, residual_stages, resnet_stem
@@ -49,6 +50,8 @@ class MultiScaleConv(nn.Module):
 
 class Res2Net(Network):
     """ResNet whose 3×3 convolutions are split into `scales` groups of `width` channels, doubled every stage."""
+
+    initial = Initialisation(classifier=uniform)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
 from torchclas.layers.residual import projection
 from torchclas.layers.resnet import bottleneck, residual_stages, resnet_stem
@@ -48,6 +49,8 @@ class SplitAttention(nn.Module):
 
 class ResNeSt(Network):
     """ResNet-D with split attention for the 3×3 convolutions; maps shrink by averaging 3×3 pixels."""
+
+    initial = Initialisation(classifier=uniform)
 
     def __init__(
         self, *, splits: int = 2, average_first: bool = False, num_classes: int = 1000, in_channels: int = 3

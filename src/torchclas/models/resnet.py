@@ -19,6 +19,7 @@ from functools import partial
 from torch import nn
 
 from torchclas.layers.conv import global_pool
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
 from torchclas.layers.residual import projection
 from torchclas.layers.resnet import basic, bottleneck, residual_stages, resnet_stem
@@ -43,6 +44,8 @@ class ResNet(Network):
     `stem` lists the widths of the stem's 3×3 convolutions, or is empty for the 7×7 one. `groups` × `width` is the
     3×3 convolution's width in the first stage; it doubles with every stage.
     """
+
+    initial = Initialisation(gate=uniform, classifier=uniform)
 
     def __init__(
         self,
@@ -77,6 +80,12 @@ class ResNet(Network):
         self.init_weights()
 
 
+class WeaklySupervised(ResNet):
+    """The `_wsl` networks, whose last layer begins as PaddlePaddle's default."""
+
+    initial = Initialisation()
+
+
 VC = {"stem": (32, 32, 64)}
 VD = {"stem": (32, 32, 64), "vd": True}
 SE_VD_WIDE = {"stem": (64, 64, 128), "vd": True, "se": True}
@@ -106,10 +115,10 @@ VARIANTS: Variants = {
     "ResNeXt101_vd_64x4d": (ResNet, dict(layers=101, groups=64, width=4, **VD)),
     "ResNeXt152_vd_32x4d": (ResNet, dict(layers=152, groups=32, width=4, **VD)),
     "ResNeXt152_vd_64x4d": (ResNet, dict(layers=152, groups=64, width=4, **VD)),
-    "ResNeXt101_32x8d_wsl": (ResNet, dict(layers=101, groups=32, width=8)),
-    "ResNeXt101_32x16d_wsl": (ResNet, dict(layers=101, groups=32, width=16)),
-    "ResNeXt101_32x32d_wsl": (ResNet, dict(layers=101, groups=32, width=32)),
-    "ResNeXt101_32x48d_wsl": (ResNet, dict(layers=101, groups=32, width=48)),
+    "ResNeXt101_32x8d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=8)),
+    "ResNeXt101_32x16d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=16)),
+    "ResNeXt101_32x32d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=32)),
+    "ResNeXt101_32x48d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=48)),
     "SE_ResNet18_vd": (ResNet, dict(layers=18, se=True, **VD)),
     "SE_ResNet34_vd": (ResNet, dict(layers=34, se=True, **VD)),
     "SE_ResNet50_vd": (ResNet, dict(layers=50, se=True, **VD)),

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, relu, relu6, swish
+from torchclas.layers.initialisation import Initialisation, he_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
@@ -45,6 +46,8 @@ def linear_bottleneck(in_channels: int, out_channels: int, expansion: int, strid
 
 class ReXNet(Network):
     """Inverted residuals whose channels grow linearly with depth; `width` scales them."""
+
+    initial = Initialisation(classifier=he_normal)  # a convolution, as published
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchclas.layers.channel_shuffle import interleave
 from torchclas.layers.conv import Activation, ConvNormAct, global_pool, relu, swish
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 # Table 5: blocks per stage.
@@ -43,6 +44,8 @@ class ShuffleUnit(nn.Module):
 
 class ShuffleNetV2(Network):
     """Units that shuffle channels; `widths` are the stages' channels, `features` the last convolution's."""
+
+    initial = Initialisation(conv=he_normal_of_group)
 
     def __init__(
         self,

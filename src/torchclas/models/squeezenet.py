@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
+from torchclas.layers.initialisation import begin
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 
 # Table 1, fire2 to fire9: channels that squeeze; each of the two expansions has four times as many.
@@ -71,7 +72,9 @@ class SqueezeNet(Network):
         self.num_classes = num_classes
         if num_classes == 0:
             return nn.Identity()
-        return nn.Sequential(nn.Conv2d(self.num_features, num_classes, 1), relu())
+        conv = nn.Conv2d(self.num_features, num_classes, 1)
+        begin(conv, self.initial.conv)
+        return nn.Sequential(conv, relu())
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last map → logits [N, num_classes], or the vector [N, num_features] of the map's means."""

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention, merge_heads, split_heads
 from torchclas.layers.conv import global_pool
+from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, resize_grid, to_windows
-from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates
 
 PATCH = 4
 MLP_RATIO = 4
@@ -109,6 +110,8 @@ class SwinTransformer(Network):
     `heads` of the first stage double too. `forward_features` returns the last map [N, C, H / 32, W / 32].
     """
 
+    initial = Initialisation(linear=truncated_normal)
+
     def __init__(
         self,
         *,
@@ -160,10 +163,11 @@ class SwinTransformer(Network):
         self.input_size = size
 
     def init_weights(self) -> None:
-        """Normals of deviation 0.02 for biases by offset and linear layers; He's for the patch embedding."""
+        """As `initial` says; biases by offset begin like linear layers."""
         super().init_weights()
-        attentions = [module for module in self.modules() if isinstance(module, WindowAttention)]
-        init_linear_layers(self, *(attention.biases for attention in attentions))
+        for module in self.modules():
+            if isinstance(module, WindowAttention):
+                fill_truncated_normal(module.biases)
 
 
 # Section 3.3. Stochastic depth is the published code's, which departs from the paper's for small (0.3) and base at 384.

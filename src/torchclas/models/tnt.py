@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import merge_heads, split_heads
+from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, resize_position_embedding, to_windows
-from torchclas.layers.transformer import TransformerBlock, init_linear_layers
+from torchclas.layers.transformer import TransformerBlock
 
 PATCH = 16
 STRIDE = 4
@@ -89,6 +90,8 @@ class TNT(Network):
     `forward_features` returns the outer tokens [N, 1 + H / 16 · W / 16, outer].
     """
 
+    initial = Initialisation(linear=truncated_normal)
+
     stem: TokenEmbedding
 
     def __init__(
@@ -140,11 +143,10 @@ class TNT(Network):
         self.input_size = size
 
     def init_weights(self) -> None:
-        """Normals of deviation 0.02 for tokens, positions and linear layers; He's for the convolution."""
+        """As `initial` says; tokens and positions begin like linear layers."""
         super().init_weights()
-        init_linear_layers(self)
         for parameter in self.stem.parameters(recurse=False):
-            nn.init.trunc_normal_(parameter, std=0.02)
+            fill_truncated_normal(parameter)
 
 
 # Table 1 (TNT-S).

@@ -6,18 +6,17 @@ maps that do not divide are cut or padded here.
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchclas.layers.attention import Attention, merge_heads, split_heads
 from torchclas.layers.conv import global_pool
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group_outputs, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, to_windows
 from torchclas.layers.reduced_attention import ReducedAttention
-from torchclas.layers.transformer import TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import TransformerBlock, drop_path_rates
 
 # Tables 1 and 2, one entry per stage: how much smaller the map is that keys and values come from.
 REDUCTIONS = (8, 4, 2, 1)
@@ -60,6 +59,8 @@ class Twins(Network):
 
     Blocks attend to a reduced map; with `windows` (Twins-SVT) every other one attends within windows instead.
     """
+
+    initial = Initialisation(conv=he_normal_of_group_outputs, linear=truncated_normal)
 
     min_size = 32
 
@@ -108,14 +109,6 @@ class Twins(Network):
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
         return [feature_map.permute(0, 3, 1, 2) for feature_map in super().features(x)]
-
-    def init_weights(self) -> None:
-        """Normals of deviation 0.02 for linear layers; He's over each filter's outputs for convolutions."""
-        super().init_weights()
-        init_linear_layers(self)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=sqrt(2 * module.groups / module.weight[:, 0].numel()))
 
 
 PCPVT = {"channels": (64, 128, 320, 512), "heads": (1, 2, 5, 8), "mlp_ratios": (8, 8, 4, 4), "windows": False}

@@ -52,14 +52,6 @@ class VGG(Network):
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 
-    def init_weights(self) -> None:
-        """He's normal for convolutions, Glorot's uniform for the fully connected layers before the classifier."""
-        super().init_weights()
-        for module in self.head.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-
 
 VARIANTS: Variants = {
     "VGG11": (VGG, dict(layers=11)),

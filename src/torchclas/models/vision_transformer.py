@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention
+from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, PatchEmbedding, resize_position_embedding
-from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates
 
 # Blocks are grouped so that `features` has four depths to choose from, as dense prediction wants them.
 STAGES = 4
@@ -47,6 +48,8 @@ class VisionTransformer(Network):
 
     `forward_features` returns tokens [N, 1 + H / patch · W / patch, C], `features` maps without the class token.
     """
+
+    initial = Initialisation(linear=truncated_normal)
 
     stem: TokenEmbedding
     distilled = False
@@ -108,9 +111,10 @@ class VisionTransformer(Network):
         self.input_size = size
 
     def init_weights(self) -> None:
-        """Normals of deviation 0.02 for tokens, positions and linear layers; He's for the patch embedding."""
+        """As `initial` says; tokens and positions begin like linear layers."""
         super().init_weights()
-        init_linear_layers(self, *self.stem.parameters(recurse=False))
+        for parameter in self.stem.parameters(recurse=False):
+            fill_truncated_normal(parameter)
 
 
 class DistilledVisionTransformer(VisionTransformer):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.initialisation import Initialisation, uniform
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 
@@ -41,6 +42,8 @@ def shrinking(in_channels: int, hidden: int, out_channels: int, stride: int) -> 
 
 class Xception(Network):
     """Entry flow, `middle` equal blocks, exit flow."""
+
+    initial = Initialisation(classifier=uniform)
 
     def __init__(
         self, *, middle: int, entry: tuple[tuple[int, ...], ...] = ENTRY, num_classes: int = 1000, in_channels: int = 3
