@@ -14,6 +14,9 @@ from torchclas import models
 from torchclas.errors import ImageSizeError
 from torchclas.layers.network import FeatureInfo, Network
 
+# Their maps lose places at the borders.
+UNPADDED = ("alexnet", "googlenet", "inception_v3", "inception_v4", "squeezenet")
+
 
 def images(network: Network, size: int | None = None) -> torch.Tensor:
     """Of the usual size, where the graph takes several."""
@@ -43,9 +46,13 @@ def check_surface(arch: str) -> None:
     assert len(maps) == len(network.feature_info) >= 1
     for feature_map, info in zip(maps, network.feature_info, strict=True):
         assert isinstance(info, FeatureInfo)
-        assert feature_map.shape[:2] == (2, info.channels)
-        # valid (unpadded) convolutions lose a few pixels
-        assert size / info.stride - 4 <= feature_map.shape[-1] <= size / info.stride + 1
+        places = math.ceil(size / info.stride)
+        assert feature_map.shape[:3] == (2, info.channels, feature_map.shape[3])
+        if models.family(arch) in UNPADDED:
+            assert places - 3 <= feature_map.shape[-1] < places
+        else:
+            assert feature_map.shape[-1] == places
+    assert network.feature_sizes(size) == tuple(tuple(feature_map.shape[2:]) for feature_map in maps)
     strides = [info.stride for info in network.feature_info]
     assert strides == sorted(strides)
 
@@ -85,6 +92,18 @@ def corrupts_the_heap(module: nn.Module) -> bool:
         and module.stride != (1, 1)
         and module.in_channels // module.groups < 16
     )
+
+
+def test_sizes_of_maps_are_those_of_the_maps() -> None:
+    """Of a network with weights, in training mode; nothing of it changes."""
+    network = fresh("GoogLeNet", in_channels=1)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    maps = network.features(torch.zeros(1, 1, 96, 128))
+    assert network.feature_sizes(96, 128) == tuple(tuple(feature_map.shape[2:]) for feature_map in maps)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert fresh("LeViT_128S").feature_sizes(224) == ((14, 14), (7, 7), (4, 4))
+    with pytest.raises(ImageSizeError):
+        network.feature_sizes(60)
 
 
 def test_auxiliary_heads_need_larger_images() -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
@@ -23,7 +24,12 @@ Renames = dict[str, tuple[tuple[str, ...], ...]]
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One map of `Network.features`: the stage it leaves, its stride in pixels, its channels."""
+    """One map of `Network.features`: the stage it leaves, its stride in pixels, its channels.
+
+    The stride is the distance of neighbouring places. A map of an image of `size` pixels has ceil(size / stride) places
+    a side where `size` is the usual one, and fewer where convolutions or poolings are not padded (AlexNet, GoogLeNet,
+    Inception, SqueezeNet): `Network.feature_sizes` says how many.
+    """
 
     stage: int
     stride: int
@@ -90,6 +96,19 @@ class Network(nn.Module):
             if index in wanted:
                 maps.append(x)
         return maps
+
+    def feature_sizes(self, height: int, width: int | None = None) -> tuple[tuple[int, int], ...]:
+        """Height and width of every map of `features` for an image of `height` × `width` pixels, or a square one.
+
+        Raises `ImageSizeError` for an image that the network does not take.
+        """
+        state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        shapes = {f"network.{name}": tensor.to("meta") for name, tensor in state.items()}
+        dtype = next(self.parameters()).dtype
+        image = torch.empty(2, self.in_channels, height, width or height, dtype=dtype, device="meta")
+        with torch.no_grad():
+            maps: list[Tensor] = functional_call(_Features(self), shapes, image)
+        return tuple((each.shape[2], each.shape[3]) for each in maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last map → logits [N, num_classes], or the vector [N, num_features] before them."""
@@ -160,3 +179,14 @@ class Network(nn.Module):
         """Initialise for training from scratch, as `initial` says; the classifier is made anew."""
         self.initial.apply(self)
         self.reset_classifier(self.num_classes)
+
+
+class _Features(nn.Module):
+    """A network whose output is its maps."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.network.features(x)
