@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from tests.networks import REPRESENTATIVES, fresh
 from tests.parity.golden import golden
 from torchclas import models
-from torchclas.errors import ImageSizeError
+from torchclas.errors import Error, ImageSizeError
 from torchclas.layers.network import FeatureInfo, Network
 
 # Their maps lose places at the borders.
@@ -112,6 +113,19 @@ def test_auxiliary_heads_need_larger_images() -> None:
     with pytest.raises(ImageSizeError, match="at least 93 px"):
         network.forward_heads(images(network, 92))
     assert network(images(network, 92)).shape == (2, 4)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says that TorchScript is deprecated, and what a trace holds fixed
+@pytest.mark.parametrize("arch", ["PPLCNet_x0_25", "LeViT_128S"])
+def test_torchscript_is_traced_not_scripted(arch: str) -> None:
+    network = fresh(arch).eval()
+    side = network.input_size or 64
+    with pytest.raises(Error, match=r"torch\.jit\.trace"):
+        torch.jit.script(network)
+    with torch.no_grad():
+        traced: Any = torch.jit.trace(network, torch.zeros(1, 3, side, side), check_trace=False)
+        images = torch.randn(3, 3, side, side)
+        assert torch.equal(traced(images), network(images))
 
 
 def test_a_misspelled_argument_raises() -> None:

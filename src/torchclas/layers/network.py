@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
-from torchclas.errors import ImageSizeError
+from torchclas.errors import Error, ImageSizeError
 from torchclas.layers.initialisation import Initialisation
 
 # A family's table: architecture → its class and what its constructor is given.
@@ -168,6 +168,14 @@ class Network(nn.Module):
     def fuse(self) -> Self:
         """Fold what only training needs into plain layers, in place; outputs stay. Most have nothing to fold."""
         return self
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` calls first. Raises `Error`: TorchScript cannot read a network's annotations."""
+        name = self.arch or type(self).__name__
+        raise Error(
+            f"torch.jit.script cannot compile {name}: use torch.jit.trace(network, image), torch.export.export, or "
+            "torchclas export --to torch-export"
+        )
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Trade about a third more computation in training for memory that no longer grows with depth."""
