@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from torchclas.errors import Error, ImageSizeError
+from torchclas.layers.conv import global_pool
 from torchclas.layers.initialisation import Initialisation
 
 # A family's table: architecture → its class and what its constructor is given.
@@ -36,6 +38,11 @@ class FeatureInfo:
     channels: int
 
 
+def pyramid(stride: int, channels: Iterable[int]) -> list[tuple[int, int]]:
+    """Scales of stages with these channels, of which each halves the map; `stride` is the first one's."""
+    return [(stride * 2**i, width) for i, width in enumerate(channels)]
+
+
 class Stage(nn.Sequential):
     """Blocks in a row; `Network.set_gradient_checkpointing` makes training recompute instead of store them."""
 
@@ -52,13 +59,16 @@ class Stage(nn.Sequential):
 class Network(nn.Module):
     """A classifier made of stem → stages → neck → head → classifier.
 
-    A family's constructor assigns those five modules and `feature_info`, then calls `init_weights`:
+    A family's constructor makes the parts and hands them over in one call of this one:
 
     - `stem`: image [N, in_channels, H, W] → first map.
     - `stages`: groups of blocks, as the paper's table has them.
+    - `scales`: stride and channels of every stage; `feature_info` lists the last stage of each stride.
     - `neck`: what stands between the last stage and pooling; often nothing.
-    - `head`: last map → vector of `num_features` per image (pooling, dropout …).
-    - `classifier`: vector → logits; the identity when `num_classes` is 0.
+    - `head`: last map → vector of `num_features` per image, by default its mean and the last stage's channels.
+    - `auxiliary`: modules by name that only training uses.
+
+    The `classifier`, vector → logits, is made here; it is the identity when `num_classes` is 0.
 
     `initial` says what fresh parameters are. `arch` is the name it was built under (empty when a class is used
     directly). `input_size` is the one image size that a network with position embeddings takes (see `set_input_size`);
@@ -79,6 +89,33 @@ class Network(nn.Module):
     arch: str = ""
     input_size: int | None = None
     min_size: int = 1
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        stages: Iterable[nn.Module],
+        scales: Iterable[tuple[int, int]],
+        neck: nn.Module | None = None,
+        head: nn.Module | None = None,
+        auxiliary: Mapping[str, nn.Module] | None = None,
+        num_features: int | None = None,
+        num_classes: int,
+        in_channels: int,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity() if neck is None else neck
+        self.head = global_pool() if head is None else head
+        last_of_stride = {stride: FeatureInfo(i, stride, channels) for i, (stride, channels) in enumerate(scales)}
+        self.feature_info = tuple(last_of_stride.values())
+        self.num_features = self.feature_info[-1].channels if num_features is None else num_features
+        for name, module in (auxiliary or {}).items():
+            self.add_module(name, module)
+        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last map, before pooling."""

@@ -104,8 +104,7 @@ def architectures() -> list[str]:
 def build(arch: str, *, num_classes: int = 1000, in_channels: int = 3) -> Network:
     """The architecture with fresh weights; raises `UnknownNameError`."""
     cls, fields = _family(arch).VARIANTS[arch]
-    fields = {"num_classes": num_classes, **fields} if num_classes != 1000 else fields
-    network: Network = cls(**{**fields, "in_channels": in_channels})
+    network = cls(**fields, num_classes=num_classes, in_channels=in_channels)
     network.arch = arch
     return network
 

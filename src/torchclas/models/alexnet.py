@@ -12,9 +12,9 @@ from torch import nn
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.initialisation import Initialisation, Layer, fill_uniform
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants
 
-GRID = 6
+GRID, FEATURES = 6, 4096
 
 
 def conv_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
@@ -37,32 +37,27 @@ class AlexNet(Network):
     min_size = 63
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 64, 11, stride=4, padding=2),
-            relu(),
-            nn.MaxPool2d(3, 2),
+        super().__init__(
+            stem=nn.Sequential(nn.Conv2d(in_channels, 64, 11, stride=4, padding=2), relu(), nn.MaxPool2d(3, 2)),
+            stages=[
+                Stage(conv_relu(64, 192, 5), nn.MaxPool2d(3, 2)),
+                Stage(conv_relu(192, 384, 3), conv_relu(384, 256, 3), conv_relu(256, 256, 3), nn.MaxPool2d(3, 2)),
+            ],
+            scales=[(16, 192), (32, 256)],
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(GRID),
+                nn.Flatten(),
+                DownscalingDropout(0.5),
+                nn.Linear(256 * GRID * GRID, FEATURES),
+                relu(),
+                DownscalingDropout(0.5),
+                nn.Linear(FEATURES, FEATURES),
+                relu(),
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
+            in_channels=in_channels,
         )
-        self.stages = nn.Sequential(
-            Stage(conv_relu(64, 192, 5), nn.MaxPool2d(3, 2)),
-            Stage(conv_relu(192, 384, 3), conv_relu(384, 256, 3), conv_relu(256, 256, 3), nn.MaxPool2d(3, 2)),
-        )
-        self.neck = nn.Identity()
-        self.num_features = 4096
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(GRID),
-            nn.Flatten(),
-            DownscalingDropout(0.5),
-            nn.Linear(256 * GRID * GRID, 4096),
-            relu(),
-            DownscalingDropout(0.5),
-            nn.Linear(4096, self.num_features),
-            relu(),
-        )
-        self.feature_info = (FeatureInfo(0, 16, 192), FeatureInfo(1, 32, 256))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {"AlexNet": (AlexNet, dict())}

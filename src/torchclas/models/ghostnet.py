@@ -7,37 +7,50 @@ that changes shape starts with a depthwise convolution, as in the authors' code.
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group, uniform
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-# Table 1, one tuple per stage: kernel, hidden channels, output channels, squeeze-and-excitation, stride.
+
+class Row(NamedTuple):
+    """A block of table 1."""
+
+    kernel_size: int
+    hidden: int
+    channels: int
+    stride: int = 1
+    se: bool = False
+
+
+# One tuple per stage.
 STAGES = (
-    ((3, 16, 16, False, 1),),
-    ((3, 48, 24, False, 2), (3, 72, 24, False, 1)),
-    ((5, 72, 40, True, 2), (5, 120, 40, True, 1)),
+    (Row(3, 16, 16),),
+    (Row(3, 48, 24, 2), Row(3, 72, 24)),
+    (Row(5, 72, 40, 2, se=True), Row(5, 120, 40, se=True)),
     (
-        (3, 240, 80, False, 2),
-        (3, 200, 80, False, 1),
-        (3, 184, 80, False, 1),
-        (3, 184, 80, False, 1),
-        (3, 480, 112, True, 1),
-        (3, 672, 112, True, 1),
+        Row(3, 240, 80, 2),
+        Row(3, 200, 80),
+        Row(3, 184, 80),
+        Row(3, 184, 80),
+        Row(3, 480, 112, se=True),
+        Row(3, 672, 112, se=True),
     ),
     (
-        (5, 672, 160, True, 2),
-        (5, 960, 160, False, 1),
-        (5, 960, 160, True, 1),
-        (5, 960, 160, False, 1),
-        (5, 960, 160, True, 1),
+        Row(5, 672, 160, 2, se=True),
+        Row(5, 960, 160),
+        Row(5, 960, 160, se=True),
+        Row(5, 960, 160),
+        Row(5, 960, 160, se=True),
     ),
 )
+FEATURES = 1280
 DIVISOR = 4
 
 
@@ -83,29 +96,30 @@ class GhostNet(Network):
     initial = Initialisation(conv=he_normal_of_group, gate=uniform, classifier=uniform)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = hidden = round_channels(16 * width, DIVISOR)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2)
+        first = channels = hidden = round_channels(16 * width, DIVISOR)
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
-        for i, rows in enumerate(STAGES):
+        widths: list[int] = []
+        for rows in STAGES:
             blocks: list[nn.Module] = []
-            for kernel_size, hidden_row, out, se, stride in rows:
-                hidden, out_channels = round_channels(hidden_row * width, DIVISOR), round_channels(out * width, DIVISOR)
-                blocks.append(bottleneck(channels, hidden, out_channels, kernel_size, stride, se=se))
+            for row in rows:
+                hidden = round_channels(row.hidden * width, DIVISOR)
+                out_channels = round_channels(row.channels * width, DIVISOR)
+                blocks.append(bottleneck(channels, hidden, out_channels, row.kernel_size, row.stride, se=row.se))
                 channels = out_channels
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 2 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = ConvNormAct(channels, hidden, 1)
-        self.num_features = 1280
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, self.num_features, 1), nn.Dropout(0.2), nn.Flatten()
+            widths.append(channels)
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2),
+            stages=stages,
+            scales=pyramid(2, widths),
+            neck=ConvNormAct(channels, hidden, 1),
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, FEATURES, 1), nn.Dropout(0.2), nn.Flatten()
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
+            in_channels=in_channels,
         )
-        self.feature_info = tuple(info)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {

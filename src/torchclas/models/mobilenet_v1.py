@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
+from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 1: output channels of the blocks that work at one resolution; every stage but the first halves it.
 STAGES = ((64,), (128, 128), (256, 256), (512, 512, 512, 512, 512, 512), (1024, 1024))
@@ -27,12 +27,8 @@ class MobileNetV1(Network):
     initial = Initialisation(conv=he_normal_of_group, classifier=he_normal_of_group)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = int(32 * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2)
+        first = channels = int(32 * width)
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
         for i, outs in enumerate(STAGES):
             blocks: list[nn.Module] = []
             for j, out in enumerate(outs):
@@ -40,14 +36,13 @@ class MobileNetV1(Network):
                 blocks.append(DepthwiseSeparable(channels, out_channels, 2 if i > 0 and j == 0 else 1))
                 channels = out_channels
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 2 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(info)
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2),
+            stages=stages,
+            scales=pyramid(2, [int(outs[-1] * width) for outs in STAGES]),
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
 
 
 VARIANTS: Variants = {

@@ -7,47 +7,59 @@ before the classifier scales the features by 0.8; both sizes end in 1,280 featur
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import nn
 
-from torchclas.layers.conv import ConvNormAct, hardswish, relu, round_channels
+from torchclas.layers.conv import Activation, ConvNormAct, hardswish, relu, round_channels
 from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants
 from torchclas.layers.squeeze_excite import HardSigmoid, SqueezeExcite
 
-Row = tuple[int, int, int, bool, str, int]
 
-# Tables 1 and 2: kernel, hidden channels, output channels, squeeze-and-excitation, activation, stride.
-LARGE: tuple[Row, ...] = (
-    (3, 16, 16, False, "relu", 1),
-    (3, 64, 24, False, "relu", 2),
-    (3, 72, 24, False, "relu", 1),
-    (5, 72, 40, True, "relu", 2),
-    (5, 120, 40, True, "relu", 1),
-    (5, 120, 40, True, "relu", 1),
-    (3, 240, 80, False, "hardswish", 2),
-    (3, 200, 80, False, "hardswish", 1),
-    (3, 184, 80, False, "hardswish", 1),
-    (3, 184, 80, False, "hardswish", 1),
-    (3, 480, 112, True, "hardswish", 1),
-    (3, 672, 112, True, "hardswish", 1),
-    (5, 672, 160, True, "hardswish", 2),
-    (5, 960, 160, True, "hardswish", 1),
-    (5, 960, 160, True, "hardswish", 1),
+class Row(NamedTuple):
+    """A block of tables 1 and 2."""
+
+    kernel_size: int
+    hidden: int
+    channels: int
+    act: Activation
+    stride: int
+    se: bool = False
+
+
+LARGE = (
+    Row(3, 16, 16, relu, 1),
+    Row(3, 64, 24, relu, 2),
+    Row(3, 72, 24, relu, 1),
+    Row(5, 72, 40, relu, 2, se=True),
+    Row(5, 120, 40, relu, 1, se=True),
+    Row(5, 120, 40, relu, 1, se=True),
+    Row(3, 240, 80, hardswish, 2),
+    Row(3, 200, 80, hardswish, 1),
+    Row(3, 184, 80, hardswish, 1),
+    Row(3, 184, 80, hardswish, 1),
+    Row(3, 480, 112, hardswish, 1, se=True),
+    Row(3, 672, 112, hardswish, 1, se=True),
+    Row(5, 672, 160, hardswish, 2, se=True),
+    Row(5, 960, 160, hardswish, 1, se=True),
+    Row(5, 960, 160, hardswish, 1, se=True),
 )
-SMALL: tuple[Row, ...] = (
-    (3, 16, 16, True, "relu", 2),
-    (3, 72, 24, False, "relu", 2),
-    (3, 88, 24, False, "relu", 1),
-    (5, 96, 40, True, "hardswish", 2),
-    (5, 240, 40, True, "hardswish", 1),
-    (5, 240, 40, True, "hardswish", 1),
-    (5, 120, 48, True, "hardswish", 1),
-    (5, 144, 48, True, "hardswish", 1),
-    (5, 288, 96, True, "hardswish", 2),
-    (5, 576, 96, True, "hardswish", 1),
-    (5, 576, 96, True, "hardswish", 1),
+SMALL = (
+    Row(3, 16, 16, relu, 2, se=True),
+    Row(3, 72, 24, relu, 2),
+    Row(3, 88, 24, relu, 1),
+    Row(5, 96, 40, hardswish, 2, se=True),
+    Row(5, 240, 40, hardswish, 1, se=True),
+    Row(5, 240, 40, hardswish, 1, se=True),
+    Row(5, 120, 48, hardswish, 1, se=True),
+    Row(5, 144, 48, hardswish, 1, se=True),
+    Row(5, 288, 96, hardswish, 2, se=True),
+    Row(5, 576, 96, hardswish, 1, se=True),
+    Row(5, 576, 96, hardswish, 1, se=True),
 )
+FEATURES = 1280
 
 
 class MobileNetV3(Network):
@@ -56,45 +68,46 @@ class MobileNetV3(Network):
     def __init__(
         self, *, rows: tuple[Row, ...], width: float = 1.0, num_classes: int = 1000, in_channels: int = 3
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = round_channels(16 * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2, act=hardswish)
-        stages: list[list[nn.Module]] = []
-        info: list[FeatureInfo] = []
+        first = channels = round_channels(16 * width)
         scale = 2
-        for kernel_size, hidden, out, se, act, stride in rows:
-            hidden, out_channels = round_channels(hidden * width), round_channels(out * width)
-            if stride > 1 or not stages:
-                stages.append([])
-                scale *= stride
+        stages: list[Stage] = []
+        scales: list[tuple[int, int]] = []
+        for row in rows:
+            hidden, out_channels = round_channels(row.hidden * width), round_channels(row.channels * width)
+            if row.stride > 1 or not stages:
+                stages.append(Stage())
+                scale *= row.stride
+                scales.append((scale, out_channels))
             stages[-1].append(
                 InvertedResidual(
                     channels,
                     hidden,
                     out_channels,
-                    kernel_size,
-                    stride,
-                    act=hardswish if act == "hardswish" else relu,
-                    se=SqueezeExcite(hidden, hidden // 4, gate=HardSigmoid) if se else None,
+                    row.kernel_size,
+                    row.stride,
+                    act=row.act,
+                    se=SqueezeExcite(hidden, hidden // 4, gate=HardSigmoid) if row.se else None,
                 )
             )
             channels = out_channels
-            info[len(stages) - 1 :] = [FeatureInfo(len(stages) - 1, scale, channels)]
-        self.stages = nn.Sequential(*(Stage(*blocks) for blocks in stages))
-        wide = round_channels(rows[-1][1] * width)
-        self.neck = ConvNormAct(channels, wide, 1, act=hardswish)
-        self.num_features = 1280
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(wide, self.num_features, 1, bias=False),
-            hardswish(),
-            DownscalingDropout(0.2),
-            nn.Flatten(),
+            scales[-1] = (scale, channels)
+        wide = round_channels(rows[-1].hidden * width)
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2, act=hardswish),
+            stages=stages,
+            scales=scales,
+            neck=ConvNormAct(channels, wide, 1, act=hardswish),
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Conv2d(wide, FEATURES, 1, bias=False),
+                hardswish(),
+                DownscalingDropout(0.2),
+                nn.Flatten(),
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
+            in_channels=in_channels,
         )
-        self.feature_info = tuple(info)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {

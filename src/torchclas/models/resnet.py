@@ -18,11 +18,10 @@ from functools import partial
 
 from torch import nn
 
-from torchclas.layers.conv import global_pool
 from torchclas.layers.initialisation import Initialisation, uniform
-from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.network import Network, Renames, Variants, pyramid
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import basic, bottleneck, residual_stages, resnet_stem
+from torchclas.layers.resnet import basic, bottleneck, residual_stages, resnet_rows, resnet_stem
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
 # Blocks per stage: ResNet table 1; 200 layers: arXiv 1603.05027; SENet-154: SENet table 9.
@@ -59,25 +58,21 @@ class ResNet(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = resnet_stem(in_channels, stem)
         convs, expansion = (basic, 1) if layers < 50 else (bottleneck, 4)
+        rows = resnet_rows(DEPTHS[layers], 64 * expansion)
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             hidden = groups * width * out_channels // (64 * expansion)
             gate = [SqueezeExcite(out_channels, out_channels // SE_REDUCTION)] if se else []
             return nn.Sequential(*convs(channels, hidden, out_channels, stride, groups=groups), *gate)
 
-        rows = [(depth, 64 * expansion << i, 1 if i == 0 else 2) for i, depth in enumerate(DEPTHS[layers])]
-        channels = stem[-1] if stem else 64
-        self.stages = residual_stages(channels, rows, branch, shortcut=partial(projection, pooled=vd))
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, out_channels) for i, (_, out_channels, _) in enumerate(rows))
-        self.num_features = rows[-1][1]
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=resnet_stem(in_channels, stem),
+            stages=residual_stages(stem[-1] if stem else 64, rows, branch, shortcut=partial(projection, pooled=vd)),
+            scales=pyramid(4, [row.channels for row in rows]),
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
 
 
 class WeaklySupervised(ResNet):

@@ -6,18 +6,36 @@ Departures of the published graphs from the paper: a block that widens adds its 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, relu, relu6, swish
 from torchclas.layers.initialisation import Initialisation, he_normal
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-# Section 4: expansion, blocks, stride of the first one, squeeze-and-excitation. From block to block the channels grow
-# by the same number.
-STAGES = ((1, 1, 1, False), (6, 2, 2, False), (6, 2, 2, True), (6, 3, 2, True), (6, 3, 1, True), (6, 5, 2, True))
+
+class Row(NamedTuple):
+    """A stage; the stride is its first block's."""
+
+    expansion: int
+    depth: int
+    stride: int
+    se: bool
+
+
+# Section 4. From block to block the channels grow by the same number.
+STAGES = (
+    Row(1, 1, 1, se=False),
+    Row(6, 2, 2, se=False),
+    Row(6, 2, 2, se=True),
+    Row(6, 3, 2, se=True),
+    Row(6, 3, 1, se=True),
+    Row(6, 5, 2, se=True),
+)
+DEPTH = sum(row.depth for row in STAGES)
 STEM, FIRST, GROWTH = 32, 16, 180
 SE_REDUCTION = 12
 
@@ -50,32 +68,32 @@ class ReXNet(Network):
     initial = Initialisation(classifier=he_normal)  # a convolution, as published
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = round(STEM * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2, act=swish)
-        total = sum(depth for _, depth, _, _ in STAGES)
+        first = channels = round(STEM * width)
+        outs = (round((FIRST + GROWTH * i / DEPTH) * width) for i in range(DEPTH))
+        scale = 2
         stages: list[Stage] = []
-        scales: dict[int, FeatureInfo] = {}
-        done, scale = 0, 2
-        for i, (expansion, depth, first_stride, se) in enumerate(STAGES):
+        scales: list[tuple[int, int]] = []
+        for row in STAGES:
             blocks: list[nn.Module] = []
-            for j in range(depth):
-                out_channels = round((FIRST + GROWTH * done / total) * width)
-                blocks.append(
-                    linear_bottleneck(channels, out_channels, expansion, first_stride if j == 0 else 1, se=se)
-                )
-                channels, done = out_channels, done + 1
+            for j in range(row.depth):
+                out_channels = next(outs)
+                stride = row.stride if j == 0 else 1
+                blocks.append(linear_bottleneck(channels, out_channels, row.expansion, stride, se=row.se))
+                channels = out_channels
             stages.append(Stage(*blocks))
-            scale *= first_stride
-            scales[scale] = FeatureInfo(i, scale, channels)
-        self.stages = nn.Sequential(*stages)
-        self.num_features = int(1280 * width)
-        self.neck = ConvNormAct(channels, self.num_features, 1, act=swish)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2))
-        self.feature_info = tuple(scales.values())
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            scale *= row.stride
+            scales.append((scale, channels))
+        features = int(1280 * width)
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2, act=swish),
+            stages=stages,
+            scales=scales,
+            neck=ConvNormAct(channels, features, 1, act=swish),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)),
+            num_features=features,
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
 
 
 VARIANTS: Variants = {

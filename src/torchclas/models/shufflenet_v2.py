@@ -9,9 +9,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from torchclas.layers.channel_shuffle import interleave
-from torchclas.layers.conv import Activation, ConvNormAct, global_pool, relu, swish
+from torchclas.layers.conv import Activation, ConvNormAct, relu, swish
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 5: blocks per stage.
 DEPTHS = (4, 8, 4)
@@ -56,10 +56,7 @@ class ShuffleNetV2(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
         channels = STEM
-        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1))
         stages: list[Stage] = []
         for depth, width in zip(DEPTHS, widths, strict=True):
             units: list[nn.Module] = []
@@ -67,13 +64,15 @@ class ShuffleNetV2(Network):
                 units.append(ShuffleUnit(channels, width, 2 if j == 0 else 1, act))
                 channels = width
             stages.append(Stage(*units))
-        self.stages = nn.Sequential(*stages)
-        self.num_features = features
-        self.neck = ConvNormAct(channels, features, 1, act=act)
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 8 << i, width) for i, width in enumerate(widths))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=nn.Sequential(ConvNormAct(in_channels, STEM, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1)),
+            stages=stages,
+            scales=pyramid(8, widths),
+            neck=ConvNormAct(channels, features, 1, act=act),
+            num_features=features,
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
 
 
 VARIANTS: Variants = {

@@ -19,7 +19,7 @@ from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Varia
 from torchclas.layers.patch import LeadingTokens, resize_position_embedding, to_windows
 from torchclas.layers.transformer import TransformerBlock
 
-PATCH = 16
+INPUT_SIZE, PATCH = 224, 16
 STRIDE = 4
 SIDE = PATCH // STRIDE
 MLP_RATIO = 4
@@ -92,7 +92,7 @@ class TNT(Network):
 
     initial = Initialisation(linear=truncated_normal)
 
-    stem: TokenEmbedding
+    stem: TokenEmbedding  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -105,23 +105,21 @@ class TNT(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.input_size = 224
-        side = self.input_size // PATCH
-        self.stem = TokenEmbedding(in_channels, inner, outer, side)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.stages = nn.Sequential(
-            *(
-                Stage(*(Block(inner, outer, inner_heads, outer_heads) for _ in range(depth // STAGES)))
-                for _ in range(STAGES)
-            )
+        stages = [
+            Stage(*(Block(inner, outer, inner_heads, outer_heads) for _ in range(depth // STAGES)))
+            for _ in range(STAGES)
+        ]
+        super().__init__(
+            stem=TokenEmbedding(in_channels, inner, outer, INPUT_SIZE // PATCH),
+            stages=stages,
+            scales=[(PATCH, outer)] * STAGES,
+            neck=nn.LayerNorm(outer),
+            head=LeadingTokens(1),
+            num_classes=num_classes,
+            in_channels=in_channels,
         )
-        self.num_features = outer
-        self.neck = nn.LayerNorm(outer)
-        self.head = LeadingTokens(1)
+        self.input_size = INPUT_SIZE
         self.feature_info = tuple(FeatureInfo(i, PATCH, outer) for i in range(STAGES))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last outer tokens, normalised."""

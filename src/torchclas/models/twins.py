@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchclas.layers.attention import Attention, merge_heads, split_heads
-from torchclas.layers.conv import global_pool
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group_outputs, truncated_normal
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, to_windows
 from torchclas.layers.reduced_attention import ReducedAttention
 from torchclas.layers.transformer import TransformerBlock, drop_path_rates
@@ -76,9 +75,6 @@ class Twins(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = PatchEmbedding(in_channels, channels[0], 4, norm=True)
         rates = iter(drop_path_rates(drop_path, sum(depths)))
 
         def attention(stage: int, block: int) -> nn.Module:
@@ -90,21 +86,22 @@ class Twins(Network):
 
         stages: list[Stage] = []
         for i, width in enumerate(channels):
-            blocks = [
+            shrink: list[nn.Module] = []
+            if i > 0:
+                shrink.append(nn.Sequential(ChannelsFirst(), PatchEmbedding(channels[i - 1], width, 2, norm=True)))
+            first, *others = (
                 TransformerBlock(attention(i, j), width, mlp_ratios[i] * width, drop_path=next(rates))
                 for j in range(depths[i])
-            ]
-            start = (
-                [] if i == 0 else [nn.Sequential(ChannelsFirst(), PatchEmbedding(channels[i - 1], width, 2, norm=True))]
             )
-            stages.append(Stage(*start, blocks[0], PositionEncoding(width), *blocks[1:]))
-        self.stages = nn.Sequential(*stages)
-        self.num_features = channels[-1]
-        self.neck = nn.Sequential(nn.LayerNorm(self.num_features, eps=1e-6), ChannelsFirst())
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, width) for i, width in enumerate(channels))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            stages.append(Stage(*shrink, first, PositionEncoding(width), *others))
+        super().__init__(
+            stem=PatchEmbedding(in_channels, channels[0], 4, norm=True),
+            stages=stages,
+            scales=pyramid(4, channels),
+            neck=nn.Sequential(nn.LayerNorm(channels[-1], eps=1e-6), ChannelsFirst()),
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""

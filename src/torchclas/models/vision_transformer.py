@@ -40,7 +40,9 @@ class TokenEmbedding(nn.Module):
         leading = self.class_token
         if self.distillation_token is not None:
             leading = torch.cat((leading, self.distillation_token), 1)
-        return torch.cat((leading.expand(x.shape[0], -1, -1), self.patches(x).flatten(1, 2)), 1) + self.position
+        leading = leading.expand(x.shape[0], -1, -1)  # [N, prefix, C]
+        patches = self.patches(x).flatten(1, 2)  # [N, H / patch · W / patch, C]
+        return torch.cat((leading, patches), 1) + self.position
 
 
 class VisionTransformer(Network):
@@ -51,7 +53,7 @@ class VisionTransformer(Network):
 
     initial = Initialisation(linear=truncated_normal)
 
-    stem: TokenEmbedding
+    stem: TokenEmbedding  # pyright: ignore[reportIncompatibleVariableOverride]
     distilled = False
 
     def __init__(
@@ -70,14 +72,7 @@ class VisionTransformer(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.input_size = input_size
-        self.patch = patch
-        self.num_features = channels
-        side = input_size // patch
-        stem = TokenEmbedding(in_channels, channels, patch, side, distilled=self.distilled)
-        self.stem = stem  # pyright: ignore[reportIncompatibleVariableOverride]
+        stem = TokenEmbedding(in_channels, channels, patch, input_size // patch, distilled=self.distilled)
         blocks = [
             TransformerBlock(
                 Attention(channels, heads, qkv_bias=qkv_bias, scale=scale),
@@ -89,12 +84,18 @@ class VisionTransformer(Network):
             for rate in drop_path_rates(drop_path, depth)
         ]
         share = depth // STAGES
-        self.stages = nn.Sequential(*(Stage(*blocks[i * share : (i + 1) * share]) for i in range(STAGES)))
-        self.neck = nn.LayerNorm(channels, eps=eps)
-        self.head = LeadingTokens(self.stem.prefix)
+        super().__init__(
+            stem=stem,
+            stages=[Stage(*blocks[i * share : (i + 1) * share]) for i in range(STAGES)],
+            scales=[(patch, channels)] * STAGES,
+            neck=nn.LayerNorm(channels, eps=eps),
+            head=LeadingTokens(stem.prefix),
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
+        self.input_size = input_size
+        self.patch = patch
         self.feature_info = tuple(FeatureInfo(i, patch, channels) for i in range(STAGES))
-        self.reset_classifier(num_classes)
-        self.init_weights()
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps [N, C, H / patch, W / patch] after each quarter of the blocks."""
