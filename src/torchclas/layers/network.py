@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from itertools import accumulate
+from operator import mul
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +40,10 @@ class FeatureInfo:
     channels: int
 
 
-def pyramid(stride: int, channels: Iterable[int]) -> list[tuple[int, int]]:
-    """Scales of stages with these channels, of which each halves the map; `stride` is the first one's."""
-    return [(stride * 2**i, width) for i, width in enumerate(channels)]
+def pyramid(stride: int, channels: Sequence[int], steps: Sequence[int] | None = None) -> list[tuple[int, int]]:
+    """Scales of stages with these channels behind a map of this `stride`; `steps` are their strides, by default 2."""
+    strides = accumulate(steps or [2] * len(channels), mul, initial=stride)
+    return list(zip(list(strides)[1:], channels, strict=True))
 
 
 class Stage(nn.Sequential):
@@ -54,6 +57,28 @@ class Stage(nn.Sequential):
             recompute = self.checkpointing and self.training and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x
+
+
+class _Row(Protocol):
+    @property
+    def channels(self) -> int: ...
+
+
+RowT = TypeVar("RowT", bound=_Row)
+
+
+def stages_of_rows(
+    channels: int, stages: Iterable[Iterable[RowT]], make: Callable[[int, RowT], nn.Module]
+) -> list[Stage]:
+    """A stage per table of rows, a block per row; `make` gets the channels before the block, and its row."""
+    made: list[Stage] = []
+    for rows in stages:
+        blocks: list[nn.Module] = []
+        for row in rows:
+            blocks.append(make(channels, row))
+            channels = row.channels
+        made.append(Stage(*blocks))
+    return made
 
 
 class Network(nn.Module):
@@ -84,7 +109,6 @@ class Network(nn.Module):
     feature_info: tuple[FeatureInfo, ...]
     num_features: int
     num_classes: int
-    in_channels: int
     initial: ClassVar[Initialisation] = Initialisation()
     arch: str = ""
     input_size: int | None = None
@@ -101,10 +125,8 @@ class Network(nn.Module):
         auxiliary: Mapping[str, nn.Module] | None = None,
         num_features: int | None = None,
         num_classes: int,
-        in_channels: int,
     ) -> None:
         super().__init__()
-        self.in_channels = in_channels
         self.num_classes = num_classes
         self.stem = stem
         self.stages = nn.Sequential(*stages)
@@ -116,6 +138,11 @@ class Network(nn.Module):
         for name, module in (auxiliary or {}).items():
             self.add_module(name, module)
         self.init_weights()
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image, which the first convolution says."""
+        return next(module.in_channels for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last map, before pooling."""

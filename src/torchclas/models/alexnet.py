@@ -56,7 +56,6 @@ class AlexNet(Network):
             ),
             num_features=FEATURES,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

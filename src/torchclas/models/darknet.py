@@ -37,9 +37,8 @@ class DarkNet53(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, STEM, 3),
             stages=stages,
-            scales=pyramid(2, CHANNELS),
+            scales=pyramid(1, CHANNELS),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

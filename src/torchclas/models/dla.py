@@ -137,9 +137,8 @@ class DLA(Network):
                 ConvNormAct(STEM[1], STEM[2], 3, 2),
             ),
             stages=stages,
-            scales=pyramid(4, [row.channels for row in levels]),
+            scales=pyramid(2, [row.channels for row in levels]),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

@@ -73,10 +73,9 @@ class DPN(Network):
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, first, kernel_size, 2), nn.MaxPool2d(3, 2, padding=1)),
             stages=stages,
-            scales=pyramid(4, widths),
+            scales=pyramid(2, widths),
             neck=nn.Sequential(nn.BatchNorm2d(channels), relu()),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

@@ -8,34 +8,24 @@ TensorFlow's mobile variant: no squeeze-and-excitation, ReLU6 for swish, stem an
 from __future__ import annotations
 
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu6, round_channels, same_padding, swish
-from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import Network, Renames, Stage, Variants
+from torchclas.layers.inverted_residual import InvertedResidual, StageRow
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-
-class Row(NamedTuple):
-    """A stage of table 1; the stride is its first block's."""
-
-    kernel_size: int
-    expansion: int
-    channels: int
-    depth: int
-    stride: int
-
-
+# Table 1.
 STAGES = (
-    Row(3, 1, 16, 1, 1),
-    Row(3, 6, 24, 2, 2),
-    Row(5, 6, 40, 2, 2),
-    Row(3, 6, 80, 3, 2),
-    Row(5, 6, 112, 3, 1),
-    Row(5, 6, 192, 4, 2),
-    Row(3, 6, 320, 1, 1),
+    StageRow(1, 16, 1, 1),
+    StageRow(6, 24, 2, 2),
+    StageRow(6, 40, 2, 2, kernel_size=5),
+    StageRow(6, 80, 3, 2),
+    StageRow(6, 112, 3, 1, kernel_size=5),
+    StageRow(6, 192, 4, 2, kernel_size=5),
+    StageRow(6, 320, 1, 1),
 )
 DROP_PATH = 0.2
 EPS, MOMENTUM = 1e-3, 0.01
@@ -70,14 +60,13 @@ class EfficientNet(Network):
         norm: dict[str, Any] = {"eps": EPS, "momentum": MOMENTUM}
         channels = round_channels(32 * width)
         stem = ConvNormAct(in_channels, channels, 3, 2, padding=padding(size, 3, 2), act=act, **norm)
-        size, scale = ceil(size / 2), 2
+        size = ceil(size / 2)
+        widths = [round_channels(row.channels * width) for row in STAGES]
         depths = [ceil(row.depth * depth) for row in STAGES]
         drop_path = (DROP_PATH * i / sum(depths) for i in range(sum(depths)))
         stages: list[Stage] = []
-        scales: list[tuple[int, int]] = []
-        for row, blocks_of_stage in zip(STAGES, depths, strict=True):
+        for row, out_channels, blocks_of_stage in zip(STAGES, widths, depths, strict=True):
             blocks: list[nn.Module] = []
-            out_channels = round_channels(row.channels * width)
             for j in range(blocks_of_stage):
                 stride = row.stride if j == 0 else 1
                 hidden = channels * row.expansion
@@ -98,18 +87,15 @@ class EfficientNet(Network):
                 )
                 size, channels = ceil(size / stride), out_channels
             stages.append(Stage(*blocks))
-            scale *= row.stride
-            scales.append((scale, channels))
         features = round_channels(1280 * width)
         super().__init__(
             stem=stem,
             stages=stages,
-            scales=scales,
+            scales=pyramid(2, widths, [row.stride for row in STAGES]),
             neck=ConvNormAct(channels, features, 1, act=act, **norm),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)),
             num_features=features,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

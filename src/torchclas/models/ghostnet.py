@@ -7,47 +7,36 @@ that changes shape starts with a depthwise convolution, as in the authors' code.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group, uniform
-from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
+from torchclas.layers.inverted_residual import BlockRow
+from torchclas.layers.network import Network, Renames, Variants, pyramid, stages_of_rows
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-
-class Row(NamedTuple):
-    """A block of table 1."""
-
-    kernel_size: int
-    hidden: int
-    channels: int
-    stride: int = 1
-    se: bool = False
-
-
-# One tuple per stage.
+# Table 1, one tuple per stage.
 STAGES = (
-    (Row(3, 16, 16),),
-    (Row(3, 48, 24, 2), Row(3, 72, 24)),
-    (Row(5, 72, 40, 2, se=True), Row(5, 120, 40, se=True)),
+    (BlockRow(3, 16, 16),),
+    (BlockRow(3, 48, 24, 2), BlockRow(3, 72, 24)),
+    (BlockRow(5, 72, 40, 2, se=True), BlockRow(5, 120, 40, se=True)),
     (
-        Row(3, 240, 80, 2),
-        Row(3, 200, 80),
-        Row(3, 184, 80),
-        Row(3, 184, 80),
-        Row(3, 480, 112, se=True),
-        Row(3, 672, 112, se=True),
+        BlockRow(3, 240, 80, 2),
+        BlockRow(3, 200, 80),
+        BlockRow(3, 184, 80),
+        BlockRow(3, 184, 80),
+        BlockRow(3, 480, 112, se=True),
+        BlockRow(3, 672, 112, se=True),
     ),
     (
-        Row(5, 672, 160, 2, se=True),
-        Row(5, 960, 160),
-        Row(5, 960, 160, se=True),
-        Row(5, 960, 160),
-        Row(5, 960, 160, se=True),
+        BlockRow(5, 672, 160, 2, se=True),
+        BlockRow(5, 960, 160),
+        BlockRow(5, 960, 160, se=True),
+        BlockRow(5, 960, 160),
+        BlockRow(5, 960, 160, se=True),
     ),
 )
 FEATURES = 1280
@@ -69,25 +58,23 @@ class GhostModule(nn.Module):
         return torch.cat([x, self.cheap(x)], 1)
 
 
-def bottleneck(
-    in_channels: int, hidden: int, out_channels: int, kernel_size: int, stride: int, *, se: bool
-) -> Residual:
+def bottleneck(in_channels: int, row: BlockRow) -> Residual:
     """Two ghost modules; between them a depthwise convolution (stride 2 only) and squeeze-and-excitation."""
+    hidden, out_channels, stride = row.hidden, row.channels, row.stride
 
     def depthwise(channels: int) -> nn.Module:
-        return ConvNormAct(channels, channels, kernel_size, stride, groups=channels, act=None)
+        return ConvNormAct(channels, channels, row.kernel_size, stride, groups=channels, act=None)
 
     branch = nn.Sequential(
         GhostModule(in_channels, hidden),
         depthwise(hidden) if stride > 1 else nn.Identity(),
-        SqueezeExcite(hidden, hidden // 4, gate=partial(nn.Hardtanh, 0.0, 1.0)) if se else nn.Identity(),
+        SqueezeExcite(hidden, hidden // 4, gate=partial(nn.Hardtanh, 0.0, 1.0)) if row.se else nn.Identity(),
         GhostModule(hidden, out_channels, act=None),
     )
     if stride == 1 and in_channels == out_channels:
         return Residual(branch, act=None)
-    return Residual(
-        branch, nn.Sequential(depthwise(in_channels), ConvNormAct(in_channels, out_channels, 1, act=None)), act=None
-    )
+    shortcut = nn.Sequential(depthwise(in_channels), ConvNormAct(in_channels, out_channels, 1, act=None))
+    return Residual(branch, shortcut, act=None)
 
 
 class GhostNet(Network):
@@ -96,29 +83,22 @@ class GhostNet(Network):
     initial = Initialisation(conv=he_normal_of_group, gate=uniform, classifier=uniform)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        first = channels = hidden = round_channels(16 * width, DIVISOR)
-        stages: list[Stage] = []
-        widths: list[int] = []
-        for rows in STAGES:
-            blocks: list[nn.Module] = []
-            for row in rows:
-                hidden = round_channels(row.hidden * width, DIVISOR)
-                out_channels = round_channels(row.channels * width, DIVISOR)
-                blocks.append(bottleneck(channels, hidden, out_channels, row.kernel_size, row.stride, se=row.se))
-                channels = out_channels
-            stages.append(Stage(*blocks))
-            widths.append(channels)
+        def scaled(channels: int) -> int:
+            return round_channels(channels * width, DIVISOR)
+
+        first = scaled(16)
+        table = [[row.scaled(scaled) for row in rows] for rows in STAGES]
+        widths, hidden = [rows[-1].channels for rows in table], table[-1][-1].hidden
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2),
-            stages=stages,
-            scales=pyramid(2, widths),
-            neck=ConvNormAct(channels, hidden, 1),
+            stages=stages_of_rows(first, table, bottleneck),
+            scales=pyramid(1, widths),
+            neck=ConvNormAct(widths[-1], hidden, 1),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, FEATURES, 1), nn.Dropout(0.2), nn.Flatten()
             ),
             num_features=FEATURES,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

@@ -15,11 +15,11 @@ from torchclas.layers.branches import Branches
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.initialisation import Initialisation, fill_uniform, lecun_uniform
-from torchclas.layers.network import Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Variants, stages_of_rows
 
 
 class Row(NamedTuple):
-    """Channels of a block's convolutions, in the order of table 1."""
+    """Channels of a block's convolutions, in the order of table 1; `pool` halves the map before it."""
 
     one: int
     three_reduce: int
@@ -27,6 +27,7 @@ class Row(NamedTuple):
     five_reduce: int
     five: int
     projected: int
+    pool: bool = False
 
     @property
     def channels(self) -> int:
@@ -37,10 +38,10 @@ class Row(NamedTuple):
 # A row of blocks is a stage here; after the second and the third, training attaches an auxiliary head.
 STAGES = (
     (Row(64, 96, 128, 16, 32, 32), Row(128, 128, 192, 32, 96, 64)),
-    (Row(192, 96, 208, 16, 48, 64),),
+    (Row(192, 96, 208, 16, 48, 64, pool=True),),
     (Row(160, 112, 224, 24, 64, 64), Row(128, 128, 256, 24, 64, 64), Row(112, 144, 288, 32, 64, 64)),
     (Row(256, 160, 320, 32, 128, 128),),
-    (Row(256, 160, 320, 32, 128, 128), Row(384, 192, 384, 48, 128, 128)),
+    (Row(256, 160, 320, 32, 128, 128, pool=True), Row(384, 192, 384, 48, 128, 128)),
 )
 STRIDES = (8, 16, 16, 16, 32)
 
@@ -51,11 +52,11 @@ def conv(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int 
 
 
 class Inception(nn.Module):
-    """1×1, 3×3 and 5×5 convolutions and max pooling side by side (figure 2b); `pool` halves the map first."""
+    """1×1, 3×3 and 5×5 convolutions and max pooling side by side (figure 2b)."""
 
-    def __init__(self, in_channels: int, row: Row, *, pool: bool) -> None:
+    def __init__(self, in_channels: int, row: Row) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(3, 2) if pool else nn.Identity()
+        self.pool = nn.MaxPool2d(3, 2) if row.pool else nn.Identity()
         self.branches = Branches(
             conv(in_channels, row.one),
             nn.Sequential(conv(in_channels, row.three_reduce), conv(row.three_reduce, row.three, 3)),
@@ -95,20 +96,12 @@ class GoogLeNet(Network):
     aux2: nn.Sequential
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        channels, stride = 192, STRIDES[0]
-        stages: list[Stage] = []
-        for rows, stage_stride in zip(STAGES, STRIDES, strict=True):
-            blocks: list[nn.Module] = []
-            for row in rows:
-                blocks.append(Inception(channels, row, pool=stage_stride > stride))
-                channels, stride = row.channels, stage_stride
-            stages.append(Stage(*blocks))
         widths = [rows[-1].channels for rows in STAGES]
         super().__init__(
             stem=nn.Sequential(
                 conv(in_channels, 64, 7, 2), nn.MaxPool2d(3, 2), conv(64, 64), conv(64, 192, 3), nn.MaxPool2d(3, 2)
             ),
-            stages=stages,
+            stages=stages_of_rows(192, STAGES, Inception),
             scales=zip(STRIDES, widths, strict=True),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.4)),
             auxiliary={
@@ -116,7 +109,6 @@ class GoogLeNet(Network):
                 "aux2": auxiliary(widths[2], act=nn.Identity()),  # without ReLU as published
             },
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
     def forward_heads(self, x: Tensor) -> tuple[Tensor, ...]:

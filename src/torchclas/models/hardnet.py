@@ -14,7 +14,7 @@ from torchclas.layers.conv import ConvNormAct, global_pool, relu6
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 
-class BlockRow(NamedTuple):
+class Row(NamedTuple):
     """A harmonic dense block and the 1×1 convolution after it, to `channels`."""
 
     depth: int
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
     stem: tuple[int, int]
     multiplier: float
-    stages: tuple[tuple[BlockRow, ...], ...]
+    stages: tuple[tuple[Row, ...], ...]
     dropout: float
     last_dropout: float = 0.0
 
@@ -36,33 +36,23 @@ LAYOUTS = {
     39: Layout(
         stem=(24, 48),
         multiplier=1.6,
-        stages=(
-            (BlockRow(4, 16, 96),),
-            (BlockRow(16, 20, 320),),
-            (BlockRow(8, 64, 640),),
-            (BlockRow(4, 160, 1024),),
-        ),
+        stages=((Row(4, 16, 96),), (Row(16, 20, 320),), (Row(8, 64, 640),), (Row(4, 160, 1024),)),
         dropout=0.1,
     ),
     68: Layout(
         stem=(32, 64),
         multiplier=1.7,
-        stages=(
-            (BlockRow(8, 14, 128),),
-            (BlockRow(16, 16, 256), BlockRow(16, 20, 320)),
-            (BlockRow(16, 40, 640),),
-            (BlockRow(4, 160, 1024),),
-        ),
+        stages=((Row(8, 14, 128),), (Row(16, 16, 256), Row(16, 20, 320)), (Row(16, 40, 640),), (Row(4, 160, 1024),)),
         dropout=0.1,
     ),
     85: Layout(
         stem=(48, 96),
         multiplier=1.7,
         stages=(
-            (BlockRow(8, 24, 192),),
-            (BlockRow(16, 24, 256), BlockRow(16, 28, 320)),
-            (BlockRow(16, 36, 480), BlockRow(16, 48, 720)),
-            (BlockRow(4, 256, 1280),),
+            (Row(8, 24, 192),),
+            (Row(16, 24, 256), Row(16, 28, 320)),
+            (Row(16, 36, 480), Row(16, 48, 720)),
+            (Row(4, 256, 1280),),
         ),
         dropout=0.2,
         last_dropout=0.1,
@@ -136,10 +126,9 @@ class HarDNet(Network):
         super().__init__(
             stem=stem,
             stages=stages,
-            scales=pyramid(4, [rows[-1].channels for rows in layout.stages]),
+            scales=pyramid(2, [rows[-1].channels for rows in layout.stages]),
             head=nn.Sequential(global_pool(), nn.Dropout(0.05 if separable else layout.dropout)),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
         self.min_size = 1 if separable else 29  # poolings without padding
 

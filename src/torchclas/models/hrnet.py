@@ -146,7 +146,7 @@ class HRNet(Network):
             exchanges = (HighResolutionModule(out_channels, se=se) for _ in range(modules))
             stages.append(Stage(Transition(channels, out_channels), *exchanges))
             channels = out_channels
-        scales = pyramid(4, channels)
+        scales = pyramid(2, channels)
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, 64, 3, 2), ConvNormAct(64, 64, 3, 2)),
             stages=stages,
@@ -154,7 +154,6 @@ class HRNet(Network):
             neck=Merge(channels, se=se),
             num_features=MERGED_CHANNELS,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
         self.feature_info = tuple(FeatureInfo(len(MODULES), *scale) for scale in scales)  # all of the last stage
 

@@ -149,10 +149,9 @@ class LeViT(Network):
         super().__init__(
             stem=stem,
             stages=stages,
-            scales=pyramid(STRIDE, channels),
+            scales=pyramid(STRIDE // 2, channels),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels[-1])),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
         self.input_size = INPUT_SIZE
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels, swish
 from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
+from torchclas.layers.network import Network, Renames, Variants, pyramid, stages_of_rows
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
@@ -28,12 +28,13 @@ class Row(NamedTuple):
     expand_groups: int  # of the expanding 1×1 convolution
     kernels: int  # depthwise ones: 3, 5, 7 …
     project_groups: int  # of the projecting 1×1 convolution
+    act: Activation = swish
 
 
 # MixNet-S and MixNet-M, one tuple per stage.
 Stages = tuple[tuple[Row, ...], ...]
 SMALL: Stages = (
-    (Row(24, 2, 6, 0, 2, 1, 2), Row(24, 1, 3, 0, 2, 1, 2)),
+    (Row(24, 2, 6, 0, 2, 1, 2, relu), Row(24, 1, 3, 0, 2, 1, 2, relu)),
     (Row(40, 2, 6, 2, 1, 3, 1), *[Row(40, 1, 6, 2, 2, 2, 2)] * 3),
     (Row(80, 2, 6, 4, 1, 3, 2), *[Row(80, 1, 6, 4, 1, 2, 2)] * 2),
     (
@@ -44,7 +45,7 @@ SMALL: Stages = (
     ),
 )
 MEDIUM: Stages = (
-    (Row(32, 2, 6, 0, 2, 3, 2), Row(32, 1, 3, 0, 2, 1, 2)),
+    (Row(32, 2, 6, 0, 2, 3, 2, relu), Row(32, 1, 3, 0, 2, 1, 2, relu)),
     (Row(40, 2, 6, 2, 1, 4, 1), *[Row(40, 1, 6, 2, 2, 2, 2)] * 3),
     (Row(80, 2, 6, 4, 1, 3, 1), *[Row(80, 1, 6, 4, 2, 4, 2)] * 3),
     (
@@ -103,9 +104,9 @@ def mixed(
     return nn.Sequential(parts)
 
 
-def inverted_residual(in_channels: int, out_channels: int, row: Row, act: Activation) -> nn.Module:
+def inverted_residual(in_channels: int, row: Row) -> nn.Module:
     """The block of the mobile networks with mixed kernels; the input is added where it has the output's shape."""
-    hidden = in_channels * row.expansion
+    hidden, out_channels, act = in_channels * row.expansion, row.channels, row.act
     kernel_sizes = [3 + 2 * i for i in range(row.kernels)]
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         expand=mixed(in_channels, hidden, [1] * row.expand_groups, act=act),
@@ -123,40 +124,31 @@ class MixNet(Network):
     def __init__(
         self,
         *,
-        rows: Stages,
+        table: Stages,
         stem: int,
         width: float = 1.0,
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        first = channels = round_channels(stem * width)
-        stages: list[Stage] = []
-        widths: list[int] = []
-        for i, rows_of_stage in enumerate(rows):
-            blocks: list[nn.Module] = []
-            for row in rows_of_stage:
-                out_channels = round_channels(row.channels * width)
-                blocks.append(inverted_residual(channels, out_channels, row, relu if i == 0 else swish))
-                channels = out_channels
-            stages.append(Stage(*blocks))
-            widths.append(channels)
+        first = round_channels(stem * width)
+        scaled = [[row._replace(channels=round_channels(row.channels * width)) for row in rows] for rows in table]
+        widths = [rows[-1].channels for rows in scaled]
         super().__init__(
             stem=nn.Sequential(
                 ConvNormAct(in_channels, first, 3, 2), InvertedResidual(first, first, first, 3, 1, expand=False)
             ),
-            stages=stages,
-            scales=pyramid(4, widths),
-            neck=ConvNormAct(channels, FEATURES, 1),
+            stages=stages_of_rows(first, scaled, inverted_residual),
+            scales=pyramid(2, widths),
+            neck=ConvNormAct(widths[-1], FEATURES, 1),
             num_features=FEATURES,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 
 VARIANTS: Variants = {
-    "MixNet_S": (MixNet, dict(rows=SMALL, stem=16)),
-    "MixNet_M": (MixNet, dict(rows=MEDIUM, stem=24)),
-    "MixNet_L": (MixNet, dict(rows=MEDIUM, stem=24, width=1.3)),
+    "MixNet_S": (MixNet, dict(table=SMALL, stem=16)),
+    "MixNet_M": (MixNet, dict(table=MEDIUM, stem=24)),
+    "MixNet_L": (MixNet, dict(table=MEDIUM, stem=24, width=1.3)),
 }
 
 RENAMES: Renames = {

@@ -8,8 +8,9 @@ from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
-# Table 1: output channels of the blocks that work at one resolution; every stage but the first halves it.
-STAGES = ((64,), (128, 128), (256, 256), (512, 512, 512, 512, 512, 512), (1024, 1024))
+# Table 1: channels, blocks and the first one's stride of each resolution.
+STEM = 32
+CHANNELS, DEPTHS, STRIDES = (64, 128, 256, 512, 1024), (1, 2, 2, 6, 2), (1, 2, 2, 2, 2)
 
 
 class DepthwiseSeparable(nn.Sequential):
@@ -27,21 +28,16 @@ class MobileNetV1(Network):
     initial = Initialisation(conv=he_normal_of_group, classifier=he_normal_of_group)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        first = channels = int(32 * width)
-        stages: list[Stage] = []
-        for i, outs in enumerate(STAGES):
-            blocks: list[nn.Module] = []
-            for j, out in enumerate(outs):
-                out_channels = int(out * width)
-                blocks.append(DepthwiseSeparable(channels, out_channels, 2 if i > 0 and j == 0 else 1))
-                channels = out_channels
-            stages.append(Stage(*blocks))
+        widths = [int(channels * width) for channels in (STEM, *CHANNELS)]
+        stages = [
+            Stage(DepthwiseSeparable(before, out, stride), *(DepthwiseSeparable(out, out, 1) for _ in range(depth - 1)))
+            for before, out, depth, stride in zip(widths, widths[1:], DEPTHS, STRIDES, strict=False)
+        ]
         super().__init__(
-            stem=ConvNormAct(in_channels, first, 3, 2),
+            stem=ConvNormAct(in_channels, widths[0], 3, 2),
             stages=stages,
-            scales=pyramid(2, [int(outs[-1] * width) for outs in STAGES]),
+            scales=pyramid(1, widths[1:]),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

@@ -6,32 +6,21 @@ scaled widths are cut, not rounded to multiples of 8; there is no dropout.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, relu6
-from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import Network, Renames, Stage, Variants
+from torchclas.layers.inverted_residual import InvertedResidual, StageRow
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
-
-class Row(NamedTuple):
-    """A stage of table 2; the stride is its first block's."""
-
-    expansion: int
-    channels: int
-    depth: int
-    stride: int
-
-
+# Table 2.
 STAGES = (
-    Row(1, 16, 1, 1),
-    Row(6, 24, 2, 2),
-    Row(6, 32, 3, 2),
-    Row(6, 64, 4, 2),
-    Row(6, 96, 3, 1),
-    Row(6, 160, 3, 2),
-    Row(6, 320, 1, 1),
+    StageRow(1, 16, 1, 1),
+    StageRow(6, 24, 2, 2),
+    StageRow(6, 32, 3, 2),
+    StageRow(6, 64, 4, 2),
+    StageRow(6, 96, 3, 1),
+    StageRow(6, 160, 3, 2),
+    StageRow(6, 320, 1, 1),
 )
 
 
@@ -40,29 +29,24 @@ class MobileNetV2(Network):
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
         first = channels = int(32 * width)
-        scale = 2
+        widths = [int(row.channels * width) for row in STAGES]
         stages: list[Stage] = []
-        scales: list[tuple[int, int]] = []
-        for row in STAGES:
+        for row, out_channels in zip(STAGES, widths, strict=True):
             blocks: list[nn.Module] = []
-            out_channels = int(row.channels * width)
             for j in range(row.depth):
                 hidden = channels * row.expansion
                 stride = row.stride if j == 0 else 1
                 blocks.append(InvertedResidual(channels, hidden, out_channels, 3, stride, act=relu6))
                 channels = out_channels
             stages.append(Stage(*blocks))
-            scale *= row.stride
-            scales.append((scale, channels))
         features = int(1280 * max(width, 1.0))
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=relu6),
             stages=stages,
-            scales=scales,
+            scales=pyramid(2, widths, [row.stride for row in STAGES]),
             neck=ConvNormAct(channels, features, 1, act=relu6),
             num_features=features,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

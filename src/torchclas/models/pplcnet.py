@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchclas.layers.conv import ConvNormAct, hardswish, round_channels
 from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.initialisation import Initialisation, he_normal_of_group
-from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
+from torchclas.layers.network import Network, Renames, Variants, pyramid, stages_of_rows
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
 
@@ -39,11 +39,13 @@ FEATURES = 1280
 class DepthwiseSeparable(nn.Module):
     """Depthwise k×k convolution, squeeze-and-excitation, 1×1 convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, se: bool) -> None:
+    def __init__(self, in_channels: int, row: Row) -> None:
         super().__init__()
-        self.depthwise = ConvNormAct(in_channels, in_channels, kernel_size, stride, groups=in_channels, act=hardswish)
-        self.se = SqueezeExcite(in_channels, in_channels // 4, gate=nn.Hardsigmoid) if se else nn.Identity()
-        self.pointwise = ConvNormAct(in_channels, out_channels, 1, act=hardswish)
+        self.depthwise = ConvNormAct(
+            in_channels, in_channels, row.kernel_size, row.stride, groups=in_channels, act=hardswish
+        )
+        self.se = SqueezeExcite(in_channels, in_channels // 4, gate=nn.Hardsigmoid) if row.se else nn.Identity()
+        self.pointwise = ConvNormAct(in_channels, row.channels, 1, act=hardswish)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] → [N, out, H / stride, W / stride]."""
@@ -56,29 +58,22 @@ class PPLCNet(Network):
     initial = Initialisation(conv=he_normal_of_group)
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        first = channels = round_channels(16 * width)
-        stages: list[Stage] = []
-        for rows in STAGES:
-            blocks: list[nn.Module] = []
-            for row in rows:
-                out_channels = round_channels(row.channels * width)
-                blocks.append(DepthwiseSeparable(channels, out_channels, row.kernel_size, row.stride, se=row.se))
-                channels = out_channels
-            stages.append(Stage(*blocks))
+        first = round_channels(16 * width)
+        table = [[row._replace(channels=round_channels(row.channels * width)) for row in rows] for rows in STAGES]
+        widths = [rows[-1].channels for rows in table]
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=hardswish),
-            stages=stages,
-            scales=pyramid(2, [round_channels(rows[-1].channels * width) for rows in STAGES]),
+            stages=stages_of_rows(first, table, DepthwiseSeparable),
+            scales=pyramid(1, widths),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),
-                nn.Conv2d(channels, FEATURES, 1, bias=False),
+                nn.Conv2d(widths[-1], FEATURES, 1, bias=False),
                 hardswish(),
                 DownscalingDropout(0.2),
                 nn.Flatten(),
             ),
             num_features=FEATURES,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

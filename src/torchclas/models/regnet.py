@@ -41,9 +41,8 @@ class RegNet(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, STEM, 3, 2, bias=True),
             stages=residual_stages(STEM, rows, branch, shortcut=partial(projection, bias=True)),
-            scales=pyramid(4, widths),
+            scales=pyramid(2, widths),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

@@ -55,9 +55,8 @@ class RepVGG(Network):
         super().__init__(
             stem=block(in_channels, first, 2),
             stages=stages,
-            scales=pyramid(4, outs),
+            scales=pyramid(2, outs),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
     def fuse(self) -> Self:

@@ -6,37 +6,19 @@ Departures of the published graphs from the paper: a block that widens adds its 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, relu, relu6, swish
 from torchclas.layers.initialisation import Initialisation, he_normal
-from torchclas.layers.network import Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-
-class Row(NamedTuple):
-    """A stage; the stride is its first block's."""
-
-    expansion: int
-    depth: int
-    stride: int
-    se: bool
-
-
-# Section 4. From block to block the channels grow by the same number.
-STAGES = (
-    Row(1, 1, 1, se=False),
-    Row(6, 2, 2, se=False),
-    Row(6, 2, 2, se=True),
-    Row(6, 3, 2, se=True),
-    Row(6, 3, 1, se=True),
-    Row(6, 5, 2, se=True),
-)
-DEPTH = sum(row.depth for row in STAGES)
-STEM, FIRST, GROWTH = 32, 16, 180
+# Section 4: blocks per stage, the first one's stride. The first stage does not expand, the first two have no
+# squeeze-and-excitation. From block to block the channels grow by the same number.
+DEPTHS, STRIDES = (1, 2, 2, 3, 3, 5), (1, 2, 2, 2, 1, 2)
+STEM, FIRST, GROWTH, EXPANSION = 32, 16, 180, 6
 SE_REDUCTION = 12
 
 
@@ -69,30 +51,27 @@ class ReXNet(Network):
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
         first = channels = round(STEM * width)
-        outs = (round((FIRST + GROWTH * i / DEPTH) * width) for i in range(DEPTH))
-        scale = 2
+        total = sum(DEPTHS)
+        outs = (round((FIRST + GROWTH * i / total) * width) for i in range(total))
         stages: list[Stage] = []
-        scales: list[tuple[int, int]] = []
-        for row in STAGES:
+        widths: list[int] = []
+        for i, (depth, stride) in enumerate(zip(DEPTHS, STRIDES, strict=True)):
             blocks: list[nn.Module] = []
-            for j in range(row.depth):
-                out_channels = next(outs)
-                stride = row.stride if j == 0 else 1
-                blocks.append(linear_bottleneck(channels, out_channels, row.expansion, stride, se=row.se))
-                channels = out_channels
+            for j in range(depth):
+                before, channels = channels, next(outs)
+                expansion, block_stride = 1 if i == 0 else EXPANSION, stride if j == 0 else 1
+                blocks.append(linear_bottleneck(before, channels, expansion, block_stride, se=i >= 2))
             stages.append(Stage(*blocks))
-            scale *= row.stride
-            scales.append((scale, channels))
+            widths.append(channels)
         features = int(1280 * width)
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=swish),
             stages=stages,
-            scales=scales,
+            scales=pyramid(2, widths, STRIDES),
             neck=ConvNormAct(channels, features, 1, act=swish),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)),
             num_features=features,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

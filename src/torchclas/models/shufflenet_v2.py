@@ -56,22 +56,17 @@ class ShuffleNetV2(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        channels = STEM
-        stages: list[Stage] = []
-        for depth, width in zip(DEPTHS, widths, strict=True):
-            units: list[nn.Module] = []
-            for j in range(depth):
-                units.append(ShuffleUnit(channels, width, 2 if j == 0 else 1, act))
-                channels = width
-            stages.append(Stage(*units))
+        stages = [
+            Stage(ShuffleUnit(before, width, 2, act), *(ShuffleUnit(width, width, 1, act) for _ in range(depth - 1)))
+            for before, width, depth in zip((STEM, *widths), widths, DEPTHS, strict=False)
+        ]
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, STEM, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1)),
             stages=stages,
-            scales=pyramid(8, widths),
-            neck=ConvNormAct(channels, features, 1, act=act),
+            scales=pyramid(4, widths),
+            neck=ConvNormAct(widths[-1], features, 1, act=act),
             num_features=features,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

@@ -6,8 +6,6 @@ Departures of the published graphs from the paper: in evaluation the dropout sca
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -18,14 +16,6 @@ from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 1, fire2 to fire9: channels that squeeze; each of the two expansions has four times as many.
 SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)
-
-
-class Stem(NamedTuple):
-    """The first convolution."""
-
-    channels: int
-    kernel_size: int
-    padding: int
 
 
 class Fire(nn.Module):
@@ -46,10 +36,22 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(Network):
-    """Fire modules between max poolings; logits are pooled last. `depths` counts the modules between poolings."""
+    """Fire modules between max poolings; logits are pooled last.
 
-    def __init__(self, *, stem: Stem, depths: tuple[int, ...], num_classes: int = 1000, in_channels: int = 3) -> None:
-        channels = stem.channels
+    `stem` is the first convolution's channels; `depths` counts the modules between poolings.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem: int,
+        kernel_size: int,
+        padding: int,
+        depths: tuple[int, ...],
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        channels = stem
         squeezes = iter(SQUEEZE)
         stages: list[Stage] = []
         widths: list[int] = []
@@ -63,17 +65,16 @@ class SqueezeNet(Network):
             widths.append(channels)
         super().__init__(
             stem=nn.Sequential(
-                nn.Conv2d(in_channels, stem.channels, stem.kernel_size, stride=2, padding=stem.padding),
+                nn.Conv2d(in_channels, stem, kernel_size, stride=2, padding=padding),
                 relu(),
                 nn.MaxPool2d(3, 2),
             ),
             stages=stages,
-            scales=pyramid(4, widths),
+            scales=pyramid(2, widths),
             head=DownscalingDropout(0.5),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
-        self.min_size = 29 if stem.padding else 35
+        self.min_size = 29 if padding else 35
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """1×1 convolution and ReLU: a map of logits."""
@@ -91,8 +92,8 @@ class SqueezeNet(Network):
 
 
 VARIANTS: Variants = {
-    "SqueezeNet1_0": (SqueezeNet, dict(stem=Stem(96, 7, 0), depths=(3, 4, 1))),
-    "SqueezeNet1_1": (SqueezeNet, dict(stem=Stem(64, 3, 1), depths=(2, 2, 4))),
+    "SqueezeNet1_0": (SqueezeNet, dict(stem=96, kernel_size=7, padding=0, depths=(3, 4, 1))),
+    "SqueezeNet1_1": (SqueezeNet, dict(stem=64, kernel_size=3, padding=1, depths=(2, 2, 4))),
 }
 
 RENAMES: Renames = {

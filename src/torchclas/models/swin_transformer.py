@@ -140,10 +140,9 @@ class SwinTransformer(Network):
         super().__init__(
             stem=PatchEmbedding(in_channels, channels, PATCH, norm=True),
             stages=stages,
-            scales=pyramid(PATCH, widths),
+            scales=pyramid(PATCH // 2, widths),
             neck=nn.Sequential(nn.LayerNorm(widths[-1], eps=EPS), ChannelsFirst()),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
         self.input_size = input_size
 

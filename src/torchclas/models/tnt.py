@@ -116,7 +116,6 @@ class TNT(Network):
             neck=nn.LayerNorm(outer),
             head=LeadingTokens(1),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
         self.input_size = INPUT_SIZE
         self.feature_info = tuple(FeatureInfo(i, PATCH, outer) for i in range(STAGES))

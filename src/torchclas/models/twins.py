@@ -97,10 +97,9 @@ class Twins(Network):
         super().__init__(
             stem=PatchEmbedding(in_channels, channels[0], 4, norm=True),
             stages=stages,
-            scales=pyramid(4, channels),
+            scales=pyramid(2, channels),
             neck=nn.Sequential(nn.LayerNorm(channels[-1], eps=1e-6), ChannelsFirst()),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -35,7 +35,7 @@ class VGG(Network):
         super().__init__(
             stem=nn.Identity(),
             stages=stages,
-            scales=pyramid(2, WIDTHS),
+            scales=pyramid(1, WIDTHS),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(GRID),
                 nn.Flatten(),
@@ -48,7 +48,6 @@ class VGG(Network):
             ),
             num_features=FEATURES,
             num_classes=num_classes,
-            in_channels=in_channels,
         )
 
 

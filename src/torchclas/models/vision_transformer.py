@@ -91,7 +91,6 @@ class VisionTransformer(Network):
             neck=nn.LayerNorm(channels, eps=eps),
             head=LeadingTokens(stem.prefix),
             num_classes=num_classes,
-            in_channels=in_channels,
         )
         self.input_size = input_size
         self.patch = patch
