@@ -71,7 +71,7 @@ def fill_truncated_normal(parameter: Tensor, std: float = 0.02) -> None:
 
 @dataclass(frozen=True)
 class Initialisation:
-    """How layers begin, by kind; biases are zero, and norms pass on what they normalised.
+    """How layers initialise, by kind; biases are zero, and norms pass on what they normalised.
 
     `gate` is for squeeze-and-excitation, by default as other convolutions; `classifier` for the last layer, by default
     as other linear layers.
@@ -86,21 +86,21 @@ class Initialisation:
         """Initialise every convolution and linear layer of `network`."""
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
-                begin(module, self.conv)
+                initialise(module, self.conv)
             elif isinstance(module, nn.Linear):
-                begin(module, self.linear)
+                initialise(module, self.linear)
         if self.gate is not None:
             for module in network.modules():
                 if isinstance(module, SqueezeExcite):
-                    begin(module.reduce, self.gate)
-                    begin(module.expand, self.gate)
+                    initialise(module.reduce, self.gate)
+                    initialise(module.expand, self.gate)
 
     def apply_to_classifier(self, layer: nn.Linear) -> None:
         """Initialise the last layer."""
-        begin(layer, self.classifier or self.linear)
+        initialise(layer, self.classifier or self.linear)
 
 
-def begin(layer: Layer, init: Init) -> None:
+def initialise(layer: Layer, init: Init) -> None:
     """Zero the bias, then set the weight."""
     if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
         nn.init.zeros_(layer.bias)

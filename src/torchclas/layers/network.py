@@ -41,9 +41,12 @@ class FeatureInfo:
 
 
 def pyramid(stride: int, channels: Sequence[int], steps: Sequence[int] | None = None) -> list[tuple[int, int]]:
-    """Scales of stages with these channels behind a map of this `stride`; `steps` are their strides, by default 2."""
-    strides = accumulate(steps or [2] * len(channels), mul, initial=stride)
-    return list(zip(list(strides)[1:], channels, strict=True))
+    """Scales of stages with these channels.
+
+    `stride` is that of the first one; `steps` say how much each further one shrinks the map, by default to a half.
+    """
+    strides = accumulate(steps or [2] * (len(channels) - 1), mul, initial=stride)
+    return list(zip(strides, channels, strict=True))
 
 
 class Stage(nn.Sequential):

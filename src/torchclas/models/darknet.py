@@ -37,7 +37,7 @@ class DarkNet53(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, STEM, 3),
             stages=stages,
-            scales=pyramid(1, CHANNELS),
+            scales=pyramid(2, CHANNELS),
             num_classes=num_classes,
         )
 

@@ -56,7 +56,7 @@ class DenseNet(Network):
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, first, 7, 2), nn.MaxPool2d(3, 2, padding=1)),
             stages=stages,
-            scales=pyramid(2, widths),
+            scales=pyramid(4, widths),
             neck=nn.Sequential(nn.BatchNorm2d(channels), relu()),
             num_classes=num_classes,
         )

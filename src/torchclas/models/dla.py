@@ -114,7 +114,7 @@ class DLA(Network):
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             if plain:
                 return nn.Sequential(*basic(channels, out_channels, out_channels, stride))
-            hidden = (out_channels * width // 64) * groups // 2
+            hidden = out_channels * groups * width // 128
             return nn.Sequential(*bottleneck(channels, hidden, out_channels, stride, groups=groups))
 
         def tree(depth: int, channels: int, out_channels: int, stride: int, passed: int) -> nn.Module:
@@ -137,7 +137,7 @@ class DLA(Network):
                 ConvNormAct(STEM[1], STEM[2], 3, 2),
             ),
             stages=stages,
-            scales=pyramid(2, [row.channels for row in levels]),
+            scales=pyramid(4, [row.channels for row in levels]),
             num_classes=num_classes,
         )
 

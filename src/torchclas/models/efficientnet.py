@@ -91,7 +91,7 @@ class EfficientNet(Network):
         super().__init__(
             stem=stem,
             stages=stages,
-            scales=pyramid(2, widths, [row.stride for row in STAGES]),
+            scales=pyramid(2, widths, [row.stride for row in STAGES[1:]]),
             neck=ConvNormAct(channels, features, 1, act=act, **norm),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)),
             num_features=features,

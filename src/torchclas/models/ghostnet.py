@@ -92,7 +92,7 @@ class GhostNet(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2),
             stages=stages_of_rows(first, table, bottleneck),
-            scales=pyramid(1, widths),
+            scales=pyramid(2, widths),
             neck=ConvNormAct(widths[-1], hidden, 1),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, FEATURES, 1), nn.Dropout(0.2), nn.Flatten()

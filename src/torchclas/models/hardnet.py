@@ -126,7 +126,7 @@ class HarDNet(Network):
         super().__init__(
             stem=stem,
             stages=stages,
-            scales=pyramid(2, [rows[-1].channels for rows in layout.stages]),
+            scales=pyramid(4, [rows[-1].channels for rows in layout.stages]),
             head=nn.Sequential(global_pool(), nn.Dropout(0.05 if separable else layout.dropout)),
             num_classes=num_classes,
         )

@@ -146,7 +146,7 @@ class HRNet(Network):
             exchanges = (HighResolutionModule(out_channels, se=se) for _ in range(modules))
             stages.append(Stage(Transition(channels, out_channels), *exchanges))
             channels = out_channels
-        scales = pyramid(2, channels)
+        scales = pyramid(4, channels)
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, 64, 3, 2), ConvNormAct(64, 64, 3, 2)),
             stages=stages,

@@ -102,7 +102,7 @@ class InceptionV3(Network):
                 Stage(block_b(), *(block_c(width) for width in BLOCKS_C)),
                 Stage(block_d(), *(block_e(channels) for channels in BLOCKS_E)),
             ],
-            scales=pyramid(4, [288, 768, 2048]),
+            scales=pyramid(8, [288, 768, 2048]),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2)),
             num_classes=num_classes,
         )

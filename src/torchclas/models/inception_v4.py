@@ -103,7 +103,7 @@ class InceptionV4(Network):
                 Stage(reduction_a(), *(block_b() for _ in range(7))),
                 Stage(reduction_b(), *(block_c() for _ in range(3))),
             ],
-            scales=pyramid(4, [384, 1024, 1536]),
+            scales=pyramid(8, [384, 1024, 1536]),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2)),
             num_classes=num_classes,
         )

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import Self
 
 from torchclas.layers.conv import ConvNormAct, hardswish
-from torchclas.layers.initialisation import Initialisation, begin, glorot_uniform, truncated_normal
+from torchclas.layers.initialisation import Initialisation, glorot_uniform, initialise, truncated_normal
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 
@@ -149,7 +149,7 @@ class LeViT(Network):
         super().__init__(
             stem=stem,
             stages=stages,
-            scales=pyramid(STRIDE // 2, channels),
+            scales=pyramid(STRIDE, channels),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels[-1])),
             num_classes=num_classes,
         )
@@ -178,7 +178,7 @@ class LeViT(Network):
         super().init_weights()
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
-                begin(module, glorot_uniform)
+                initialise(module, glorot_uniform)
             elif isinstance(module, Residual):
                 last = [m for m in module.branch.modules() if isinstance(m, nn.BatchNorm2d)][-1]
                 nn.init.zeros_(last.weight)

@@ -138,7 +138,7 @@ class MixNet(Network):
                 ConvNormAct(in_channels, first, 3, 2), InvertedResidual(first, first, first, 3, 1, expand=False)
             ),
             stages=stages_of_rows(first, scaled, inverted_residual),
-            scales=pyramid(2, widths),
+            scales=pyramid(4, widths),
             neck=ConvNormAct(widths[-1], FEATURES, 1),
             num_features=FEATURES,
             num_classes=num_classes,

@@ -36,7 +36,7 @@ class MobileNetV1(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, widths[0], 3, 2),
             stages=stages,
-            scales=pyramid(1, widths[1:]),
+            scales=pyramid(2, widths[1:]),
             num_classes=num_classes,
         )
 

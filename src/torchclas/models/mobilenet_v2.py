@@ -43,7 +43,7 @@ class MobileNetV2(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=relu6),
             stages=stages,
-            scales=pyramid(2, widths, [row.stride for row in STAGES]),
+            scales=pyramid(2, widths, [row.stride for row in STAGES[1:]]),
             neck=ConvNormAct(channels, features, 1, act=relu6),
             num_features=features,
             num_classes=num_classes,

@@ -82,7 +82,7 @@ class MobileNetV3(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=hardswish),
             stages=stages_of_rows(first, table, block),
-            scales=pyramid(2, widths, [rows[0].stride for rows in table]),
+            scales=pyramid(2 * table[0][0].stride, widths),
             neck=ConvNormAct(widths[-1], wide, 1, act=hardswish),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),

@@ -64,7 +64,7 @@ class PPLCNet(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=hardswish),
             stages=stages_of_rows(first, table, DepthwiseSeparable),
-            scales=pyramid(1, widths),
+            scales=pyramid(2, widths),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),
                 nn.Conv2d(widths[-1], FEATURES, 1, bias=False),

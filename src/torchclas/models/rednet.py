@@ -64,7 +64,7 @@ class RedNet(Network):
                 nn.MaxPool2d(3, 2, padding=1),
             ),
             stages=residual_stages(64, rows, branch),
-            scales=pyramid(2, [row.channels for row in rows]),
+            scales=pyramid(4, [row.channels for row in rows]),
             num_classes=num_classes,
         )
 

@@ -41,7 +41,7 @@ class RegNet(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, STEM, 3, 2, bias=True),
             stages=residual_stages(STEM, rows, branch, shortcut=partial(projection, bias=True)),
-            scales=pyramid(2, widths),
+            scales=pyramid(4, widths),
             num_classes=num_classes,
         )
 

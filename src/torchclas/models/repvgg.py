@@ -55,7 +55,7 @@ class RepVGG(Network):
         super().__init__(
             stem=block(in_channels, first, 2),
             stages=stages,
-            scales=pyramid(2, outs),
+            scales=pyramid(4, outs),
             num_classes=num_classes,
         )
 

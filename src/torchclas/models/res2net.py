@@ -72,7 +72,7 @@ class Res2Net(Network):
         super().__init__(
             stem=resnet_stem(in_channels, (32, 32, 64) if vd else ()),
             stages=residual_stages(64, rows, branch, shortcut=partial(projection, pooled=vd)),
-            scales=pyramid(2, [row.channels for row in rows]),
+            scales=pyramid(4, [row.channels for row in rows]),
             num_classes=num_classes,
         )
 

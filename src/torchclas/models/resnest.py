@@ -68,7 +68,7 @@ class ResNeSt(Network):
         super().__init__(
             stem=resnet_stem(in_channels, (32, 32, 64)),
             stages=residual_stages(64, rows, branch, shortcut=partial(projection, pooled=True)),
-            scales=pyramid(2, [row.channels for row in rows]),
+            scales=pyramid(4, [row.channels for row in rows]),
             num_classes=num_classes,
         )
 

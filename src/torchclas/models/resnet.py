@@ -69,7 +69,7 @@ class ResNet(Network):
         super().__init__(
             stem=resnet_stem(in_channels, stem),
             stages=residual_stages(stem[-1] if stem else 64, rows, branch, shortcut=partial(projection, pooled=vd)),
-            scales=pyramid(2, [row.channels for row in rows]),
+            scales=pyramid(4, [row.channels for row in rows]),
             num_classes=num_classes,
         )
 

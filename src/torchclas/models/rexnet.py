@@ -67,7 +67,7 @@ class ReXNet(Network):
         super().__init__(
             stem=ConvNormAct(in_channels, first, 3, 2, act=swish),
             stages=stages,
-            scales=pyramid(2, widths, STRIDES),
+            scales=pyramid(2, widths, STRIDES[1:]),
             neck=ConvNormAct(channels, features, 1, act=swish),
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)),
             num_features=features,

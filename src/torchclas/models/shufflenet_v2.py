@@ -63,7 +63,7 @@ class ShuffleNetV2(Network):
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, STEM, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1)),
             stages=stages,
-            scales=pyramid(4, widths),
+            scales=pyramid(8, widths),
             neck=ConvNormAct(widths[-1], features, 1, act=act),
             num_features=features,
             num_classes=num_classes,

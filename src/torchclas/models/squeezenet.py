@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.initialisation import begin
+from torchclas.layers.initialisation import initialise
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 1, fire2 to fire9: channels that squeeze; each of the two expansions has four times as many.
@@ -70,7 +70,7 @@ class SqueezeNet(Network):
                 nn.MaxPool2d(3, 2),
             ),
             stages=stages,
-            scales=pyramid(2, widths),
+            scales=pyramid(4, widths),
             head=DownscalingDropout(0.5),
             num_classes=num_classes,
         )
@@ -82,7 +82,7 @@ class SqueezeNet(Network):
         if num_classes == 0:
             return nn.Identity()
         conv = nn.Conv2d(self.num_features, num_classes, 1)
-        begin(conv, self.initial.conv)
+        initialise(conv, self.initial.conv)
         return nn.Sequential(conv, relu())
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -140,7 +140,7 @@ class SwinTransformer(Network):
         super().__init__(
             stem=PatchEmbedding(in_channels, channels, PATCH, norm=True),
             stages=stages,
-            scales=pyramid(PATCH // 2, widths),
+            scales=pyramid(PATCH, widths),
             neck=nn.Sequential(nn.LayerNorm(widths[-1], eps=EPS), ChannelsFirst()),
             num_classes=num_classes,
         )

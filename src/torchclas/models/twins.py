@@ -97,7 +97,7 @@ class Twins(Network):
         super().__init__(
             stem=PatchEmbedding(in_channels, channels[0], 4, norm=True),
             stages=stages,
-            scales=pyramid(2, channels),
+            scales=pyramid(4, channels),
             neck=nn.Sequential(nn.LayerNorm(channels[-1], eps=1e-6), ChannelsFirst()),
             num_classes=num_classes,
         )

@@ -35,7 +35,7 @@ class VGG(Network):
         super().__init__(
             stem=nn.Identity(),
             stages=stages,
-            scales=pyramid(1, WIDTHS),
+            scales=pyramid(2, WIDTHS),
             head=nn.Sequential(
                 nn.AdaptiveAvgPool2d(GRID),
                 nn.Flatten(),

@@ -70,7 +70,7 @@ class Xception(Network):
         super().__init__(
             stem=nn.Sequential(ConvNormAct(in_channels, 32, 3, 2), ConvNormAct(32, 64, 3)),
             stages=stages,
-            scales=pyramid(2, [*(widths[-1] for widths in entry), EXIT[-1]]),
+            scales=pyramid(4, [*(widths[-1] for widths in entry), EXIT[-1]]),
             neck=nn.ReLU(),
             num_classes=num_classes,
         )

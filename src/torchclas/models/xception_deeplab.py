@@ -59,7 +59,7 @@ class XceptionDeepLab(Network):
         super().__init__(
             stem=nn.Sequential(conv(in_channels, 32, 3, 2, act=relu), conv(32, 64, 3, act=relu)),
             stages=stages,
-            scales=pyramid(2, (*ENTRY, EXIT[-1])),
+            scales=pyramid(4, (*ENTRY, EXIT[-1])),
             head=nn.Sequential(DownscalingDropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
             num_classes=num_classes,
         )
