@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch import nn
 from tests.networks import REPRESENTATIVES, fresh
 from tests.parity.golden import golden
 from torchclas import models
-from torchclas.errors import ImageSizeError
+from torchclas.errors import Error, ImageSizeError
 from torchclas.layers.network import FeatureInfo, Network
+
+# Their maps lose places at the borders.
+UNPADDED = ("alexnet", "googlenet", "inception_v3", "inception_v4", "squeezenet")
 
 
 def images(network: Network, size: int | None = None) -> torch.Tensor:
@@ -43,9 +47,13 @@ def check_surface(arch: str) -> None:
     assert len(maps) == len(network.feature_info) >= 1
     for feature_map, info in zip(maps, network.feature_info, strict=True):
         assert isinstance(info, FeatureInfo)
-        assert feature_map.shape[:2] == (2, info.channels)
-        # valid (unpadded) convolutions lose a few pixels
-        assert size / info.stride - 4 <= feature_map.shape[-1] <= size / info.stride + 1
+        places = math.ceil(size / info.stride)
+        assert feature_map.shape[:3] == (2, info.channels, feature_map.shape[3])
+        if models.family(arch) in UNPADDED:
+            assert places - 3 <= feature_map.shape[-1] < places
+        else:
+            assert feature_map.shape[-1] == places
+    assert network.feature_sizes(size) == tuple(tuple(feature_map.shape[2:]) for feature_map in maps)
     strides = [info.stride for info in network.feature_info]
     assert strides == sorted(strides)
 
@@ -87,12 +95,37 @@ def corrupts_the_heap(module: nn.Module) -> bool:
     )
 
 
+def test_sizes_of_maps_are_those_of_the_maps() -> None:
+    """Of a network with weights, in training mode; nothing of it changes."""
+    network = fresh("GoogLeNet", in_channels=1)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    maps = network.features(torch.zeros(1, 1, 96, 128))
+    assert network.feature_sizes(96, 128) == tuple(tuple(feature_map.shape[2:]) for feature_map in maps)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert fresh("LeViT_128S").feature_sizes(224) == ((14, 14), (7, 7), (4, 4))
+    with pytest.raises(ImageSizeError):
+        network.feature_sizes(60)
+
+
 def test_auxiliary_heads_need_larger_images() -> None:
     network = fresh("GoogLeNet", "meta")
     assert [head.shape for head in network.forward_heads(images(network, 93))] == [(2, 4)] * 3
     with pytest.raises(ImageSizeError, match="at least 93 px"):
         network.forward_heads(images(network, 92))
     assert network(images(network, 92)).shape == (2, 4)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says that TorchScript is deprecated, and what a trace holds fixed
+@pytest.mark.parametrize("arch", ["PPLCNet_x0_25", "LeViT_128S"])
+def test_torchscript_is_traced_not_scripted(arch: str) -> None:
+    network = fresh(arch).eval()
+    side = network.input_size or 64
+    with pytest.raises(Error, match=r"torch\.jit\.trace"):
+        torch.jit.script(network)
+    with torch.no_grad():
+        traced: Any = torch.jit.trace(network, torch.zeros(1, 3, side, side), check_trace=False)
+        images = torch.randn(3, 3, side, side)
+        assert torch.equal(traced(images), network(images))
 
 
 def test_a_misspelled_argument_raises() -> None:

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu
 from torchclas.layers.drop_path import DropPath
+
+
+class StageRow(NamedTuple):
+    """A stage of a table: what its blocks expand by, their output channels and number, the first one's stride."""
+
+    expansion: int
+    channels: int
+    depth: int
+    stride: int
+    kernel_size: int = 3
+
+
+class BlockRow(NamedTuple):
+    """A block of a table; `se` says whether it has squeeze-and-excitation."""
+
+    kernel_size: int
+    hidden: int
+    channels: int
+    stride: int = 1
+    se: bool = False
+    act: Activation = relu
+
+    def scaled(self, scale: Callable[[int], int]) -> BlockRow:
+        """The row of a narrower or wider network."""
+        return self._replace(hidden=scale(self.hidden), channels=scale(self.channels))
 
 
 class InvertedResidual(nn.Module):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from operator import mul
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
-from torchclas.errors import ImageSizeError
+from torchclas.errors import Error, ImageSizeError
+from torchclas.layers.conv import global_pool
+from torchclas.layers.initialisation import Initialisation
 
 # A family's table: architecture → its class and what its constructor is given.
 Variants = dict[str, tuple[type["Network"], dict[str, Any]]]
@@ -22,11 +28,25 @@ Renames = dict[str, tuple[tuple[str, ...], ...]]
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One map of `Network.features`: the stage it leaves, its stride in pixels, its channels."""
+    """One map of `Network.features`: the stage it leaves, its stride in pixels, its channels.
+
+    The stride is the distance of neighbouring places. A map of an image of `size` pixels has ceil(size / stride) places
+    a side where `size` is the usual one, and fewer where convolutions or poolings are not padded (AlexNet, GoogLeNet,
+    Inception, SqueezeNet): `Network.feature_sizes` says how many.
+    """
 
     stage: int
     stride: int
     channels: int
+
+
+def pyramid(stride: int, channels: Sequence[int], steps: Sequence[int] | None = None) -> list[tuple[int, int]]:
+    """Scales of stages with these channels.
+
+    `stride` is that of the first one; `steps` say how much each further one shrinks the map, by default to a half.
+    """
+    strides = accumulate(steps or [2] * (len(channels) - 1), mul, initial=stride)
+    return list(zip(strides, channels, strict=True))
 
 
 class Stage(nn.Sequential):
@@ -42,20 +62,46 @@ class Stage(nn.Sequential):
         return x
 
 
+class _Row(Protocol):
+    @property
+    def channels(self) -> int: ...
+
+
+RowT = TypeVar("RowT", bound=_Row)
+
+
+def stages_of_rows(
+    channels: int, stages: Iterable[Iterable[RowT]], make: Callable[[int, RowT], nn.Module]
+) -> list[Stage]:
+    """A stage per table of rows, a block per row; `make` gets the channels before the block, and its row."""
+    made: list[Stage] = []
+    for rows in stages:
+        blocks: list[nn.Module] = []
+        for row in rows:
+            blocks.append(make(channels, row))
+            channels = row.channels
+        made.append(Stage(*blocks))
+    return made
+
+
 class Network(nn.Module):
     """A classifier made of stem → stages → neck → head → classifier.
 
-    A family's constructor assigns those five modules and `feature_info`, then calls `init_weights`:
+    A family's constructor makes the parts and hands them over in one call of this one:
 
     - `stem`: image [N, in_channels, H, W] → first map.
     - `stages`: groups of blocks, as the paper's table has them.
+    - `scales`: stride and channels of every stage; `feature_info` lists the last stage of each stride.
     - `neck`: what stands between the last stage and pooling; often nothing.
-    - `head`: last map → vector of `num_features` per image (pooling, dropout …).
-    - `classifier`: vector → logits; the identity when `num_classes` is 0.
+    - `head`: last map → vector of `num_features` per image, by default its mean and the last stage's channels.
+    - `auxiliary`: modules by name that only training uses.
 
-    `arch` is the name it was built under (empty when a class is used directly). `input_size` is the one image size
-    that a network with position embeddings takes (see `set_input_size`); None where every size from `min_size` on will
-    do. Unpadded convolutions and poolings leave nothing of smaller images.
+    The `classifier`, vector → logits, is made here; it is the identity when `num_classes` is 0.
+
+    `initial` says what fresh parameters are. `arch` is the name it was built under (empty when a class is used
+    directly). `input_size` is the one image size that a network with position embeddings takes (see `set_input_size`);
+    None where every size from `min_size` on will do. Unpadded convolutions and poolings leave nothing of smaller
+    images.
     """
 
     stem: nn.Module
@@ -66,10 +112,40 @@ class Network(nn.Module):
     feature_info: tuple[FeatureInfo, ...]
     num_features: int
     num_classes: int
-    in_channels: int
+    initial: ClassVar[Initialisation] = Initialisation()
     arch: str = ""
     input_size: int | None = None
     min_size: int = 1
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        stages: Iterable[nn.Module],
+        scales: Iterable[tuple[int, int]],
+        neck: nn.Module | None = None,
+        head: nn.Module | None = None,
+        auxiliary: Mapping[str, nn.Module] | None = None,
+        num_features: int | None = None,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.neck = nn.Identity() if neck is None else neck
+        self.head = global_pool() if head is None else head
+        last_of_stride = {stride: FeatureInfo(i, stride, channels) for i, (stride, channels) in enumerate(scales)}
+        self.feature_info = tuple(last_of_stride.values())
+        self.num_features = self.feature_info[-1].channels if num_features is None else num_features
+        for name, module in (auxiliary or {}).items():
+            self.add_module(name, module)
+        self.init_weights()
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image, which the first convolution says."""
+        return next(module.in_channels for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last map, before pooling."""
@@ -87,6 +163,19 @@ class Network(nn.Module):
             if index in wanted:
                 maps.append(x)
         return maps
+
+    def feature_sizes(self, height: int, width: int | None = None) -> tuple[tuple[int, int], ...]:
+        """Height and width of every map of `features` for an image of `height` × `width` pixels, or a square one.
+
+        Raises `ImageSizeError` for an image that the network does not take.
+        """
+        state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        shapes = {f"network.{name}": tensor.to("meta") for name, tensor in state.items()}
+        dtype = next(self.parameters()).dtype
+        image = torch.empty(2, self.in_channels, height, width or height, dtype=dtype, device="meta")
+        with torch.no_grad():
+            maps: list[Tensor] = functional_call(_Features(self), shapes, image)
+        return tuple((each.shape[2], each.shape[3]) for each in maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last map → logits [N, num_classes], or the vector [N, num_features] before them."""
@@ -112,8 +201,7 @@ class Network(nn.Module):
         if num_classes == 0:
             return nn.Identity()
         layer = nn.Linear(self.num_features, num_classes)
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
+        self.initial.apply_to_classifier(layer)
         return layer
 
     def set_input_size(self, size: int) -> None:
@@ -148,6 +236,14 @@ class Network(nn.Module):
         """Fold what only training needs into plain layers, in place; outputs stay. Most have nothing to fold."""
         return self
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` calls first. Raises `Error`: TorchScript cannot read a network's annotations."""
+        name = self.arch or type(self).__name__
+        raise Error(
+            f"torch.jit.script cannot compile {name}: use torch.jit.trace(network, image), torch.export.export, or "
+            "torchclas export --to torch-export"
+        )
+
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Trade about a third more computation in training for memory that no longer grows with depth."""
         for module in self.modules():
@@ -155,9 +251,17 @@ class Network(nn.Module):
                 module.checkpointing = enabled
 
     def init_weights(self) -> None:
-        """Initialise for training from scratch; the default is He's normal over each filter's inputs."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        """Initialise for training from scratch, as `initial` says; the classifier is made anew."""
+        self.initial.apply(self)
+        self.reset_classifier(self.num_classes)
+
+
+class _Features(nn.Module):
+    """A network whose output is its maps."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.network.features(x)

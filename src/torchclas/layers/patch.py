@@ -42,20 +42,25 @@ class LeadingTokens(nn.Module):
 
 def to_windows(x: Tensor, size: int) -> Tensor:
     """[N, H, W, C] → [N, windows, size², C], windows of `size` × `size` row by row."""
-    return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    tiles = x.unflatten(2, (-1, size))  # [N, H, windows across, size, C]
+    tiles = tiles.unflatten(1, (-1, size))  # [N, windows down, size, windows across, size, C]
+    tiles = tiles.transpose(2, 3)  # [N, windows down, windows across, size, size, C]
+    return tiles.flatten(3, 4).flatten(1, 2)
 
 
 def from_windows(windows: Tensor, size: int, height: int) -> Tensor:
     """What `to_windows` made of a map of this `height`, back to [N, H, W, C]."""
-    tiles = windows.unflatten(2, (size, size)).unflatten(1, (height // size, -1))
-    return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    tiles = windows.unflatten(2, (size, size))  # [N, windows, size, size, C]
+    tiles = tiles.unflatten(1, (height // size, -1))  # [N, windows down, windows across, size, size, C]
+    tiles = tiles.transpose(2, 3)  # [N, windows down, size, windows across, size, C]
+    return tiles.flatten(3, 4).flatten(1, 2)
 
 
 def resize_grid(values: Tensor, side: int) -> Tensor:
     """One vector per place of a square grid, [L, C] → [side², C], interpolated bicubically."""
     old_side = int(values.shape[0] ** 0.5)
-    grid = values.detach().float().T.unflatten(1, (old_side, old_side))[None]
-    resized = F.interpolate(grid, (side, side), mode="bicubic", antialias=True)
+    grid = values.detach().float().T.unflatten(1, (old_side, old_side))[None]  # [1, C, old side, old side]
+    resized = F.interpolate(grid, (side, side), mode="bicubic", antialias=True)  # [1, C, side, side]
     return resized[0].flatten(1).T.to(values.dtype).contiguous()
 
 

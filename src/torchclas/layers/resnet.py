@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from torch import nn
 
@@ -12,6 +13,19 @@ from torchclas.layers.residual import Residual, projection
 
 # Input channels, output channels, stride → module.
 MakeModule = Callable[[int, int, int], nn.Module]
+
+
+class StageRow(NamedTuple):
+    """A stage of residual blocks."""
+
+    depth: int
+    channels: int
+    stride: int
+
+
+def resnet_rows(depths: Iterable[int], channels: int) -> list[StageRow]:
+    """ResNet's stages: `channels` in the first, which keeps the map; the others halve it and have twice as many."""
+    return [StageRow(depth, channels * 2**i, stride=1 if i == 0 else 2) for i, depth in enumerate(depths)]
 
 
 def resnet_stem(in_channels: int, widths: Sequence[int] = ()) -> nn.Sequential:
@@ -53,16 +67,16 @@ def bottleneck(
 
 
 def residual_stages(
-    in_channels: int, rows: Iterable[tuple[int, int, int]], branch: MakeModule, *, shortcut: MakeModule = projection
-) -> nn.Sequential:
-    """Stages of residual blocks; a row is a stage's number of blocks, output channels and stride.
+    in_channels: int, rows: Iterable[StageRow], branch: MakeModule, *, shortcut: MakeModule = projection
+) -> list[Stage]:
+    """Stages of residual blocks.
 
-    The first block of every stage has that stride and a `shortcut`; the others add their input as it is.
+    The first block of every stage has its stride and a `shortcut`; the others add their input as it is.
     """
     stages: list[Stage] = []
-    for depth, out_channels, stride in rows:
-        first = Residual(branch(in_channels, out_channels, stride), shortcut(in_channels, out_channels, stride))
-        others = [Residual(branch(out_channels, out_channels, 1)) for _ in range(depth - 1)]
+    for depth, channels, stride in rows:
+        first = Residual(branch(in_channels, channels, stride), shortcut(in_channels, channels, stride))
+        others = [Residual(branch(channels, channels, 1)) for _ in range(depth - 1)]
         stages.append(Stage(first, *others))
-        in_channels = out_channels
-    return nn.Sequential(*stages)
+        in_channels = channels
+    return stages

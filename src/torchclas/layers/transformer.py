@@ -1,4 +1,4 @@
-"""The block of the vision transformers (arXiv 2010.11929), and how they are initialised."""
+"""The block of the vision transformers (arXiv 2010.11929)."""
 
 from __future__ import annotations
 
@@ -32,17 +32,6 @@ class TransformerBlock(nn.Module):
         """[N, …, C] → the same shape."""
         x = x + self.drop_path(self.attention(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-def init_linear_layers(network: nn.Module, *others: nn.Parameter) -> None:
-    """Weights, and `others`, from a normal of deviation 0.02; no biases: what every vision transformer starts from."""
-    for parameter in others:
-        nn.init.trunc_normal_(parameter, std=0.02)
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                nn.init.zeros_(module.bias)
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

@@ -3,83 +3,51 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from torchclas.errors import UnknownNameError
 from torchclas.layers.network import Network, Renames
-from torchclas.models import (
-    alexnet,
-    darknet,
-    densenet,
-    dla,
-    dpn,
-    efficientnet,
-    ghostnet,
-    googlenet,
-    hardnet,
-    hrnet,
-    inception_v3,
-    inception_v4,
-    levit,
-    mixnet,
-    mobilenet_v1,
-    mobilenet_v2,
-    mobilenet_v3,
-    pplcnet,
-    rednet,
-    regnet,
-    repvgg,
-    res2net,
-    resnest,
-    resnet,
-    rexnet,
-    shufflenet_v2,
-    squeezenet,
-    swin_transformer,
-    tnt,
-    twins,
-    vgg,
-    vision_transformer,
-    xception,
-    xception_deeplab,
-)
 
-FAMILIES: tuple[ModuleType, ...] = (
-    resnet,
-    pplcnet,
-    mobilenet_v1,
-    mobilenet_v2,
-    mobilenet_v3,
-    efficientnet,
-    levit,
-    vgg,
-    alexnet,
-    squeezenet,
-    shufflenet_v2,
-    ghostnet,
-    darknet,
-    mixnet,
-    rexnet,
-    res2net,
-    densenet,
-    dpn,
-    repvgg,
-    hardnet,
-    resnest,
-    regnet,
-    rednet,
-    inception_v3,
-    inception_v4,
-    googlenet,
-    twins,
-    tnt,
-    vision_transformer,
-    swin_transformer,
-    hrnet,
-    xception,
-    xception_deeplab,
-    dla,
+FAMILIES: tuple[ModuleType, ...] = tuple(
+    import_module(f"{__name__}.{name}")
+    for name in (
+        "resnet",
+        "pplcnet",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "mobilenet_v3",
+        "efficientnet",
+        "levit",
+        "vgg",
+        "alexnet",
+        "squeezenet",
+        "shufflenet_v2",
+        "ghostnet",
+        "darknet",
+        "mixnet",
+        "rexnet",
+        "res2net",
+        "densenet",
+        "dpn",
+        "repvgg",
+        "hardnet",
+        "resnest",
+        "regnet",
+        "rednet",
+        "inception_v3",
+        "inception_v4",
+        "googlenet",
+        "twins",
+        "tnt",
+        "vision_transformer",
+        "swin_transformer",
+        "hrnet",
+        "xception",
+        "xception_deeplab",
+        "dla",
+    )
 )
 
 
@@ -104,8 +72,7 @@ def architectures() -> list[str]:
 def build(arch: str, *, num_classes: int = 1000, in_channels: int = 3) -> Network:
     """The architecture with fresh weights; raises `UnknownNameError`."""
     cls, fields = _family(arch).VARIANTS[arch]
-    fields = {"num_classes": num_classes, **fields} if num_classes != 1000 else fields
-    network: Network = cls(**{**fields, "in_channels": in_channels})
+    network = cls(**fields, num_classes=num_classes, in_channels=in_channels)
     network.arch = arch
     return network
 

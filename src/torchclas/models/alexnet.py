@@ -11,9 +11,10 @@ from torch import nn
 
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, Layer, fill_uniform
+from torchclas.layers.network import Network, Renames, Stage, Variants
 
-GRID = 6
+GRID, FEATURES = 6, 4096
 
 
 def conv_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
@@ -21,48 +22,41 @@ def conv_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Seque
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2), relu())
 
 
+def uniform_with_bias(layer: Layer) -> None:
+    """Uniform within 1 / √inputs, the bias too; all linear layers take the first one's inputs, as published."""
+    bound = (layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 256 * GRID * GRID) ** -0.5
+    fill_uniform(layer.weight, bound)
+    fill_uniform(layer.bias, bound)  # pyright: ignore[reportArgumentType]
+
+
 class AlexNet(Network):
     """Five convolutions with shrinking kernels, three max poolings, two wide fully connected layers."""
+
+    initial = Initialisation(conv=uniform_with_bias, linear=uniform_with_bias)
 
     min_size = 63
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 64, 11, stride=4, padding=2),
-            relu(),
-            nn.MaxPool2d(3, 2),
+        super().__init__(
+            stem=nn.Sequential(nn.Conv2d(in_channels, 64, 11, stride=4, padding=2), relu(), nn.MaxPool2d(3, 2)),
+            stages=[
+                Stage(conv_relu(64, 192, 5), nn.MaxPool2d(3, 2)),
+                Stage(conv_relu(192, 384, 3), conv_relu(384, 256, 3), conv_relu(256, 256, 3), nn.MaxPool2d(3, 2)),
+            ],
+            scales=[(16, 192), (32, 256)],
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(GRID),
+                nn.Flatten(),
+                DownscalingDropout(0.5),
+                nn.Linear(256 * GRID * GRID, FEATURES),
+                relu(),
+                DownscalingDropout(0.5),
+                nn.Linear(FEATURES, FEATURES),
+                relu(),
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
         )
-        self.stages = nn.Sequential(
-            Stage(conv_relu(64, 192, 5), nn.MaxPool2d(3, 2)),
-            Stage(conv_relu(192, 384, 3), conv_relu(384, 256, 3), conv_relu(256, 256, 3), nn.MaxPool2d(3, 2)),
-        )
-        self.neck = nn.Identity()
-        self.num_features = 4096
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(GRID),
-            nn.Flatten(),
-            DownscalingDropout(0.5),
-            nn.Linear(256 * GRID * GRID, 4096),
-            relu(),
-            DownscalingDropout(0.5),
-            nn.Linear(4096, self.num_features),
-            relu(),
-        )
-        self.feature_info = (FeatureInfo(0, 16, 192), FeatureInfo(1, 32, 256))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
-
-    def init_weights(self) -> None:
-        """Uniform within 1 / √inputs, which the published code takes from the first fully connected layer for both."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Linear):
-                bound = (256 * GRID * GRID) ** -0.5
-                nn.init.uniform_(module.weight, -bound, bound)
-                nn.init.uniform_(module.bias, -bound, bound)
 
 
 VARIANTS: Variants = {"AlexNet": (AlexNet, dict())}

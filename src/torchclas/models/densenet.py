@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torchclas.layers.conv import ConvNormAct, NormActConv, global_pool, relu
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct, NormActConv, relu
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Section 3: a layer's first convolution has four times the channels that its second one adds.
 BOTTLENECK = 4
@@ -32,17 +33,16 @@ class DenseNet(Network):
     `growth` is the number of channels that each of a block's `depths` layers adds.
     """
 
+    initial = Initialisation(classifier=uniform)
+
     min_size = 29
 
     def __init__(
         self, *, depths: tuple[int, ...], growth: int = 32, num_classes: int = 1000, in_channels: int = 3
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = 2 * growth
-        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, 7, 2), nn.MaxPool2d(3, 2, padding=1))
+        first = channels = 2 * growth
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
+        widths: list[int] = []
         for i, depth in enumerate(depths):
             layers: list[nn.Module] = []
             if i > 0:
@@ -52,14 +52,14 @@ class DenseNet(Network):
                 layers.append(DenseLayer(channels, growth))
                 channels += growth
             stages.append(Stage(*layers))
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Sequential(nn.BatchNorm2d(channels), relu())
-        self.head = global_pool()
-        self.feature_info = tuple(info)
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            widths.append(channels)
+        super().__init__(
+            stem=nn.Sequential(ConvNormAct(in_channels, first, 7, 2), nn.MaxPool2d(3, 2, padding=1)),
+            stages=stages,
+            scales=pyramid(4, widths),
+            neck=nn.Sequential(nn.BatchNorm2d(channels), relu()),
+            num_classes=num_classes,
+        )
 
 
 # Table 1.

@@ -6,22 +6,34 @@ not just of multiples of 32 px.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool, relu
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct, relu
+from torchclas.layers.initialisation import Initialisation, he_normal_of_outputs
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 from torchclas.layers.resnet import MakeModule, basic, bottleneck
 
-# Table 1, stages 3 to 6: depth of the tree, channels.
-Levels = tuple[tuple[int, int], ...]
-LEVELS_34: Levels = ((1, 64), (2, 128), (2, 256), (1, 512))
-LEVELS_46_C: Levels = ((1, 64), (2, 64), (2, 128), (1, 256))
-LEVELS_60_C: Levels = ((1, 64), (2, 64), (3, 128), (1, 256))
-LEVELS_60: Levels = ((1, 128), (2, 256), (3, 512), (1, 1024))
-LEVELS_102: Levels = ((1, 128), (3, 256), (4, 512), (1, 1024))
-LEVELS_169: Levels = ((2, 128), (3, 256), (5, 512), (1, 1024))
+
+class LevelRow(NamedTuple):
+    """A stage: the depth of its tree, its channels."""
+
+    depth: int
+    channels: int
+
+
+STEM = (16, 16, 32)
+# Table 1, stages 3 to 6.
+Levels = tuple[LevelRow, ...]
+LEVELS_34: Levels = (LevelRow(1, 64), LevelRow(2, 128), LevelRow(2, 256), LevelRow(1, 512))
+LEVELS_46_C: Levels = (LevelRow(1, 64), LevelRow(2, 64), LevelRow(2, 128), LevelRow(1, 256))
+LEVELS_60_C: Levels = (LevelRow(1, 64), LevelRow(2, 64), LevelRow(3, 128), LevelRow(1, 256))
+LEVELS_60: Levels = (LevelRow(1, 128), LevelRow(2, 256), LevelRow(3, 512), LevelRow(1, 1024))
+LEVELS_102: Levels = (LevelRow(1, 128), LevelRow(3, 256), LevelRow(4, 512), LevelRow(1, 1024))
+LEVELS_169: Levels = (LevelRow(2, 128), LevelRow(3, 256), LevelRow(5, 512), LevelRow(1, 1024))
 
 
 class Node(nn.Module):
@@ -86,6 +98,8 @@ class DLA(Network):
     convolutions; `residual` is that of all nodes.
     """
 
+    initial = Initialisation(conv=he_normal_of_outputs, classifier=he_normal_of_outputs)
+
     def __init__(
         self,
         *,
@@ -97,14 +111,10 @@ class DLA(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(ConvNormAct(in_channels, 16, 7), ConvNormAct(16, 16, 3), ConvNormAct(16, 32, 3, 2))
-
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             if plain:
                 return nn.Sequential(*basic(channels, out_channels, out_channels, stride))
-            hidden = out_channels * width // 64 * groups // 2
+            hidden = out_channels * groups * width // 128
             return nn.Sequential(*bottleneck(channels, hidden, out_channels, stride, groups=groups))
 
         def tree(depth: int, channels: int, out_channels: int, stride: int, passed: int) -> nn.Module:
@@ -113,29 +123,23 @@ class DLA(Network):
             first = tree(depth - 1, channels, out_channels, stride, 0)
             return Tree(first, tree(depth - 1, out_channels, out_channels, 1, passed + out_channels))
 
-        channels = 32
         stages: list[nn.Module] = []
-        info: list[FeatureInfo] = []
-        for i, (depth, out_channels) in enumerate(levels):
-            if i == 0:
-                stages.append(tree(depth, channels, out_channels, 2, 0))
-            else:
-                stages.append(Level(tree(depth, channels, out_channels, 2, channels)))
-            channels = out_channels
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(info)
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
-
-    def init_weights(self) -> None:
-        """He's normal over each filter's outputs."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        channels = STEM[-1]
+        for i, row in enumerate(levels):
+            passed = channels if i > 0 else 0
+            level = tree(row.depth, channels, row.channels, 2, passed)
+            stages.append(Level(level) if i > 0 else level)
+            channels = row.channels
+        super().__init__(
+            stem=nn.Sequential(
+                ConvNormAct(in_channels, STEM[0], 7),
+                ConvNormAct(STEM[0], STEM[1], 3),
+                ConvNormAct(STEM[1], STEM[2], 3, 2),
+            ),
+            stages=stages,
+            scales=pyramid(4, [row.channels for row in levels]),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

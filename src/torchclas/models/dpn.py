@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torchclas.layers.conv import ConvNormAct, NormActConv, global_pool, relu
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct, NormActConv, relu
+from torchclas.layers.initialisation import Initialisation, fill_uniform
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 
 class DualPath(nn.Module):
@@ -42,6 +43,8 @@ class DPN(Network):
     3×3 convolution, which both double with every stage; `growth` and `depths` have one entry per stage.
     """
 
+    initial = Initialisation(classifier=lambda layer: fill_uniform(layer.weight, 0.01))
+
     def __init__(
         self,
         *,
@@ -54,27 +57,26 @@ class DPN(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels, kernel_size = stem
-        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, kernel_size, 2), nn.MaxPool2d(3, 2, padding=1))
+        first, kernel_size = stem
+        channels = first
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
+        widths: list[int] = []
         for i, depth in enumerate(depths):
+            stage_hidden, stage_width = hidden * 2**i, width * 2**i
             blocks: list[nn.Module] = []
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(DualPath(channels, hidden << i, width << i, growth[i], stride, groups, project=j == 0))
-                channels = (width << i) + (3 + j) * growth[i]
+                blocks.append(DualPath(channels, stage_hidden, stage_width, growth[i], stride, groups, project=j == 0))
+                channels = stage_width + (3 + j) * growth[i]
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Sequential(nn.BatchNorm2d(channels), relu())
-        self.head = global_pool()
-        self.feature_info = tuple(info)
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            widths.append(channels)
+        super().__init__(
+            stem=nn.Sequential(ConvNormAct(in_channels, first, kernel_size, 2), nn.MaxPool2d(3, 2, padding=1)),
+            stages=stages,
+            scales=pyramid(4, widths),
+            neck=nn.Sequential(nn.BatchNorm2d(channels), relu()),
+            num_classes=num_classes,
+        )
 
 
 # Table 1 has DPN92 and DPN98; the others are the authors' code.

@@ -8,23 +8,24 @@ TensorFlow's mobile variant: no squeeze-and-excitation, ReLU6 for swish, stem an
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 from torch import nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu6, round_channels, same_padding, swish
-from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.inverted_residual import InvertedResidual, StageRow
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-# Table 1: kernel, expansion, output channels, blocks, stride of the first one.
+# Table 1.
 STAGES = (
-    (3, 1, 16, 1, 1),
-    (3, 6, 24, 2, 2),
-    (5, 6, 40, 2, 2),
-    (3, 6, 80, 3, 2),
-    (5, 6, 112, 3, 1),
-    (5, 6, 192, 4, 2),
-    (3, 6, 320, 1, 1),
+    StageRow(1, 16, 1, 1),
+    StageRow(6, 24, 2, 2),
+    StageRow(6, 40, 2, 2, kernel_size=5),
+    StageRow(6, 80, 3, 2),
+    StageRow(6, 112, 3, 1, kernel_size=5),
+    StageRow(6, 192, 4, 2, kernel_size=5),
+    StageRow(6, 320, 1, 1),
 )
 DROP_PATH = 0.2
 EPS, MOMENTUM = 1e-3, 0.01
@@ -49,9 +50,6 @@ class EfficientNet(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-
         def padding(size: int, kernel_size: int, stride: int) -> tuple[int, int] | None:
             if not same:
                 return None
@@ -59,48 +57,46 @@ class EfficientNet(Network):
             # Uneven padding goes one stride beyond "SAME" at the end, which tells only at other image sizes.
             return before, after if before == after else before + stride
 
+        norm: dict[str, Any] = {"eps": EPS, "momentum": MOMENTUM}
         channels = round_channels(32 * width)
-        self.stem = ConvNormAct(
-            in_channels, channels, 3, 2, padding=padding(size, 3, 2), act=act, eps=EPS, momentum=MOMENTUM
-        )
-        size, scale = ceil(size / 2), 2
-        depths = [ceil(row[3] * depth) for row in STAGES]
+        stem = ConvNormAct(in_channels, channels, 3, 2, padding=padding(size, 3, 2), act=act, **norm)
+        size = ceil(size / 2)
+        widths = [round_channels(row.channels * width) for row in STAGES]
+        depths = [ceil(row.depth * depth) for row in STAGES]
+        drop_path = (DROP_PATH * i / sum(depths) for i in range(sum(depths)))
         stages: list[Stage] = []
-        scales: dict[int, FeatureInfo] = {}
-        done = 0
-        for i, (kernel_size, expansion, out, _, first_stride) in enumerate(STAGES):
+        for row, out_channels, blocks_of_stage in zip(STAGES, widths, depths, strict=True):
             blocks: list[nn.Module] = []
-            out_channels = round_channels(out * width)
-            for j in range(depths[i]):
-                stride = first_stride if j == 0 else 1
-                hidden = channels * expansion
+            for j in range(blocks_of_stage):
+                stride = row.stride if j == 0 else 1
+                hidden = channels * row.expansion
                 blocks.append(
                     InvertedResidual(
                         channels,
                         hidden,
                         out_channels,
-                        kernel_size,
+                        row.kernel_size,
                         stride,
                         act=act,
                         se=SqueezeExcite(hidden, max(1, channels // 4), act=swish) if se else None,
-                        expand=expansion > 1,
-                        padding=padding(size, kernel_size, stride),
-                        drop_path=DROP_PATH * done / sum(depths),
-                        eps=EPS,
-                        momentum=MOMENTUM,
+                        expand=row.expansion > 1,
+                        padding=padding(size, row.kernel_size, stride),
+                        drop_path=next(drop_path),
+                        **norm,
                     )
                 )
-                size, channels, done = ceil(size / stride), out_channels, done + 1
+                size, channels = ceil(size / stride), out_channels
             stages.append(Stage(*blocks))
-            scale *= first_stride
-            scales[scale] = FeatureInfo(i, scale, channels)
-        self.stages = nn.Sequential(*stages)
-        self.num_features = round_channels(1280 * width)
-        self.neck = ConvNormAct(channels, self.num_features, 1, act=act, eps=EPS, momentum=MOMENTUM)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
-        self.feature_info = tuple(scales.values())
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        features = round_channels(1280 * width)
+        super().__init__(
+            stem=stem,
+            stages=stages,
+            scales=pyramid(2, widths, [row.stride for row in STAGES[1:]]),
+            neck=ConvNormAct(channels, features, 1, act=act, **norm),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)),
+            num_features=features,
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

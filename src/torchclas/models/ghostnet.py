@@ -12,31 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group, uniform
+from torchclas.layers.inverted_residual import BlockRow
+from torchclas.layers.network import Network, Renames, Variants, pyramid, stages_of_rows
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-# Table 1, one tuple per stage: kernel, hidden channels, output channels, squeeze-and-excitation, stride.
+# Table 1, one tuple per stage.
 STAGES = (
-    ((3, 16, 16, False, 1),),
-    ((3, 48, 24, False, 2), (3, 72, 24, False, 1)),
-    ((5, 72, 40, True, 2), (5, 120, 40, True, 1)),
+    (BlockRow(3, 16, 16),),
+    (BlockRow(3, 48, 24, 2), BlockRow(3, 72, 24)),
+    (BlockRow(5, 72, 40, 2, se=True), BlockRow(5, 120, 40, se=True)),
     (
-        (3, 240, 80, False, 2),
-        (3, 200, 80, False, 1),
-        (3, 184, 80, False, 1),
-        (3, 184, 80, False, 1),
-        (3, 480, 112, True, 1),
-        (3, 672, 112, True, 1),
+        BlockRow(3, 240, 80, 2),
+        BlockRow(3, 200, 80),
+        BlockRow(3, 184, 80),
+        BlockRow(3, 184, 80),
+        BlockRow(3, 480, 112, se=True),
+        BlockRow(3, 672, 112, se=True),
     ),
     (
-        (5, 672, 160, True, 2),
-        (5, 960, 160, False, 1),
-        (5, 960, 160, True, 1),
-        (5, 960, 160, False, 1),
-        (5, 960, 160, True, 1),
+        BlockRow(5, 672, 160, 2, se=True),
+        BlockRow(5, 960, 160),
+        BlockRow(5, 960, 160, se=True),
+        BlockRow(5, 960, 160),
+        BlockRow(5, 960, 160, se=True),
     ),
 )
+FEATURES = 1280
 DIVISOR = 4
 
 
@@ -55,54 +58,48 @@ class GhostModule(nn.Module):
         return torch.cat([x, self.cheap(x)], 1)
 
 
-def bottleneck(
-    in_channels: int, hidden: int, out_channels: int, kernel_size: int, stride: int, *, se: bool
-) -> Residual:
+def bottleneck(in_channels: int, row: BlockRow) -> Residual:
     """Two ghost modules; between them a depthwise convolution (stride 2 only) and squeeze-and-excitation."""
+    hidden, out_channels, stride = row.hidden, row.channels, row.stride
 
     def depthwise(channels: int) -> nn.Module:
-        return ConvNormAct(channels, channels, kernel_size, stride, groups=channels, act=None)
+        return ConvNormAct(channels, channels, row.kernel_size, stride, groups=channels, act=None)
 
     branch = nn.Sequential(
         GhostModule(in_channels, hidden),
         depthwise(hidden) if stride > 1 else nn.Identity(),
-        SqueezeExcite(hidden, hidden // 4, gate=partial(nn.Hardtanh, 0.0, 1.0)) if se else nn.Identity(),
+        SqueezeExcite(hidden, hidden // 4, gate=partial(nn.Hardtanh, 0.0, 1.0)) if row.se else nn.Identity(),
         GhostModule(hidden, out_channels, act=None),
     )
     if stride == 1 and in_channels == out_channels:
         return Residual(branch, act=None)
-    return Residual(
-        branch, nn.Sequential(depthwise(in_channels), ConvNormAct(in_channels, out_channels, 1, act=None)), act=None
-    )
+    shortcut = nn.Sequential(depthwise(in_channels), ConvNormAct(in_channels, out_channels, 1, act=None))
+    return Residual(branch, shortcut, act=None)
 
 
 class GhostNet(Network):
     """Inverted residuals of ghost modules; `width` scales all channels but the last 1,280."""
 
+    initial = Initialisation(conv=he_normal_of_group, gate=uniform, classifier=uniform)
+
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = hidden = round_channels(16 * width, DIVISOR)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2)
-        stages: list[Stage] = []
-        info: list[FeatureInfo] = []
-        for i, rows in enumerate(STAGES):
-            blocks: list[nn.Module] = []
-            for kernel_size, hidden_row, out, se, stride in rows:
-                hidden, out_channels = round_channels(hidden_row * width, DIVISOR), round_channels(out * width, DIVISOR)
-                blocks.append(bottleneck(channels, hidden, out_channels, kernel_size, stride, se=se))
-                channels = out_channels
-            stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 2 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = ConvNormAct(channels, hidden, 1)
-        self.num_features = 1280
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, self.num_features, 1), nn.Dropout(0.2), nn.Flatten()
+        def scaled(channels: int) -> int:
+            return round_channels(channels * width, DIVISOR)
+
+        first = scaled(16)
+        table = [[row.scaled(scaled) for row in rows] for rows in STAGES]
+        widths, hidden = [rows[-1].channels for rows in table], table[-1][-1].hidden
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2),
+            stages=stages_of_rows(first, table, bottleneck),
+            scales=pyramid(2, widths),
+            neck=ConvNormAct(widths[-1], hidden, 1),
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), ConvNormAct(hidden, FEATURES, 1), nn.Dropout(0.2), nn.Flatten()
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
         )
-        self.feature_info = tuple(info)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {

@@ -6,23 +6,44 @@ not each convolution; there is no local response normalisation; in evaluation th
 
 from __future__ import annotations
 
+from math import sqrt
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from torchclas.layers.branches import Branches
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, fill_uniform, lecun_uniform
+from torchclas.layers.network import Network, Renames, Variants, stages_of_rows
 
-# Table 1: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool proj. A row of blocks is a stage here; after the second and the
-# third, training attaches an auxiliary head.
+
+class Row(NamedTuple):
+    """Channels of a block's convolutions, in the order of table 1; `pool` halves the map before it."""
+
+    one: int
+    three_reduce: int
+    three: int
+    five_reduce: int
+    five: int
+    projected: int
+    pool: bool = False
+
+    @property
+    def channels(self) -> int:
+        """What the branches have together."""
+        return self.one + self.three + self.five + self.projected
+
+
+# A row of blocks is a stage here; after the second and the third, training attaches an auxiliary head.
 STAGES = (
-    ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
-    ((192, 96, 208, 16, 48, 64),),
-    ((160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64)),
-    ((256, 160, 320, 32, 128, 128),),
-    ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
+    (Row(64, 96, 128, 16, 32, 32), Row(128, 128, 192, 32, 96, 64)),
+    (Row(192, 96, 208, 16, 48, 64, pool=True),),
+    (Row(160, 112, 224, 24, 64, 64), Row(128, 128, 256, 24, 64, 64), Row(112, 144, 288, 32, 64, 64)),
+    (Row(256, 160, 320, 32, 128, 128),),
+    (Row(256, 160, 320, 32, 128, 128, pool=True), Row(384, 192, 384, 48, 128, 128)),
 )
-POOLED_BEFORE = (1, 4)
+STRIDES = (8, 16, 16, 16, 32)
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1) -> nn.Conv2d:
@@ -31,17 +52,16 @@ def conv(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int 
 
 
 class Inception(nn.Module):
-    """1×1, 3×3 and 5×5 convolutions and max pooling side by side (figure 2b); `pool` halves the map first."""
+    """1×1, 3×3 and 5×5 convolutions and max pooling side by side (figure 2b)."""
 
-    def __init__(self, in_channels: int, row: tuple[int, ...], *, pool: bool) -> None:
+    def __init__(self, in_channels: int, row: Row) -> None:
         super().__init__()
-        one, three_reduce, three, five_reduce, five, projected = row
-        self.pool = nn.MaxPool2d(3, 2) if pool else nn.Identity()
+        self.pool = nn.MaxPool2d(3, 2) if row.pool else nn.Identity()
         self.branches = Branches(
-            conv(in_channels, one),
-            nn.Sequential(conv(in_channels, three_reduce), conv(three_reduce, three, 3)),
-            nn.Sequential(conv(in_channels, five_reduce), conv(five_reduce, five, 5)),
-            nn.Sequential(nn.MaxPool2d(3, 1, padding=1), conv(in_channels, projected)),
+            conv(in_channels, row.one),
+            nn.Sequential(conv(in_channels, row.three_reduce), conv(row.three_reduce, row.three, 3)),
+            nn.Sequential(conv(in_channels, row.five_reduce), conv(row.five_reduce, row.five, 5)),
+            nn.Sequential(nn.MaxPool2d(3, 1, padding=1), conv(in_channels, row.projected)),
         )
         self.act = relu()
 
@@ -69,33 +89,27 @@ def auxiliary(in_channels: int, *, act: nn.Module) -> nn.Sequential:
 class GoogLeNet(Network):
     """Nine Inception blocks. Training supervises two more classifiers halfway; they do nothing for predictions."""
 
+    initial = Initialisation(linear=lecun_uniform)
+
     min_size = 61
+    aux1: nn.Sequential
+    aux2: nn.Sequential
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(
-            conv(in_channels, 64, 7, 2), nn.MaxPool2d(3, 2), conv(64, 64), conv(64, 192, 3), nn.MaxPool2d(3, 2)
+        widths = [rows[-1].channels for rows in STAGES]
+        super().__init__(
+            stem=nn.Sequential(
+                conv(in_channels, 64, 7, 2), nn.MaxPool2d(3, 2), conv(64, 64), conv(64, 192, 3), nn.MaxPool2d(3, 2)
+            ),
+            stages=stages_of_rows(192, STAGES, Inception),
+            scales=zip(STRIDES, widths, strict=True),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.4)),
+            auxiliary={
+                "aux1": auxiliary(widths[1], act=relu()),
+                "aux2": auxiliary(widths[2], act=nn.Identity()),  # without ReLU as published
+            },
+            num_classes=num_classes,
         )
-        channels = 192
-        stages: list[Stage] = []
-        widths: list[int] = []
-        for i, rows in enumerate(STAGES):
-            blocks: list[nn.Module] = []
-            for j, row in enumerate(rows):
-                blocks.append(Inception(channels, row, pool=i in POOLED_BEFORE and j == 0))
-                channels = row[0] + row[2] + row[4] + row[5]
-            stages.append(Stage(*blocks))
-            widths.append(channels)
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.4))
-        self.feature_info = (FeatureInfo(0, 8, widths[0]), FeatureInfo(3, 16, widths[3]), FeatureInfo(4, 32, widths[4]))
-        self.num_features = channels
-        self.aux1 = auxiliary(widths[1], act=relu())
-        self.aux2 = auxiliary(widths[2], act=nn.Identity())  # without ReLU as published
-        self.reset_classifier(num_classes)
-        self.init_weights()
 
     def forward_heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Logits of the main classifier, of the one after block 4a, of the one after block 4d."""
@@ -107,6 +121,13 @@ class GoogLeNet(Network):
             maps.append(x)
         aux1, aux2 = self.classifier_aux1(self.aux1(maps[1])), self.classifier_aux2(self.aux2(maps[2]))
         return self.forward_head(x), aux1, aux2
+
+    def init_weights(self) -> None:
+        """As `initial` says; the layers before the auxiliary classifiers as if they had 2,048 inputs, as published."""
+        super().init_weights()
+        for layer in (*self.aux1, *self.aux2):
+            if isinstance(layer, nn.Linear):
+                fill_uniform(layer.weight, sqrt(3 / 2048))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace all three last layers."""

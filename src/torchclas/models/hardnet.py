@@ -5,44 +5,56 @@ Departures of the published graphs from the paper: ReLU6 for ReLU. The `_ds` var
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, global_pool, relu6
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One of the paper's networks.
+class Row(NamedTuple):
+    """A harmonic dense block and the 1×1 convolution after it, to `channels`."""
 
-    `blocks` holds one tuple per stage and in it one per harmonic dense block: layers, growth rate, output channels.
-    """
+    depth: int
+    growth: int
+    channels: int
+
+
+class Layout(NamedTuple):
+    """One of the paper's networks; `stages` holds the blocks of each stage."""
 
     stem: tuple[int, int]
     multiplier: float
-    blocks: tuple[tuple[tuple[int, int, int], ...], ...]
+    stages: tuple[tuple[Row, ...], ...]
     dropout: float
     last_dropout: float = 0.0
 
 
 LAYOUTS = {
-    39: Layout((24, 48), 1.6, (((4, 16, 96),), ((16, 20, 320),), ((8, 64, 640),), ((4, 160, 1024),)), 0.1),
+    39: Layout(
+        stem=(24, 48),
+        multiplier=1.6,
+        stages=((Row(4, 16, 96),), (Row(16, 20, 320),), (Row(8, 64, 640),), (Row(4, 160, 1024),)),
+        dropout=0.1,
+    ),
     68: Layout(
-        (32, 64), 1.7, (((8, 14, 128),), ((16, 16, 256), (16, 20, 320)), ((16, 40, 640),), ((4, 160, 1024),)), 0.1
+        stem=(32, 64),
+        multiplier=1.7,
+        stages=((Row(8, 14, 128),), (Row(16, 16, 256), Row(16, 20, 320)), (Row(16, 40, 640),), (Row(4, 160, 1024),)),
+        dropout=0.1,
     ),
     85: Layout(
-        (48, 96),
-        1.7,
-        (
-            ((8, 24, 192),),
-            ((16, 24, 256), (16, 28, 320)),
-            ((16, 36, 480), (16, 48, 720)),
-            ((4, 256, 1280),),
+        stem=(48, 96),
+        multiplier=1.7,
+        stages=(
+            (Row(8, 24, 192),),
+            (Row(16, 24, 256), Row(16, 28, 320)),
+            (Row(16, 36, 480), Row(16, 48, 720)),
+            (Row(4, 256, 1280),),
         ),
-        0.2,
+        dropout=0.2,
         last_dropout=0.1,
     ),
 }
@@ -56,12 +68,12 @@ class HarmonicDenseBlock(nn.Module):
 
     def __init__(self, in_channels: int, growth: int, multiplier: float, depth: int, *, separable: bool) -> None:
         super().__init__()
-        self.sources = [[i - (1 << k) for k in range(i.bit_length()) if i % (1 << k) == 0] for i in range(1, depth + 1)]
+        self.sources = [[i - 2**k for k in range(i.bit_length()) if i % 2**k == 0] for i in range(1, depth + 1)]
         widths = [in_channels]
         layers: list[nn.Module] = []
         for sources in self.sources:
             # to the nearest even number, as the paper's code rounds
-            width = int(int(growth * multiplier ** (len(sources) - 1) + 1) / 2) * 2
+            width = int(growth * multiplier ** (len(sources) - 1) + 1) // 2 * 2
             layers.append(dense_layer(sum(widths[source] for source in sources), width, separable=separable))
             widths.append(width)
         self.layers = nn.ModuleList(layers)
@@ -92,37 +104,33 @@ class HarDNet(Network):
     """Harmonic dense blocks, each followed by a 1×1 convolution; `separable` also halves maps by convolutions."""
 
     def __init__(self, *, layers: int, separable: bool = False, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.min_size = 1 if separable else 29  # poolings without padding
         layout = LAYOUTS[layers]
         first, channels = layout.stem
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             ConvNormAct(in_channels, first, 3, 2, act=relu6),
             ConvNormAct(first, channels, 1 if separable else 3, act=relu6),
             depthwise(channels, 2) if separable else nn.MaxPool2d(3, 2, padding=1),
         )
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
-        for i, rows in enumerate(layout.blocks):
+        for i, rows in enumerate(layout.stages):
             blocks: list[nn.Module] = []
             if i > 0:
                 blocks.append(depthwise(channels, 2) if separable else nn.MaxPool2d(2, 2))
-            for depth, growth, out_channels in rows:
-                block = HarmonicDenseBlock(channels, growth, layout.multiplier, depth, separable=separable)
-                blocks += [block, ConvNormAct(block.out_channels, out_channels, 1, act=relu6)]
-                channels = out_channels
-            if layout.last_dropout and i == len(layout.blocks) - 1:
-                blocks.insert(-1, nn.Dropout(layout.last_dropout))
+            for row in rows:
+                block = HarmonicDenseBlock(channels, row.growth, layout.multiplier, row.depth, separable=separable)
+                blocks += [block, ConvNormAct(block.out_channels, row.channels, 1, act=relu6)]
+                channels = row.channels
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = nn.Sequential(global_pool(), nn.Dropout(0.05 if separable else layout.dropout))
-        self.num_features = channels
-        self.feature_info = tuple(info)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        if layout.last_dropout:
+            stages[-1].insert(-1, nn.Dropout(layout.last_dropout))
+        super().__init__(
+            stem=stem,
+            stages=stages,
+            scales=pyramid(4, [rows[-1].channels for rows in layout.stages]),
+            head=nn.Sequential(global_pool(), nn.Dropout(0.05 if separable else layout.dropout)),
+            num_classes=num_classes,
+        )
+        self.min_size = 1 if separable else 29  # poolings without padding
 
 
 VARIANTS: Variants = {

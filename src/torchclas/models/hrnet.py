@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchclas.layers.conv import ConvNormAct, global_pool, relu
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct, relu
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual, projection
-from torchclas.layers.resnet import basic, bottleneck, residual_stages
+from torchclas.layers.resnet import StageRow, basic, bottleneck, residual_stages
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
 # Appendix A: modules of the stages with two, three and four maps; residual blocks per map in each module.
@@ -131,28 +132,30 @@ def _gate(channels: int, se: bool) -> list[nn.Module]:
 class HRNet(Network):
     """Maps at strides 4, 8, 16 and 32 side by side, exchanging what they hold; `width` is the finest one's channels."""
 
-    def __init__(self, *, width: int, se: bool = False, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(ConvNormAct(in_channels, 64, 3, 2), ConvNormAct(64, 64, 3, 2))
+    initial = Initialisation(gate=uniform, classifier=uniform)
 
+    def __init__(self, *, width: int, se: bool = False, num_classes: int = 1000, in_channels: int = 3) -> None:
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             layers = bottleneck(channels, out_channels // 4, out_channels, stride)
             return nn.Sequential(*layers, *_gate(out_channels, se))
 
-        self.stages = residual_stages(64, [(BLOCKS, FIRST_CHANNELS, 1)], branch)
+        stages = residual_stages(64, [StageRow(BLOCKS, FIRST_CHANNELS, stride=1)], branch)
         channels = [FIRST_CHANNELS]
         for i, modules in enumerate(MODULES):
-            out_channels = [width << scale for scale in range(i + 2)]
+            out_channels = [width * 2**scale for scale in range(i + 2)]
             exchanges = (HighResolutionModule(out_channels, se=se) for _ in range(modules))
-            self.stages.append(Stage(Transition(channels, out_channels), *exchanges))
+            stages.append(Stage(Transition(channels, out_channels), *exchanges))
             channels = out_channels
-        self.neck = Merge(channels, se=se)
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(len(MODULES), 4 << i, width << i) for i in range(len(channels)))
-        self.num_features = MERGED_CHANNELS
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        scales = pyramid(4, channels)
+        super().__init__(
+            stem=nn.Sequential(ConvNormAct(in_channels, 64, 3, 2), ConvNormAct(64, 64, 3, 2)),
+            stages=stages,
+            scales=scales,
+            neck=Merge(channels, se=se),
+            num_features=MERGED_CHANNELS,
+            num_classes=num_classes,
+        )
+        self.feature_info = tuple(FeatureInfo(len(MODULES), *scale) for scale in scales)  # all of the last stage
 
     def features(self, x: Tensor) -> list[Tensor]:
         """All maps of the last stage, finest first."""

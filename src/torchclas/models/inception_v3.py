@@ -11,7 +11,8 @@ from torch import nn
 from torchclas.layers.branches import Branches, convs
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Input channels and the pooled branch's in the blocks of stage 0; the 7×7 branches' in those of stage 1; input channels
 # in those of stage 2.
@@ -81,31 +82,30 @@ def block_e(channels: int) -> Branches:
 class InceptionV3(Network):
     """Convolutions, then three, four and two Inception blocks between reductions (table 1)."""
 
+    initial = Initialisation(classifier=uniform)
+
     min_size = 75
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(
-            ConvNormAct(in_channels, 32, 3, 2, padding=0),
-            ConvNormAct(32, 32, 3, padding=0),
-            ConvNormAct(32, 64, 3),
-            nn.MaxPool2d(3, 2),
-            ConvNormAct(64, 80),
-            ConvNormAct(80, 192, 3, padding=0),
-            nn.MaxPool2d(3, 2),
+        super().__init__(
+            stem=nn.Sequential(
+                ConvNormAct(in_channels, 32, 3, 2, padding=0),
+                ConvNormAct(32, 32, 3, padding=0),
+                ConvNormAct(32, 64, 3),
+                nn.MaxPool2d(3, 2),
+                ConvNormAct(64, 80),
+                ConvNormAct(80, 192, 3, padding=0),
+                nn.MaxPool2d(3, 2),
+            ),
+            stages=[
+                Stage(*(block_a(channels, pool) for channels, pool in BLOCKS_A)),
+                Stage(block_b(), *(block_c(width) for width in BLOCKS_C)),
+                Stage(block_d(), *(block_e(channels) for channels in BLOCKS_E)),
+            ],
+            scales=pyramid(8, [288, 768, 2048]),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2)),
+            num_classes=num_classes,
         )
-        self.stages = nn.Sequential(
-            Stage(*(block_a(channels, pool) for channels, pool in BLOCKS_A)),
-            Stage(block_b(), *(block_c(width) for width in BLOCKS_C)),
-            Stage(block_d(), *(block_e(channels) for channels in BLOCKS_E)),
-        )
-        self.neck = nn.Identity()
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2))
-        self.feature_info = (FeatureInfo(0, 8, 288), FeatureInfo(1, 16, 768), FeatureInfo(2, 32, 2048))
-        self.num_features = 2048
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {"InceptionV3": (InceptionV3, dict())}

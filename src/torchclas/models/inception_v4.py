@@ -10,7 +10,8 @@ from torch import nn
 from torchclas.layers.branches import Branches, convs
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 
 def pooled(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -90,50 +91,49 @@ def block_c() -> Branches:
 class InceptionV4(Network):
     """Stem, then four, seven and three Inception blocks between reductions (figure 9)."""
 
+    initial = Initialisation(classifier=uniform)
+
     min_size = 75
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = stem(in_channels)
-        self.stages = nn.Sequential(
-            Stage(*(block_a() for _ in range(4))),
-            Stage(reduction_a(), *(block_b() for _ in range(7))),
-            Stage(reduction_b(), *(block_c() for _ in range(3))),
+        super().__init__(
+            stem=stem(in_channels),
+            stages=[
+                Stage(*(block_a() for _ in range(4))),
+                Stage(reduction_a(), *(block_b() for _ in range(7))),
+                Stage(reduction_b(), *(block_c() for _ in range(3))),
+            ],
+            scales=pyramid(8, [384, 1024, 1536]),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2)),
+            num_classes=num_classes,
         )
-        self.neck = nn.Identity()
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), DownscalingDropout(0.2))
-        self.feature_info = (FeatureInfo(0, 8, 384), FeatureInfo(1, 16, 1024), FeatureInfo(2, 32, 1536))
-        self.num_features = 1536
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {"InceptionV4": (InceptionV4, dict())}
 
+
+def _rules(ours: str, published: str, *branches: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """Of one kind of block: what each branch is called, by its place."""
+    return tuple((f"{ours}.{place}", f"{published}.{name}") for place, name in branches)
+
+
+_POOLED, _POINTWISE = ("0.1", "_conv1"), ("1", "_conv2")
+_CONVS, _MORE_CONVS = ("2.{i}", "_conv3_{i+1}"), ("3.{i}", "_conv4_{i+1}")
+_FORK = (("2.0", "_conv3_0"), ("2.1.{i}", "_conv3_{i+1}"))
+_LONG_FORK = (("3.0", "_conv4_0"), ("3.1", "_conv4_00"), ("3.2", "_conv4_000"), ("3.3.{i}", "_conv4_{i+1}"))
 RENAMES: Renames = {
     "current": (
         ("conv", "_conv"),
         ("bn", "_batch_norm"),
-        ("stem.3.1", "stem._conv2"),
-        ("stem.4.{i}.{j}", "stem._conv{i+1}_{j+1}"),
-        ("stem.5.0", "stem._conv3"),
-        ("stem.{i}", "stem._conv_{i+1}"),
-        ("stem", "_inception_stem"),
-        ("stages.1.0", "_reductionA"),
-        ("stages.2.0", "_reductionB"),
-        ("stages.2.{b}.2.0", "_inceptionC_{b}._conv3_0"),
-        ("stages.2.{b}.2.1.{i}", "_inceptionC_{b}._conv3_{i+1}"),
-        ("stages.2.{b}.3.0", "_inceptionC_{b}._conv4_0"),
-        ("stages.2.{b}.3.1", "_inceptionC_{b}._conv4_00"),
-        ("stages.2.{b}.3.2", "_inceptionC_{b}._conv4_000"),
-        ("stages.2.{b}.3.3.{i}", "_inceptionC_{b}._conv4_{i+1}"),
-        ("stages.0.{b}", "_inceptionA_{b+1}"),
-        ("stages.1.{b}", "_inceptionB_{b}"),
-        ("stages.2.{b}", "_inceptionC_{b}"),
-        ("0.1", "_conv1"),
-        ("{i}.{j}", "_conv{i+1}_{j+1}"),
-        ("{i}", "_conv{i+1}"),
+        ("stem.3.1", "_inception_stem._conv2"),
+        ("stem.4.{i}.{j}", "_inception_stem._conv{i+1}_{j+1}"),
+        ("stem.5.0", "_inception_stem._conv3"),
+        ("stem.{i}", "_inception_stem._conv_{i+1}"),
+        *_rules("stages.0.{b}", "_inceptionA_{b+1}", _POOLED, _POINTWISE, _CONVS, _MORE_CONVS),
+        *_rules("stages.1.0", "_reductionA", _POINTWISE, _CONVS),
+        *_rules("stages.1.{b}", "_inceptionB_{b}", _POOLED, _POINTWISE, _CONVS, _MORE_CONVS),
+        *_rules("stages.2.0", "_reductionB", ("1.{i}", "_conv2_{i+1}"), _CONVS),
+        *_rules("stages.2.{b}", "_inceptionC_{b}", _POOLED, _POINTWISE, *_FORK, *_LONG_FORK),
         ("classifier", "out"),
     ),
 }

@@ -6,6 +6,8 @@ Departure of the published graphs from the paper: there is one head; the one for
 
 from __future__ import annotations
 
+from math import ceil
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,11 +15,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import Self
 
 from torchclas.layers.conv import ConvNormAct, hardswish
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, glorot_uniform, initialise, truncated_normal
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 
 # Figure 5: keys are this much narrower than values, where a stage shrinks and elsewhere; hidden over outer channels.
 SHRINK_RATIO, VALUE_RATIO, MLP_RATIO = 4, 2, 2
+INPUT_SIZE, STRIDE = 224, 16  # of images, of the first stage
 
 
 class BiasedAttention(nn.Module):
@@ -52,10 +56,15 @@ class BiasedAttention(nn.Module):
         self.resolution = resolution
         self.derive_buffers()
 
+    def by_head(self, x: Tensor) -> Tensor:
+        """Map [N, heads · width, H, W] → [N, heads, width, H · W]."""
+        return x.flatten(2).unflatten(1, (self.heads, -1))
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Three times [N, heads, width, H · W] → map [N, heads · width, H / stride, W / stride]."""
-        x = F.scaled_dot_product_attention(q.mT, k.mT, v.mT, attn_mask=self.biases[:, self.index][None])
-        side = -(-self.resolution // self.stride)
+        biases = self.biases[:, self.index][None]  # [1, heads, queries, keys]
+        x = F.scaled_dot_product_attention(q.mT, k.mT, v.mT, attn_mask=biases)  # [N, heads, queries, width]
+        side = ceil(self.resolution / self.stride)
         return x.mT.reshape(x.shape[0], -1, side, side)
 
 
@@ -71,7 +80,7 @@ class SelfAttention(BiasedAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → the same shape."""
-        q, k, v = self.qkv(x).flatten(2).unflatten(1, (self.heads, -1)).split(self.widths, dim=2)
+        q, k, v = self.by_head(self.qkv(x)).split(self.widths, dim=2)
         return self.project(self.act(self.attend(q, k, v)))
 
 
@@ -88,8 +97,8 @@ class ShrinkingAttention(BiasedAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] → [N, out, H / 2, W / 2]."""
-        q = self.q(x[:, :, :: self.stride, :: self.stride]).flatten(2).unflatten(1, (self.heads, -1))
-        k, v = self.kv(x).flatten(2).unflatten(1, (self.heads, -1)).split(self.widths, dim=2)
+        q = self.by_head(self.q(x[:, :, :: self.stride, :: self.stride]))
+        k, v = self.by_head(self.kv(x)).split(self.widths, dim=2)
         return self.project(self.act(self.attend(q, k, v)))
 
 
@@ -98,6 +107,8 @@ class LeViT(Network):
 
     `channels`, `heads` and `depths` have one entry per stage; a block is an attention and a perceptron.
     """
+
+    initial = Initialisation(classifier=truncated_normal)
 
     def __init__(
         self,
@@ -110,11 +121,8 @@ class LeViT(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.input_size = 224
         widths = (in_channels, *(channels[0] // share for share in (8, 4, 2, 1)))
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             *(ConvNormAct(widths[i], widths[i + 1], 3, 2, act=hardswish if i < 3 else None) for i in range(4))
         )
 
@@ -125,7 +133,7 @@ class LeViT(Network):
             )
             return Residual(branch, act=None, drop_path=drop_path)
 
-        resolution = self.input_size // 16
+        resolution = INPUT_SIZE // STRIDE
         stages: list[Stage] = []
         for i, out_channels in enumerate(channels):
             blocks: list[nn.Module] = []
@@ -133,27 +141,28 @@ class LeViT(Network):
                 before = channels[i - 1]
                 blocks.append(ShrinkingAttention(before, out_channels, key_width, before // key_width, resolution))
                 blocks.append(perceptron(out_channels))
-                resolution = -(-resolution // 2)
+                resolution = ceil(resolution / 2)
             for _ in range(depths[i]):
                 attention = SelfAttention(out_channels, key_width, heads[i], resolution)
                 blocks += [Residual(attention, act=None, drop_path=drop_path), perceptron(out_channels)]
             stages.append(Stage(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.num_features = channels[-1]
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(self.num_features))
-        self.feature_info = tuple(FeatureInfo(i, 16 << i, width) for i, width in enumerate(channels))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=stem,
+            stages=stages,
+            scales=pyramid(STRIDE, channels),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels[-1])),
+            num_classes=num_classes,
+        )
+        self.input_size = INPUT_SIZE
 
     def set_input_size(self, size: int) -> None:
         """Interpolate the attention biases for square images of `size` pixels."""
         super().set_input_size(size)
-        resolution = -(-size // 16)
+        resolution = ceil(size / STRIDE)
         for module in self.modules():
             if isinstance(module, BiasedAttention):
                 module.set_resolution(resolution)
-                resolution = -(-resolution // module.stride)
+                resolution = ceil(resolution / module.stride)
         self.input_size = size
 
     def fuse(self) -> Self:
@@ -165,10 +174,12 @@ class LeViT(Network):
         return self
 
     def init_weights(self) -> None:
-        """He's normal; residual branches start as zero."""
+        """As `initial` says; layers over tokens begin as the linear ones they are, residual branches as zero."""
         super().init_weights()
-        for module in self.modules():
-            if isinstance(module, Residual):
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                initialise(module, glorot_uniform)
+            elif isinstance(module, Residual):
                 last = [m for m in module.branch.modules() if isinstance(m, nn.BatchNorm2d)][-1]
                 nn.init.zeros_(last.weight)
 

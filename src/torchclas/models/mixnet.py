@@ -6,43 +6,56 @@ Departures of the published graphs from the paper: none of them has dropout; the
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torchclas.layers.conv import Activation, ConvNormAct, global_pool, relu, round_channels, swish
+from torchclas.layers.conv import Activation, ConvNormAct, relu, round_channels, swish
 from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Variants, pyramid, stages_of_rows
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-Row = tuple[int, int, int, int, int, int, int]
 
-# MixNet-S and MixNet-M, one tuple per stage: output channels, stride, expansion, squeeze-and-excitation's divisor
-# (0: none), groups of the expanding 1×1 convolution, number of depthwise kernels (3, 5, 7 …), groups of the projecting
-# 1×1 convolution.
-SMALL: tuple[tuple[Row, ...], ...] = (
-    ((24, 2, 6, 0, 2, 1, 2), (24, 1, 3, 0, 2, 1, 2)),
-    ((40, 2, 6, 2, 1, 3, 1), *((40, 1, 6, 2, 2, 2, 2),) * 3),
-    ((80, 2, 6, 4, 1, 3, 2), *((80, 1, 6, 4, 1, 2, 2),) * 2),
+class Row(NamedTuple):
+    """A block. Where layers are mixed, each number of kernels or groups is one per share of the channels."""
+
+    channels: int
+    stride: int
+    expansion: int
+    se: int  # divides the input channels to squeeze-and-excitation's hidden ones; 0: none
+    expand_groups: int  # of the expanding 1×1 convolution
+    kernels: int  # depthwise ones: 3, 5, 7 …
+    project_groups: int  # of the projecting 1×1 convolution
+    act: Activation = swish
+
+
+# MixNet-S and MixNet-M, one tuple per stage.
+Stages = tuple[tuple[Row, ...], ...]
+SMALL: Stages = (
+    (Row(24, 2, 6, 0, 2, 1, 2, relu), Row(24, 1, 3, 0, 2, 1, 2, relu)),
+    (Row(40, 2, 6, 2, 1, 3, 1), *[Row(40, 1, 6, 2, 2, 2, 2)] * 3),
+    (Row(80, 2, 6, 4, 1, 3, 2), *[Row(80, 1, 6, 4, 1, 2, 2)] * 2),
     (
-        (120, 1, 6, 2, 2, 3, 2),
-        *((120, 1, 3, 2, 2, 4, 2),) * 2,
-        (200, 2, 6, 2, 1, 5, 1),
-        *((200, 1, 6, 2, 1, 4, 2),) * 2,
+        Row(120, 1, 6, 2, 2, 3, 2),
+        *[Row(120, 1, 3, 2, 2, 4, 2)] * 2,
+        Row(200, 2, 6, 2, 1, 5, 1),
+        *[Row(200, 1, 6, 2, 1, 4, 2)] * 2,
     ),
 )
-MEDIUM: tuple[tuple[Row, ...], ...] = (
-    ((32, 2, 6, 0, 2, 3, 2), (32, 1, 3, 0, 2, 1, 2)),
-    ((40, 2, 6, 2, 1, 4, 1), *((40, 1, 6, 2, 2, 2, 2),) * 3),
-    ((80, 2, 6, 4, 1, 3, 1), *((80, 1, 6, 4, 2, 4, 2),) * 3),
+MEDIUM: Stages = (
+    (Row(32, 2, 6, 0, 2, 3, 2, relu), Row(32, 1, 3, 0, 2, 1, 2, relu)),
+    (Row(40, 2, 6, 2, 1, 4, 1), *[Row(40, 1, 6, 2, 2, 2, 2)] * 3),
+    (Row(80, 2, 6, 4, 1, 3, 1), *[Row(80, 1, 6, 4, 2, 4, 2)] * 3),
     (
-        (120, 1, 6, 2, 1, 1, 1),
-        *((120, 1, 3, 2, 2, 4, 2),) * 3,
-        (200, 2, 6, 2, 1, 4, 1),
-        *((200, 1, 6, 2, 1, 4, 2),) * 3,
+        Row(120, 1, 6, 2, 1, 1, 1),
+        *[Row(120, 1, 3, 2, 2, 4, 2)] * 3,
+        Row(200, 2, 6, 2, 1, 4, 1),
+        *[Row(200, 1, 6, 2, 1, 4, 2)] * 3,
     ),
 )
+FEATURES = 1536
 
 
 def shares(channels: int, parts: int) -> list[int]:
@@ -91,18 +104,18 @@ def mixed(
     return nn.Sequential(parts)
 
 
-def inverted_residual(in_channels: int, out_channels: int, row: Row, act: Activation) -> nn.Module:
+def inverted_residual(in_channels: int, row: Row) -> nn.Module:
     """The block of the mobile networks with mixed kernels; the input is added where it has the output's shape."""
-    _, stride, expansion, se, expand_groups, kernels, project_groups = row
-    hidden = in_channels * expansion
+    hidden, out_channels, act = in_channels * row.expansion, row.channels, row.act
+    kernel_sizes = [3 + 2 * i for i in range(row.kernels)]
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        expand=mixed(in_channels, hidden, [1] * expand_groups, act=act),
-        depthwise=mixed(hidden, hidden, [3 + 2 * i for i in range(kernels)], stride, depthwise=True, act=act),
-        se=SqueezeExcite(hidden, in_channels // se, act=act) if se else nn.Identity(),
-        project=mixed(hidden, out_channels, [1] * project_groups, act=None),
+        expand=mixed(in_channels, hidden, [1] * row.expand_groups, act=act),
+        depthwise=mixed(hidden, hidden, kernel_sizes, row.stride, depthwise=True, act=act),
+        se=SqueezeExcite(hidden, in_channels // row.se, act=act) if row.se else nn.Identity(),
+        project=mixed(hidden, out_channels, [1] * row.project_groups, act=None),
     )
     branch = nn.Sequential(parts)
-    return Residual(branch, act=None) if stride == 1 and in_channels == out_channels else branch
+    return Residual(branch, act=None) if row.stride == 1 and in_channels == out_channels else branch
 
 
 class MixNet(Network):
@@ -111,42 +124,31 @@ class MixNet(Network):
     def __init__(
         self,
         *,
-        stages: tuple[tuple[Row, ...], ...],
+        table: Stages,
         stem: int,
         width: float = 1.0,
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = round_channels(stem * width)
-        self.stem = nn.Sequential(
-            ConvNormAct(in_channels, channels, 3, 2),
-            InvertedResidual(channels, channels, channels, 3, 1, expand=False),
+        first = round_channels(stem * width)
+        scaled = [[row._replace(channels=round_channels(row.channels * width)) for row in rows] for rows in table]
+        widths = [rows[-1].channels for rows in scaled]
+        super().__init__(
+            stem=nn.Sequential(
+                ConvNormAct(in_channels, first, 3, 2), InvertedResidual(first, first, first, 3, 1, expand=False)
+            ),
+            stages=stages_of_rows(first, scaled, inverted_residual),
+            scales=pyramid(4, widths),
+            neck=ConvNormAct(widths[-1], FEATURES, 1),
+            num_features=FEATURES,
+            num_classes=num_classes,
         )
-        groups: list[Stage] = []
-        info: list[FeatureInfo] = []
-        for i, rows in enumerate(stages):
-            blocks: list[nn.Module] = []
-            for row in rows:
-                out_channels = round_channels(row[0] * width)
-                blocks.append(inverted_residual(channels, out_channels, row, relu if i == 0 else swish))
-                channels = out_channels
-            groups.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*groups)
-        self.num_features = 1536
-        self.neck = ConvNormAct(channels, self.num_features, 1)
-        self.head = global_pool()
-        self.feature_info = tuple(info)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {
-    "MixNet_S": (MixNet, dict(stages=SMALL, stem=16)),
-    "MixNet_M": (MixNet, dict(stages=MEDIUM, stem=24)),
-    "MixNet_L": (MixNet, dict(stages=MEDIUM, stem=24, width=1.3)),
+    "MixNet_S": (MixNet, dict(table=SMALL, stem=16)),
+    "MixNet_M": (MixNet, dict(table=MEDIUM, stem=24)),
+    "MixNet_L": (MixNet, dict(table=MEDIUM, stem=24, width=1.3)),
 }
 
 RENAMES: Renames = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
-# Table 1: output channels of the blocks that work at one resolution; every stage but the first halves it.
-STAGES = ((64,), (128, 128), (256, 256), (512, 512, 512, 512, 512, 512), (1024, 1024))
+# Table 1: channels, blocks and the first one's stride of each resolution.
+STEM = 32
+CHANNELS, DEPTHS, STRIDES = (64, 128, 256, 512, 1024), (1, 2, 2, 6, 2), (1, 2, 2, 2, 2)
 
 
 class DepthwiseSeparable(nn.Sequential):
@@ -23,28 +25,20 @@ class DepthwiseSeparable(nn.Sequential):
 class MobileNetV1(Network):
     """A stack of depthwise separable convolutions; `width` scales all channels."""
 
+    initial = Initialisation(conv=he_normal_of_group, classifier=he_normal_of_group)
+
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = int(32 * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2)
-        stages: list[Stage] = []
-        info: list[FeatureInfo] = []
-        for i, outs in enumerate(STAGES):
-            blocks: list[nn.Module] = []
-            for j, out in enumerate(outs):
-                out_channels = int(out * width)
-                blocks.append(DepthwiseSeparable(channels, out_channels, 2 if i > 0 and j == 0 else 1))
-                channels = out_channels
-            stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 2 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(info)
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        widths = [int(channels * width) for channels in (STEM, *CHANNELS)]
+        stages = [
+            Stage(DepthwiseSeparable(before, out, stride), *(DepthwiseSeparable(out, out, 1) for _ in range(depth - 1)))
+            for before, out, depth, stride in zip(widths, widths[1:], DEPTHS, STRIDES, strict=False)
+        ]
+        super().__init__(
+            stem=ConvNormAct(in_channels, widths[0], 3, 2),
+            stages=stages,
+            scales=pyramid(2, widths[1:]),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

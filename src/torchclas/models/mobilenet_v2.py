@@ -8,43 +8,46 @@ from __future__ import annotations
 
 from torch import nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool, relu6
-from torchclas.layers.inverted_residual import InvertedResidual
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct, relu6
+from torchclas.layers.inverted_residual import InvertedResidual, StageRow
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
-# Table 2: expansion, output channels, blocks, stride of the first one.
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Table 2.
+STAGES = (
+    StageRow(1, 16, 1, 1),
+    StageRow(6, 24, 2, 2),
+    StageRow(6, 32, 3, 2),
+    StageRow(6, 64, 4, 2),
+    StageRow(6, 96, 3, 1),
+    StageRow(6, 160, 3, 2),
+    StageRow(6, 320, 1, 1),
+)
 
 
 class MobileNetV2(Network):
     """Inverted residuals without an activation at their narrow ends; `width` scales all channels."""
 
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = int(32 * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2, act=relu6)
+        first = channels = int(32 * width)
+        widths = [int(row.channels * width) for row in STAGES]
         stages: list[Stage] = []
-        scales: dict[int, FeatureInfo] = {}
-        stride = 2
-        for i, (expansion, out, depth, first_stride) in enumerate(STAGES):
+        for row, out_channels in zip(STAGES, widths, strict=True):
             blocks: list[nn.Module] = []
-            out_channels = int(out * width)
-            for j in range(depth):
-                block_stride = first_stride if j == 0 else 1
-                hidden = channels * expansion
-                blocks.append(InvertedResidual(channels, hidden, out_channels, 3, block_stride, act=relu6))
+            for j in range(row.depth):
+                hidden = channels * row.expansion
+                stride = row.stride if j == 0 else 1
+                blocks.append(InvertedResidual(channels, hidden, out_channels, 3, stride, act=relu6))
                 channels = out_channels
             stages.append(Stage(*blocks))
-            stride *= first_stride
-            scales[stride] = FeatureInfo(i, stride, channels)
-        self.stages = nn.Sequential(*stages)
-        self.num_features = int(1280 * max(width, 1.0))
-        self.neck = ConvNormAct(channels, self.num_features, 1, act=relu6)
-        self.head = global_pool()
-        self.feature_info = tuple(scales.values())
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        features = int(1280 * max(width, 1.0))
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2, act=relu6),
+            stages=stages,
+            scales=pyramid(2, widths, [row.stride for row in STAGES[1:]]),
+            neck=ConvNormAct(channels, features, 1, act=relu6),
+            num_features=features,
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

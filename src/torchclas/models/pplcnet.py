@@ -5,31 +5,47 @@ Departure of the published graph from the paper: in evaluation its dropout scale
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from torchclas.layers.conv import ConvNormAct, hardswish, round_channels
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group
+from torchclas.layers.network import Network, Renames, Variants, pyramid, stages_of_rows
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-# Table 1, one tuple per stage: kernel, output channels, stride, squeeze-and-excitation.
+
+class Row(NamedTuple):
+    """A block of table 1."""
+
+    kernel_size: int
+    channels: int
+    stride: int = 1
+    se: bool = False
+
+
+# Table 1, one tuple per stage.
 STAGES = (
-    ((3, 32, 1, False),),
-    ((3, 64, 2, False), (3, 64, 1, False)),
-    ((3, 128, 2, False), (3, 128, 1, False)),
-    ((3, 256, 2, False), *((5, 256, 1, False),) * 5),
-    ((5, 512, 2, True), (5, 512, 1, True)),
+    (Row(3, 32),),
+    (Row(3, 64, 2), Row(3, 64)),
+    (Row(3, 128, 2), Row(3, 128)),
+    (Row(3, 256, 2), *[Row(5, 256)] * 5),
+    (Row(5, 512, 2, se=True), Row(5, 512, se=True)),
 )
+FEATURES = 1280
 
 
 class DepthwiseSeparable(nn.Module):
     """Depthwise k×k convolution, squeeze-and-excitation, 1×1 convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, se: bool) -> None:
+    def __init__(self, in_channels: int, row: Row) -> None:
         super().__init__()
-        self.depthwise = ConvNormAct(in_channels, in_channels, kernel_size, stride, groups=in_channels, act=hardswish)
-        self.se = SqueezeExcite(in_channels, in_channels // 4, gate=nn.Hardsigmoid) if se else nn.Identity()
-        self.pointwise = ConvNormAct(in_channels, out_channels, 1, act=hardswish)
+        self.depthwise = ConvNormAct(
+            in_channels, in_channels, row.kernel_size, row.stride, groups=in_channels, act=hardswish
+        )
+        self.se = SqueezeExcite(in_channels, in_channels // 4, gate=nn.Hardsigmoid) if row.se else nn.Identity()
+        self.pointwise = ConvNormAct(in_channels, row.channels, 1, act=hardswish)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] → [N, out, H / stride, W / stride]."""
@@ -39,34 +55,26 @@ class DepthwiseSeparable(nn.Module):
 class PPLCNet(Network):
     """Depthwise separable convolutions with large kernels and squeeze-and-excitation only in the last blocks."""
 
+    initial = Initialisation(conv=he_normal_of_group)
+
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = round_channels(16 * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2, act=hardswish)
-        stages: list[Stage] = []
-        for rows in STAGES:
-            blocks: list[nn.Module] = []
-            for kernel_size, out, stride, se in rows:
-                out_channels = round_channels(out * width)
-                blocks.append(DepthwiseSeparable(channels, out_channels, kernel_size, stride, se=se))
-                channels = out_channels
-            stages.append(Stage(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.num_features = 1280
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, self.num_features, 1, bias=False),
-            hardswish(),
-            DownscalingDropout(0.2),
-            nn.Flatten(),
+        first = round_channels(16 * width)
+        table = [[row._replace(channels=round_channels(row.channels * width)) for row in rows] for rows in STAGES]
+        widths = [rows[-1].channels for rows in table]
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2, act=hardswish),
+            stages=stages_of_rows(first, table, DepthwiseSeparable),
+            scales=pyramid(2, widths),
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Conv2d(widths[-1], FEATURES, 1, bias=False),
+                hardswish(),
+                DownscalingDropout(0.2),
+                nn.Flatten(),
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
         )
-        self.feature_info = tuple(
-            FeatureInfo(i, 2 << i, round_channels(rows[-1][1] * width)) for i, rows in enumerate(STAGES)
-        )
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
 
 VARIANTS: Variants = {

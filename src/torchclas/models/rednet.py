@@ -5,14 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
-from torchclas.layers.resnet import bottleneck, residual_stages
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.network import Network, Renames, Variants, pyramid
+from torchclas.layers.resnet import bottleneck, residual_stages, resnet_rows
 
-# Blocks per stage (those of ResNet from 50 layers on); channels and stride of each stage are ResNet's.
+# Blocks per stage (those of ResNet from 50 layers on); channels of the first one, as ResNet's.
 DEPTHS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-CHANNELS = (256, 512, 1024, 2048)
-STRIDES = (1, 2, 2, 2)
+CHANNELS = 256
 GROUP_CHANNELS, REDUCTION = 16, 4
 
 
@@ -36,39 +35,38 @@ class InvolutionNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → [N, C, H / stride, W / stride]."""
-        kernels = self.span(self.reduce(self.pool(x)))
+        area = self.kernel_size**2
+        kernels = self.span(self.reduce(self.pool(x)))  # [N, groups · area, height, width]
         height, width = kernels.shape[-2:]
-        kernels = kernels.flatten(2).unflatten(1, (self.groups, 1, self.kernel_size**2))
+        kernels = kernels.flatten(2)  # [N, groups · area, places]
+        kernels = kernels.unflatten(1, (self.groups, 1, area))  # [N, groups, 1, area, places]
         windows = F.unfold(x, self.kernel_size, padding=self.kernel_size // 2, stride=self.stride)
-        windows = windows.unflatten(1, (self.groups, GROUP_CHANNELS, self.kernel_size**2))
-        mixed = (kernels * windows).sum(3).flatten(1, 2).unflatten(2, (height, width))
-        return self.act(self.bn(mixed))
+        windows = windows.unflatten(1, (self.groups, GROUP_CHANNELS, area))  # [N, groups, 16, area, places]
+        mixed = (kernels * windows).sum(3)  # [N, groups, 16, places]
+        return self.act(self.bn(mixed.flatten(1, 2).unflatten(2, (height, width))))
 
 
 class RedNet(Network):
     """ResNet with involutions for its 3×3 convolutions: 7×7 in the blocks, 3×3 in the stem."""
 
     def __init__(self, *, layers: int, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(
-            ConvNormAct(in_channels, 32, 3, 2),
-            InvolutionNormAct(32, 3),
-            ConvNormAct(32, 64, 3),
-            nn.MaxPool2d(3, 2, padding=1),
-        )
+        rows = resnet_rows(DEPTHS[layers], CHANNELS)
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             width = out_channels // 4
             return nn.Sequential(*bottleneck(channels, width, out_channels, middle=InvolutionNormAct(width, 7, stride)))
 
-        self.stages = residual_stages(64, zip(DEPTHS[layers], CHANNELS, STRIDES, strict=True), branch)
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, channels) for i, channels in enumerate(CHANNELS))
-        self.num_features = CHANNELS[-1]
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=nn.Sequential(
+                ConvNormAct(in_channels, 32, 3, 2),
+                InvolutionNormAct(32, 3),
+                ConvNormAct(32, 64, 3),
+                nn.MaxPool2d(3, 2, padding=1),
+            ),
+            stages=residual_stages(64, rows, branch),
+            scales=pyramid(4, [row.channels for row in rows]),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

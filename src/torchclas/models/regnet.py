@@ -10,14 +10,19 @@ from functools import partial
 
 from torch import nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Variants, pyramid
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import bottleneck, residual_stages
+from torchclas.layers.resnet import StageRow, bottleneck, residual_stages
+
+STEM = 32
 
 
 class RegNet(Network):
     """Bottlenecks as wide inside as outside, their 3×3 convolutions in groups of `group_width` channels."""
+
+    initial = Initialisation(classifier=uniform)
 
     def __init__(
         self,
@@ -28,22 +33,17 @@ class RegNet(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = ConvNormAct(in_channels, 32, 3, 2, bias=True)
-
         def branch(channels: int, width: int, stride: int) -> nn.Module:
             groups = width // group_width
             return nn.Sequential(*bottleneck(channels, width, width, stride, groups=groups, bias=True))
 
-        rows = [(depth, width, 2) for depth, width in zip(depths, widths, strict=True)]
-        self.stages = residual_stages(32, rows, branch, shortcut=partial(projection, bias=True))
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, width) for i, width in enumerate(widths))
-        self.num_features = widths[-1]
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        rows = [StageRow(depth, width, stride=2) for depth, width in zip(depths, widths, strict=True)]
+        super().__init__(
+            stem=ConvNormAct(in_channels, STEM, 3, 2, bias=True),
+            stages=residual_stages(STEM, rows, branch, shortcut=partial(projection, bias=True)),
+            scales=pyramid(4, widths),
+            num_classes=num_classes,
+        )
 
 
 # Depths, widths and group width as the paper lists them beside each network's accuracy.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import nn
 from typing_extensions import Self
 
-from torchclas.layers.conv import global_pool, relu
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import relu
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.parallel_convs import ParallelConvs, fold_parallel_convs
 
 # Table 2: blocks per stage.
@@ -40,29 +40,24 @@ class RepVGG(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
         width, last_width = widths
-        channels = min(64, int(64 * width))
-        self.stem = block(in_channels, channels, 2)
-        stages: list[Stage] = []
-        info: list[FeatureInfo] = []
+        factors = [*[width] * (len(depths) - 1), last_width]
+        outs = [int(64 * 2**i * factor) for i, factor in enumerate(factors)]
+        first = channels = min(64, int(64 * width))
         number = 1
-        for i, depth in enumerate(depths):
+        stages: list[Stage] = []
+        for depth, out_channels in zip(depths, outs, strict=True):
             blocks: list[nn.Module] = []
-            out_channels = int((64 << i) * (last_width if i == len(depths) - 1 else width))
             for j in range(depth):
                 blocks.append(block(channels, out_channels, 2 if j == 0 else 1, groups if number % 2 == 0 else 1))
                 channels, number = out_channels, number + 1
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.num_features = channels
-        self.feature_info = tuple(info)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=block(in_channels, first, 2),
+            stages=stages,
+            scales=pyramid(4, outs),
+            num_classes=num_classes,
+        )
 
     def fuse(self) -> Self:
         """One 3×3 convolution per block, for inference."""

@@ -12,15 +12,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Variants, pyramid
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import bottleneck, residual_stages, resnet_stem
+from torchclas.layers.resnet import bottleneck, residual_stages, resnet_rows, resnet_stem
 
-# Blocks per stage, channels and stride of each stage: those of ResNet (arXiv 1512.03385, table 1; 1603.05027).
+# Blocks per stage, channels of the first one: those of ResNet (arXiv 1512.03385, table 1; 1603.05027).
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 200: (3, 12, 48, 3)}
-CHANNELS = (256, 512, 1024, 2048)
-STRIDES = (1, 2, 2, 2)
+CHANNELS = 256
 
 
 class MultiScaleConv(nn.Module):
@@ -50,6 +50,8 @@ class MultiScaleConv(nn.Module):
 class Res2Net(Network):
     """ResNet whose 3×3 convolutions are split into `scales` groups of `width` channels, doubled every stage."""
 
+    initial = Initialisation(classifier=uniform)
+
     def __init__(
         self,
         *,
@@ -60,23 +62,19 @@ class Res2Net(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = resnet_stem(in_channels, (32, 32, 64) if vd else ())
+        rows = resnet_rows(DEPTHS[layers], CHANNELS)
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
-            hidden = scales * width * out_channels // CHANNELS[0]
+            hidden = scales * width * out_channels // CHANNELS
             middle = MultiScaleConv(hidden, scales, stride)
             return nn.Sequential(*bottleneck(channels, hidden, out_channels, middle=middle))
 
-        rows = zip(DEPTHS[layers], CHANNELS, STRIDES, strict=True)
-        self.stages = residual_stages(64, rows, branch, shortcut=partial(projection, pooled=vd))
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, channels) for i, channels in enumerate(CHANNELS))
-        self.num_features = CHANNELS[-1]
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=resnet_stem(in_channels, (32, 32, 64) if vd else ()),
+            stages=residual_stages(64, rows, branch, shortcut=partial(projection, pooled=vd)),
+            scales=pyramid(4, [row.channels for row in rows]),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

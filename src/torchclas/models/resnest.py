@@ -13,13 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Variants, pyramid
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import bottleneck, residual_stages, resnet_stem
+from torchclas.layers.resnet import bottleneck, residual_stages, resnet_rows, resnet_stem
 
-# Blocks, channels and stride of each stage: ResNet-50's (arXiv 1512.03385, table 1).
-STAGES = ((3, 256, 1), (4, 512, 2), (6, 1024, 2), (3, 2048, 2))
+# Blocks per stage, channels of the first one: ResNet-50's (arXiv 1512.03385, table 1).
+DEPTHS, CHANNELS = (3, 4, 6, 3), 256
 ATTENTION_REDUCTION, ATTENTION_WIDTH = 4, 32
 
 
@@ -40,8 +41,9 @@ class SplitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → the same shape."""
-        maps = self.split(x).unflatten(1, (self.splits, -1))
-        weights = self.expand(self.reduce(self.pool(maps.sum(1)))).unflatten(1, (self.splits, -1))
+        maps = self.split(x).unflatten(1, (self.splits, -1))  # [N, splits, C, H, W]
+        weights = self.expand(self.reduce(self.pool(maps.sum(1))))
+        weights = weights.unflatten(1, (self.splits, -1))  # [N, splits, C, 1, 1]
         weights = weights.softmax(1) if self.splits > 1 else torch.sigmoid(weights)
         return (maps * weights).sum(1)
 
@@ -49,27 +51,26 @@ class SplitAttention(nn.Module):
 class ResNeSt(Network):
     """ResNet-D with split attention for the 3×3 convolutions; maps shrink by averaging 3×3 pixels."""
 
+    initial = Initialisation(classifier=uniform)
+
     def __init__(
         self, *, splits: int = 2, average_first: bool = False, num_classes: int = 1000, in_channels: int = 3
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = resnet_stem(in_channels, (32, 32, 64))
+        rows = resnet_rows(DEPTHS, CHANNELS)
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             width = out_channels // 4
             pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False) if stride > 1 else nn.Identity()
-            middle = [("attention", SplitAttention(width, splits)), ("pool", pool)]
-            middle = nn.Sequential(OrderedDict(reversed(middle) if average_first else middle))
+            parts = [("attention", SplitAttention(width, splits)), ("pool", pool)]
+            middle = nn.Sequential(OrderedDict(reversed(parts) if average_first else parts))
             return nn.Sequential(*bottleneck(channels, width, out_channels, middle=middle))
 
-        self.stages = residual_stages(64, STAGES, branch, shortcut=partial(projection, pooled=True))
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, row[1]) for i, row in enumerate(STAGES))
-        self.num_features = STAGES[-1][1]
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=resnet_stem(in_channels, (32, 32, 64)),
+            stages=residual_stages(64, rows, branch, shortcut=partial(projection, pooled=True)),
+            scales=pyramid(4, [row.channels for row in rows]),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

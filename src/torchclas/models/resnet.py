@@ -18,10 +18,10 @@ from functools import partial
 
 from torch import nn
 
-from torchclas.layers.conv import global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Variants
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Variants, pyramid
 from torchclas.layers.residual import projection
-from torchclas.layers.resnet import basic, bottleneck, residual_stages, resnet_stem
+from torchclas.layers.resnet import basic, bottleneck, residual_stages, resnet_rows, resnet_stem
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
 # Blocks per stage: ResNet table 1; 200 layers: arXiv 1603.05027; SENet-154: SENet table 9.
@@ -44,6 +44,8 @@ class ResNet(Network):
     3×3 convolution's width in the first stage; it doubles with every stage.
     """
 
+    initial = Initialisation(gate=uniform, classifier=uniform)
+
     def __init__(
         self,
         *,
@@ -56,25 +58,26 @@ class ResNet(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = resnet_stem(in_channels, stem)
         convs, expansion = (basic, 1) if layers < 50 else (bottleneck, 4)
+        rows = resnet_rows(DEPTHS[layers], 64 * expansion)
 
         def branch(channels: int, out_channels: int, stride: int) -> nn.Module:
             hidden = groups * width * out_channels // (64 * expansion)
             gate = [SqueezeExcite(out_channels, out_channels // SE_REDUCTION)] if se else []
             return nn.Sequential(*convs(channels, hidden, out_channels, stride, groups=groups), *gate)
 
-        rows = [(depth, 64 * expansion << i, 1 if i == 0 else 2) for i, depth in enumerate(DEPTHS[layers])]
-        channels = stem[-1] if stem else 64
-        self.stages = residual_stages(channels, rows, branch, shortcut=partial(projection, pooled=vd))
-        self.neck = nn.Identity()
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, out_channels) for i, (_, out_channels, _) in enumerate(rows))
-        self.num_features = rows[-1][1]
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=resnet_stem(in_channels, stem),
+            stages=residual_stages(stem[-1] if stem else 64, rows, branch, shortcut=partial(projection, pooled=vd)),
+            scales=pyramid(4, [row.channels for row in rows]),
+            num_classes=num_classes,
+        )
+
+
+class WeaklySupervised(ResNet):
+    """The `_wsl` networks, whose last layer begins as PaddlePaddle's default."""
+
+    initial = Initialisation()
 
 
 VC = {"stem": (32, 32, 64)}
@@ -106,10 +109,10 @@ VARIANTS: Variants = {
     "ResNeXt101_vd_64x4d": (ResNet, dict(layers=101, groups=64, width=4, **VD)),
     "ResNeXt152_vd_32x4d": (ResNet, dict(layers=152, groups=32, width=4, **VD)),
     "ResNeXt152_vd_64x4d": (ResNet, dict(layers=152, groups=64, width=4, **VD)),
-    "ResNeXt101_32x8d_wsl": (ResNet, dict(layers=101, groups=32, width=8)),
-    "ResNeXt101_32x16d_wsl": (ResNet, dict(layers=101, groups=32, width=16)),
-    "ResNeXt101_32x32d_wsl": (ResNet, dict(layers=101, groups=32, width=32)),
-    "ResNeXt101_32x48d_wsl": (ResNet, dict(layers=101, groups=32, width=48)),
+    "ResNeXt101_32x8d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=8)),
+    "ResNeXt101_32x16d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=16)),
+    "ResNeXt101_32x32d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=32)),
+    "ResNeXt101_32x48d_wsl": (WeaklySupervised, dict(layers=101, groups=32, width=48)),
     "SE_ResNet18_vd": (ResNet, dict(layers=18, se=True, **VD)),
     "SE_ResNet34_vd": (ResNet, dict(layers=34, se=True, **VD)),
     "SE_ResNet50_vd": (ResNet, dict(layers=50, se=True, **VD)),

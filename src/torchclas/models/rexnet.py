@@ -10,14 +10,15 @@ from collections import OrderedDict
 from torch import nn
 
 from torchclas.layers.conv import ConvNormAct, relu, relu6, swish
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, he_normal
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 from torchclas.layers.squeeze_excite import SqueezeExcite
 
-# Section 4: expansion, blocks, stride of the first one, squeeze-and-excitation. From block to block the channels grow
-# by the same number.
-STAGES = ((1, 1, 1, False), (6, 2, 2, False), (6, 2, 2, True), (6, 3, 2, True), (6, 3, 1, True), (6, 5, 2, True))
-STEM, FIRST, GROWTH = 32, 16, 180
+# Section 4: blocks per stage, the first one's stride. The first stage does not expand, the first two have no
+# squeeze-and-excitation. From block to block the channels grow by the same number.
+DEPTHS, STRIDES = (1, 2, 2, 3, 3, 5), (1, 2, 2, 2, 1, 2)
+STEM, FIRST, GROWTH, EXPANSION = 32, 16, 180, 6
 SE_REDUCTION = 12
 
 
@@ -46,33 +47,32 @@ def linear_bottleneck(in_channels: int, out_channels: int, expansion: int, strid
 class ReXNet(Network):
     """Inverted residuals whose channels grow linearly with depth; `width` scales them."""
 
+    initial = Initialisation(classifier=he_normal)  # a convolution, as published
+
     def __init__(self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = round(STEM * width)
-        self.stem = ConvNormAct(in_channels, channels, 3, 2, act=swish)
-        total = sum(depth for _, depth, _, _ in STAGES)
+        first = channels = round(STEM * width)
+        total = sum(DEPTHS)
+        outs = (round((FIRST + GROWTH * i / total) * width) for i in range(total))
         stages: list[Stage] = []
-        scales: dict[int, FeatureInfo] = {}
-        done, scale = 0, 2
-        for i, (expansion, depth, first_stride, se) in enumerate(STAGES):
+        widths: list[int] = []
+        for i, (depth, stride) in enumerate(zip(DEPTHS, STRIDES, strict=True)):
             blocks: list[nn.Module] = []
             for j in range(depth):
-                out_channels = round((FIRST + GROWTH * done / total) * width)
-                blocks.append(
-                    linear_bottleneck(channels, out_channels, expansion, first_stride if j == 0 else 1, se=se)
-                )
-                channels, done = out_channels, done + 1
+                before, channels = channels, next(outs)
+                expansion, block_stride = 1 if i == 0 else EXPANSION, stride if j == 0 else 1
+                blocks.append(linear_bottleneck(before, channels, expansion, block_stride, se=i >= 2))
             stages.append(Stage(*blocks))
-            scale *= first_stride
-            scales[scale] = FeatureInfo(i, scale, channels)
-        self.stages = nn.Sequential(*stages)
-        self.num_features = int(1280 * width)
-        self.neck = ConvNormAct(channels, self.num_features, 1, act=swish)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2))
-        self.feature_info = tuple(scales.values())
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            widths.append(channels)
+        features = int(1280 * width)
+        super().__init__(
+            stem=ConvNormAct(in_channels, first, 3, 2, act=swish),
+            stages=stages,
+            scales=pyramid(2, widths, STRIDES[1:]),
+            neck=ConvNormAct(channels, features, 1, act=swish),
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)),
+            num_features=features,
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

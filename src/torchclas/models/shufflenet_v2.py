@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from torchclas.layers.channel_shuffle import interleave
-from torchclas.layers.conv import Activation, ConvNormAct, global_pool, relu, swish
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import Activation, ConvNormAct, relu, swish
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 5: blocks per stage.
 DEPTHS = (4, 8, 4)
@@ -44,6 +45,8 @@ class ShuffleUnit(nn.Module):
 class ShuffleNetV2(Network):
     """Units that shuffle channels; `widths` are the stages' channels, `features` the last convolution's."""
 
+    initial = Initialisation(conv=he_normal_of_group)
+
     def __init__(
         self,
         *,
@@ -53,24 +56,18 @@ class ShuffleNetV2(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels = STEM
-        self.stem = nn.Sequential(ConvNormAct(in_channels, channels, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1))
-        stages: list[Stage] = []
-        for depth, width in zip(DEPTHS, widths, strict=True):
-            units: list[nn.Module] = []
-            for j in range(depth):
-                units.append(ShuffleUnit(channels, width, 2 if j == 0 else 1, act))
-                channels = width
-            stages.append(Stage(*units))
-        self.stages = nn.Sequential(*stages)
-        self.num_features = features
-        self.neck = ConvNormAct(channels, features, 1, act=act)
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 8 << i, width) for i, width in enumerate(widths))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        stages = [
+            Stage(ShuffleUnit(before, width, 2, act), *(ShuffleUnit(width, width, 1, act) for _ in range(depth - 1)))
+            for before, width, depth in zip((STEM, *widths), widths, DEPTHS, strict=False)
+        ]
+        super().__init__(
+            stem=nn.Sequential(ConvNormAct(in_channels, STEM, 3, 2, act=act), nn.MaxPool2d(3, 2, padding=1)),
+            stages=stages,
+            scales=pyramid(8, widths),
+            neck=ConvNormAct(widths[-1], features, 1, act=act),
+            num_features=features,
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import initialise
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 1, fire2 to fire9: channels that squeeze; each of the two expansions has four times as many.
 SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)
@@ -35,21 +36,25 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(Network):
-    """Fire modules between max poolings; logits are pooled last. `depths` counts the modules between poolings."""
+    """Fire modules between max poolings; logits are pooled last.
+
+    `stem` is the first convolution's channels; `depths` counts the modules between poolings.
+    """
 
     def __init__(
-        self, *, stem: tuple[int, int, int], depths: tuple[int, ...], num_classes: int = 1000, in_channels: int = 3
+        self,
+        *,
+        stem: int,
+        kernel_size: int,
+        padding: int,
+        depths: tuple[int, ...],
+        num_classes: int = 1000,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        channels, kernel_size, padding = stem
-        self.min_size = 29 if padding else 35
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, kernel_size, stride=2, padding=padding), relu(), nn.MaxPool2d(3, 2)
-        )
+        channels = stem
         squeezes = iter(SQUEEZE)
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
+        widths: list[int] = []
         for i, depth in enumerate(depths):
             blocks: list[nn.Module] = []
             for j in range(depth):
@@ -57,21 +62,28 @@ class SqueezeNet(Network):
                 blocks.append(Fire(channels, squeeze, 4 * squeeze, pool=i > 0 and j == 0))
                 channels = 8 * squeeze
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 4 << i, channels))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = DownscalingDropout(0.5)
-        self.feature_info = tuple(info)
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            widths.append(channels)
+        super().__init__(
+            stem=nn.Sequential(
+                nn.Conv2d(in_channels, stem, kernel_size, stride=2, padding=padding),
+                relu(),
+                nn.MaxPool2d(3, 2),
+            ),
+            stages=stages,
+            scales=pyramid(4, widths),
+            head=DownscalingDropout(0.5),
+            num_classes=num_classes,
+        )
+        self.min_size = 29 if padding else 35
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """1×1 convolution and ReLU: a map of logits."""
         self.num_classes = num_classes
         if num_classes == 0:
             return nn.Identity()
-        return nn.Sequential(nn.Conv2d(self.num_features, num_classes, 1), relu())
+        conv = nn.Conv2d(self.num_features, num_classes, 1)
+        initialise(conv, self.initial.conv)
+        return nn.Sequential(conv, relu())
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last map → logits [N, num_classes], or the vector [N, num_features] of the map's means."""
@@ -80,9 +92,8 @@ class SqueezeNet(Network):
 
 
 VARIANTS: Variants = {
-    # stem: channels, kernel, padding
-    "SqueezeNet1_0": (SqueezeNet, dict(stem=(96, 7, 0), depths=(3, 4, 1))),
-    "SqueezeNet1_1": (SqueezeNet, dict(stem=(64, 3, 1), depths=(2, 2, 4))),
+    "SqueezeNet1_0": (SqueezeNet, dict(stem=96, kernel_size=7, padding=0, depths=(3, 4, 1))),
+    "SqueezeNet1_1": (SqueezeNet, dict(stem=64, kernel_size=3, padding=1, depths=(2, 2, 4))),
 }
 
 RENAMES: Renames = {

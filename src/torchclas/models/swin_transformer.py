@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention, merge_heads, split_heads
-from torchclas.layers.conv import global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, resize_grid, to_windows
-from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates
 
 PATCH = 4
 MLP_RATIO = 4
@@ -80,8 +80,10 @@ class WindowAttention(Attention):
         shift = self.shift
         windows = to_windows(x.roll((-shift, -shift), (1, 2)) if shift else x, self.window)
         # Windows count as heads: four dimensions are what the fused kernels take, and all images share one bias.
+        # [N, windows · heads, places, width] each.
         q, k, v = (split_heads(part, self.heads).flatten(1, 2) for part in self.qkv(windows).chunk(3, -1))
-        bias = self.biases[self.index].permute(2, 0, 1)
+        bias = self.biases[self.index].permute(2, 0, 1)  # [heads, queries, keys]
+        # [windows, heads, queries, keys]
         bias = bias.expand(windows.shape[1], -1, -1, -1) if self.mask is None else bias + self.mask[:, None]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None])
         windows = self.project(merge_heads(attended.unflatten(1, (-1, self.heads))))
@@ -99,8 +101,10 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H, W, C] → [N, H / 2, W / 2, 2C]."""
-        columns_first = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
-        return self.reduction(self.norm(columns_first.flatten(3)))
+        x = x.unflatten(2, (-1, 2))  # [N, H, W / 2, 2 columns, C]
+        x = x.unflatten(1, (-1, 2))  # [N, H / 2, 2 rows, W / 2, 2 columns, C]
+        x = x.permute(0, 1, 3, 4, 2, 5)  # [N, H / 2, W / 2, 2 columns, 2 rows, C]
+        return self.reduction(self.norm(x.flatten(3)))
 
 
 class SwinTransformer(Network):
@@ -108,6 +112,8 @@ class SwinTransformer(Network):
 
     `heads` of the first stage double too. `forward_features` returns the last map [N, C, H / 32, W / 32].
     """
+
+    initial = Initialisation(linear=truncated_normal)
 
     def __init__(
         self,
@@ -120,28 +126,25 @@ class SwinTransformer(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.input_size = input_size
-        self.stem = PatchEmbedding(in_channels, channels, PATCH, norm=True)
         rates = iter(drop_path_rates(drop_path, sum(depths)))
+        widths = [channels * 2**i for i in range(len(depths))]
         resolution = input_size // PATCH
-        window = resolution >> len(depths) - 1
+        window = resolution // 2 ** (len(depths) - 1)
         stages: list[Stage] = []
-        for i, depth in enumerate(depths):
-            width = channels << i
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             blocks: list[nn.Module] = [PatchMerging(width // 2)] if i > 0 else []
             for j in range(depth):
-                attention = WindowAttention(width, heads << i, resolution >> i, window, shifted=j % 2 == 1)
+                attention = WindowAttention(width, heads * 2**i, resolution // 2**i, window, shifted=j % 2 == 1)
                 blocks.append(TransformerBlock(attention, width, MLP_RATIO * width, drop_path=next(rates), eps=EPS))
             stages.append(Stage(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.num_features = channels << len(depths) - 1
-        self.neck = nn.Sequential(nn.LayerNorm(self.num_features, eps=EPS), ChannelsFirst())
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, PATCH << i, channels << i) for i in range(len(depths)))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=PatchEmbedding(in_channels, channels, PATCH, norm=True),
+            stages=stages,
+            scales=pyramid(PATCH, widths),
+            neck=nn.Sequential(nn.LayerNorm(widths[-1], eps=EPS), ChannelsFirst()),
+            num_classes=num_classes,
+        )
+        self.input_size = input_size
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
@@ -160,10 +163,11 @@ class SwinTransformer(Network):
         self.input_size = size
 
     def init_weights(self) -> None:
-        """Normals of deviation 0.02 for biases by offset and linear layers; He's for the patch embedding."""
+        """As `initial` says; biases by offset begin like linear layers."""
         super().init_weights()
-        attentions = [module for module in self.modules() if isinstance(module, WindowAttention)]
-        init_linear_layers(self, *(attention.biases for attention in attentions))
+        for module in self.modules():
+            if isinstance(module, WindowAttention):
+                fill_truncated_normal(module.biases)
 
 
 # Section 3.3. Stochastic depth is the published code's, which departs from the paper's for small (0.3) and base at 384.

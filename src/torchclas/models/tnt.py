@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import merge_heads, split_heads
+from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, resize_position_embedding, to_windows
-from torchclas.layers.transformer import TransformerBlock, init_linear_layers
+from torchclas.layers.transformer import TransformerBlock
 
-PATCH = 16
+INPUT_SIZE, PATCH = 224, 16
 STRIDE = 4
 SIDE = PATCH // STRIDE
 MLP_RATIO = 4
@@ -89,7 +90,9 @@ class TNT(Network):
     `forward_features` returns the outer tokens [N, 1 + H / 16 · W / 16, outer].
     """
 
-    stem: TokenEmbedding
+    initial = Initialisation(linear=truncated_normal)
+
+    stem: TokenEmbedding  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -102,23 +105,20 @@ class TNT(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.input_size = 224
-        side = self.input_size // PATCH
-        self.stem = TokenEmbedding(in_channels, inner, outer, side)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.stages = nn.Sequential(
-            *(
-                Stage(*(Block(inner, outer, inner_heads, outer_heads) for _ in range(depth // STAGES)))
-                for _ in range(STAGES)
-            )
+        stages = [
+            Stage(*(Block(inner, outer, inner_heads, outer_heads) for _ in range(depth // STAGES)))
+            for _ in range(STAGES)
+        ]
+        super().__init__(
+            stem=TokenEmbedding(in_channels, inner, outer, INPUT_SIZE // PATCH),
+            stages=stages,
+            scales=[(PATCH, outer)] * STAGES,
+            neck=nn.LayerNorm(outer),
+            head=LeadingTokens(1),
+            num_classes=num_classes,
         )
-        self.num_features = outer
-        self.neck = nn.LayerNorm(outer)
-        self.head = LeadingTokens(1)
+        self.input_size = INPUT_SIZE
         self.feature_info = tuple(FeatureInfo(i, PATCH, outer) for i in range(STAGES))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → the last outer tokens, normalised."""
@@ -140,11 +140,10 @@ class TNT(Network):
         self.input_size = size
 
     def init_weights(self) -> None:
-        """Normals of deviation 0.02 for tokens, positions and linear layers; He's for the convolution."""
+        """As `initial` says; tokens and positions begin like linear layers."""
         super().init_weights()
-        init_linear_layers(self)
         for parameter in self.stem.parameters(recurse=False):
-            nn.init.trunc_normal_(parameter, std=0.02)
+            fill_truncated_normal(parameter)
 
 
 # Table 1 (TNT-S).

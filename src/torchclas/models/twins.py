@@ -6,18 +6,16 @@ maps that do not divide are cut or padded here.
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchclas.layers.attention import Attention, merge_heads, split_heads
-from torchclas.layers.conv import global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.initialisation import Initialisation, he_normal_of_group_outputs, truncated_normal
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, to_windows
 from torchclas.layers.reduced_attention import ReducedAttention
-from torchclas.layers.transformer import TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import TransformerBlock, drop_path_rates
 
 # Tables 1 and 2, one entry per stage: how much smaller the map is that keys and values come from.
 REDUCTIONS = (8, 4, 2, 1)
@@ -61,6 +59,8 @@ class Twins(Network):
     Blocks attend to a reduced map; with `windows` (Twins-SVT) every other one attends within windows instead.
     """
 
+    initial = Initialisation(conv=he_normal_of_group_outputs, linear=truncated_normal)
+
     min_size = 32
 
     def __init__(
@@ -75,9 +75,6 @@ class Twins(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = PatchEmbedding(in_channels, channels[0], 4, norm=True)
         rates = iter(drop_path_rates(drop_path, sum(depths)))
 
         def attention(stage: int, block: int) -> nn.Module:
@@ -89,33 +86,25 @@ class Twins(Network):
 
         stages: list[Stage] = []
         for i, width in enumerate(channels):
-            blocks = [
+            shrink: list[nn.Module] = []
+            if i > 0:
+                shrink.append(nn.Sequential(ChannelsFirst(), PatchEmbedding(channels[i - 1], width, 2, norm=True)))
+            first, *others = (
                 TransformerBlock(attention(i, j), width, mlp_ratios[i] * width, drop_path=next(rates))
                 for j in range(depths[i])
-            ]
-            start = (
-                [] if i == 0 else [nn.Sequential(ChannelsFirst(), PatchEmbedding(channels[i - 1], width, 2, norm=True))]
             )
-            stages.append(Stage(*start, blocks[0], PositionEncoding(width), *blocks[1:]))
-        self.stages = nn.Sequential(*stages)
-        self.num_features = channels[-1]
-        self.neck = nn.Sequential(nn.LayerNorm(self.num_features, eps=1e-6), ChannelsFirst())
-        self.head = global_pool()
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, width) for i, width in enumerate(channels))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+            stages.append(Stage(*shrink, first, PositionEncoding(width), *others))
+        super().__init__(
+            stem=PatchEmbedding(in_channels, channels[0], 4, norm=True),
+            stages=stages,
+            scales=pyramid(4, channels),
+            neck=nn.Sequential(nn.LayerNorm(channels[-1], eps=1e-6), ChannelsFirst()),
+            num_classes=num_classes,
+        )
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
         return [feature_map.permute(0, 3, 1, 2) for feature_map in super().features(x)]
-
-    def init_weights(self) -> None:
-        """Normals of deviation 0.02 for linear layers; He's over each filter's outputs for convolutions."""
-        super().init_weights()
-        init_linear_layers(self)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=sqrt(2 * module.groups / module.weight[:, 0].numel()))
 
 
 PCPVT = {"channels": (64, 128, 320, 512), "heads": (1, 2, 5, 8), "mlp_ratios": (8, 8, 4, 4), "windows": False}

@@ -10,12 +10,12 @@ from torch import nn
 
 from torchclas.layers.conv import relu
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 
 # Table 1: convolutions per stage (columns A, B, D, E), and their channels.
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
-GRID = 7
+GRID, FEATURES = 7, 4096
 
 
 class VGG(Network):
@@ -24,9 +24,6 @@ class VGG(Network):
     min_size = 32
 
     def __init__(self, *, layers: int, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Identity()
         channels = in_channels
         stages: list[Stage] = []
         for depth, width in zip(DEPTHS[layers], WIDTHS, strict=True):
@@ -35,30 +32,23 @@ class VGG(Network):
                 blocks.append(nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), relu()))
                 channels = width
             stages.append(Stage(*blocks, nn.MaxPool2d(2, 2)))
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.num_features = 4096
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(GRID),
-            nn.Flatten(),
-            nn.Linear(channels * GRID * GRID, 4096),
-            relu(),
-            DownscalingDropout(0.5),
-            nn.Linear(4096, self.num_features),
-            relu(),
-            DownscalingDropout(0.5),
+        super().__init__(
+            stem=nn.Identity(),
+            stages=stages,
+            scales=pyramid(2, WIDTHS),
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(GRID),
+                nn.Flatten(),
+                nn.Linear(channels * GRID * GRID, FEATURES),
+                relu(),
+                DownscalingDropout(0.5),
+                nn.Linear(FEATURES, FEATURES),
+                relu(),
+                DownscalingDropout(0.5),
+            ),
+            num_features=FEATURES,
+            num_classes=num_classes,
         )
-        self.feature_info = tuple(FeatureInfo(i, 2 << i, width) for i, width in enumerate(WIDTHS))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
-
-    def init_weights(self) -> None:
-        """He's normal for convolutions, Glorot's uniform for the fully connected layers before the classifier."""
-        super().init_weights()
-        for module in self.head.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
 
 
 VARIANTS: Variants = {

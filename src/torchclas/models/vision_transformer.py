@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention
+from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, PatchEmbedding, resize_position_embedding
-from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates, init_linear_layers
+from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates
 
 # Blocks are grouped so that `features` has four depths to choose from, as dense prediction wants them.
 STAGES = 4
@@ -39,7 +40,9 @@ class TokenEmbedding(nn.Module):
         leading = self.class_token
         if self.distillation_token is not None:
             leading = torch.cat((leading, self.distillation_token), 1)
-        return torch.cat((leading.expand(x.shape[0], -1, -1), self.patches(x).flatten(1, 2)), 1) + self.position
+        leading = leading.expand(x.shape[0], -1, -1)  # [N, prefix, C]
+        patches = self.patches(x).flatten(1, 2)  # [N, H / patch · W / patch, C]
+        return torch.cat((leading, patches), 1) + self.position
 
 
 class VisionTransformer(Network):
@@ -48,7 +51,9 @@ class VisionTransformer(Network):
     `forward_features` returns tokens [N, 1 + H / patch · W / patch, C], `features` maps without the class token.
     """
 
-    stem: TokenEmbedding
+    initial = Initialisation(linear=truncated_normal)
+
+    stem: TokenEmbedding  # pyright: ignore[reportIncompatibleVariableOverride]
     distilled = False
 
     def __init__(
@@ -67,14 +72,7 @@ class VisionTransformer(Network):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.input_size = input_size
-        self.patch = patch
-        self.num_features = channels
-        side = input_size // patch
-        stem = TokenEmbedding(in_channels, channels, patch, side, distilled=self.distilled)
-        self.stem = stem  # pyright: ignore[reportIncompatibleVariableOverride]
+        stem = TokenEmbedding(in_channels, channels, patch, input_size // patch, distilled=self.distilled)
         blocks = [
             TransformerBlock(
                 Attention(channels, heads, qkv_bias=qkv_bias, scale=scale),
@@ -86,12 +84,17 @@ class VisionTransformer(Network):
             for rate in drop_path_rates(drop_path, depth)
         ]
         share = depth // STAGES
-        self.stages = nn.Sequential(*(Stage(*blocks[i * share : (i + 1) * share]) for i in range(STAGES)))
-        self.neck = nn.LayerNorm(channels, eps=eps)
-        self.head = LeadingTokens(self.stem.prefix)
+        super().__init__(
+            stem=stem,
+            stages=[Stage(*blocks[i * share : (i + 1) * share]) for i in range(STAGES)],
+            scales=[(patch, channels)] * STAGES,
+            neck=nn.LayerNorm(channels, eps=eps),
+            head=LeadingTokens(stem.prefix),
+            num_classes=num_classes,
+        )
+        self.input_size = input_size
+        self.patch = patch
         self.feature_info = tuple(FeatureInfo(i, patch, channels) for i in range(STAGES))
-        self.reset_classifier(num_classes)
-        self.init_weights()
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps [N, C, H / patch, W / patch] after each quarter of the blocks."""
@@ -108,9 +111,10 @@ class VisionTransformer(Network):
         self.input_size = size
 
     def init_weights(self) -> None:
-        """Normals of deviation 0.02 for tokens, positions and linear layers; He's for the patch embedding."""
+        """As `initial` says; tokens and positions begin like linear layers."""
         super().init_weights()
-        init_linear_layers(self, *self.stem.parameters(recurse=False))
+        for parameter in self.stem.parameters(recurse=False):
+            fill_truncated_normal(parameter)
 
 
 class DistilledVisionTransformer(VisionTransformer):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from torchclas.layers.conv import ConvNormAct, global_pool
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.initialisation import Initialisation, uniform
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 
 # Figure 5, the stages of the entry flow: output channels of the blocks; the first of each halves the map.
 ENTRY = ((128,), (256,), (728,))
 DEEP_ENTRY = ((128, 256), (256, 728), (728,))
+# The exit flow's convolutions.
+EXIT = (1024, 1536, 2048)
 
 
 class Separable(nn.Module):
@@ -42,38 +45,35 @@ def shrinking(in_channels: int, hidden: int, out_channels: int, stride: int) -> 
 class Xception(Network):
     """Entry flow, `middle` equal blocks, exit flow."""
 
+    initial = Initialisation(classifier=uniform)
+
     def __init__(
         self, *, middle: int, entry: tuple[tuple[int, ...], ...] = ENTRY, num_classes: int = 1000, in_channels: int = 3
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(ConvNormAct(in_channels, 32, 3, 2), ConvNormAct(32, 64, 3))
         channels = 64
         stages: list[Stage] = []
-        info: list[FeatureInfo] = []
-        for i, widths in enumerate(entry):
+        for widths in entry:
             blocks: list[nn.Module] = []
             for j, width in enumerate(widths):
                 blocks.append(shrinking(channels, width, width, 2 if j == 0 else 1))
                 channels = width
             stages.append(Stage(*blocks))
-            info.append(FeatureInfo(i, 4 << i, channels))
         for _ in range(middle):
             stages[-1].append(Residual(nn.Sequential(*(Separable(channels, channels) for _ in range(3))), act=None))
-        self.num_features = 2048
         stages.append(
             Stage(
-                shrinking(channels, channels, 1024, 2),
-                Separable(1024, 1536, act=False),
-                Separable(1536, self.num_features),
+                shrinking(channels, channels, EXIT[0], 2),
+                Separable(EXIT[0], EXIT[1], act=False),
+                Separable(EXIT[1], EXIT[2]),
             )
         )
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.ReLU()
-        self.head = global_pool()
-        self.feature_info = (*info, FeatureInfo(len(entry), 32, self.num_features))
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=nn.Sequential(ConvNormAct(in_channels, 32, 3, 2), ConvNormAct(32, 64, 3)),
+            stages=stages,
+            scales=pyramid(4, [*(widths[-1] for widths in entry), EXIT[-1]]),
+            neck=nn.ReLU(),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {

@@ -12,7 +12,7 @@ from torch import nn
 
 from torchclas.layers.conv import Activation, ConvNormAct, relu
 from torchclas.layers.dropout import DownscalingDropout
-from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
+from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
 
 # Figure 4: output channels of the entry flow's blocks, each of which halves the map; of the exit flow's convolutions.
@@ -45,9 +45,6 @@ class XceptionDeepLab(Network):
     """Entry flow, `middle` equal blocks, exit flow, all of depthwise separable convolutions."""
 
     def __init__(self, *, middle: int, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.stem = nn.Sequential(conv(in_channels, 32, 3, 2, act=relu), conv(32, 64, 3, act=relu))
         channels = 64
         stages: list[Stage] = []
         for width in ENTRY:
@@ -59,13 +56,13 @@ class XceptionDeepLab(Network):
         for width in EXIT:
             stages[-1].append(Separable(channels, width, dilation=2, act=relu))
             channels = width
-        self.stages = nn.Sequential(*stages)
-        self.neck = nn.Identity()
-        self.head = nn.Sequential(DownscalingDropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.feature_info = tuple(FeatureInfo(i, 4 << i, width) for i, width in enumerate((*ENTRY, channels)))
-        self.num_features = channels
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        super().__init__(
+            stem=nn.Sequential(conv(in_channels, 32, 3, 2, act=relu), conv(32, 64, 3, act=relu)),
+            stages=stages,
+            scales=pyramid(4, (*ENTRY, EXIT[-1])),
+            head=nn.Sequential(DownscalingDropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            num_classes=num_classes,
+        )
 
 
 VARIANTS: Variants = {
