@@ -1,9 +1,10 @@
-"""Typed, strict reading of TOML tables: every key is taken once, with its type, and the rest is rejected."""
+"""Typed, strict reading of TOML or JSON tables: every key is taken once, with its type, and the rest is rejected."""
 
 from __future__ import annotations
 
 import difflib
-import math
+import reprlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_args, overload
 
@@ -15,7 +16,7 @@ _REQUIRED = object()
 
 
 class Table:
-    """A TOML table that is being read; `close` rejects the keys that nobody took.
+    """A table that is being read; `close` rejects the keys that nobody took.
 
     Whatever is wrong raises an `error` whose message names the table and the key.
     """
@@ -49,7 +50,7 @@ class Table:
         try:
             return read(value)
         except ValueError as error:
-            raise self.error(key, f"must be {error}, not {value!r}") from None
+            raise self.error(key, f"must be {error}, not {_shown(value)}") from None
 
     def rest(self) -> dict[str, object]:
         """Take all other keys, as they are."""
@@ -60,7 +61,7 @@ class Table:
         """The tables inside the table at `key`, each named by its own key."""
         for name, value in self.take(key, mapping).items():
             if not isinstance(value, Mapping):
-                raise self.error(f"{key}.{name}", f"must be a table, not {value!r}")
+                raise self.error(f"{key}.{name}", f"must be a table, not {_shown(value)}")
             yield Table(name, cast(Mapping[str, object], value), self._error)
 
     def defined(self, key: str, name: str, known: Mapping[str, T]) -> T:
@@ -72,7 +73,15 @@ class Table:
     def close(self) -> None:
         """Reject what was not taken."""
         for key in self._values:
-            raise self.error(key, f"unknown key{nearest(key, self._known)}")
+            raise self.error(ascii(key)[1:-1][:80], f"unknown key{nearest(key[:80], self._known)}")
+
+
+def _shown(value: object) -> str:
+    """A value as it is written, or its beginning: values may come from strangers, and be of any size."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -105,16 +114,27 @@ def positive_integer(value: object) -> int:
     return value
 
 
+def integer_within(low: int, high: int) -> Callable[[object], int]:
+    """A reader of the integers from `low` to `high`."""
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"an integer from {low:,} to {high:,}")
+        return value
+
+    return read
+
+
 def number(value: object) -> float:
     """A finite number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         raise ValueError("a number")
     return float(value)
 
 
 def positive(value: object) -> float:
     """A finite number above 0."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise ValueError("a positive number")
     return float(value)
 

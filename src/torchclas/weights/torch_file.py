@@ -264,7 +264,7 @@ def _open(file: BinaryIO, size: int) -> tuple[object, dict[str, _Place]]:
     file.seek(0)
     if start.startswith(b"PK\x03\x04"):
         return _open_archive(file, size)
-    if start.startswith(_LEGACY, 2):  # behind the pickle's protocol
+    if _LEGACY in start:  # behind the protocol, and from protocol 4 on a frame
         return _open_row(file, size)
     raise Damaged("this is not a file of torch.save: it is neither a zip archive nor a row of pickles")
 
