@@ -230,8 +230,8 @@ class _Interpreter(Interpreter):
     def array(
         self, shape: tuple[object, ...], dtype: np.dtype[Any], order: Literal["C", "F"], data: Span
     ) -> npt.NDArray[Any]:
-        sizes = [size for size in shape if type(size) is int and 0 <= size <= self.size]
-        if len(sizes) < len(shape) or len(shape) > _MAX_DIMENSIONS:
+        sizes = _sizes(shape, self.size)
+        if sizes is None:
             raise Damaged("the pickle holds an array of an impossible shape: the file is damaged")
         count = math.prod(sizes) * dtype.itemsize
         # UTF-8 takes one or two bytes for each
@@ -284,19 +284,23 @@ def _state_dict(content: object) -> tuple[Tensors, dict[str, str]]:
     return tensors, names
 
 
+def _sizes(shape: tuple[object, ...], most: int) -> list[int] | None:
+    """A shape whose dimensions, but for those that are 0, multiply to at most `most`; None for any other."""
+    sizes = [size for size in shape if type(size) is int and 0 <= size <= most]
+    if len(sizes) < len(shape) or len(shape) > _MAX_DIMENSIONS or math.prod(filter(None, sizes)) > most:
+        return None
+    return sizes
+
+
 def _joined(name: str, table: dict[str, object], tensors: Tensors) -> npt.NDArray[Any]:
     """Take the slices of a large tensor out of `tensors` and join them."""
-    shape, slices = as_tuple(table.get("OriginShape")), as_list(table.get("slices"))
+    slices = as_list(table.get("slices"))
     parts = [tensors.pop(part) for part in slices if isinstance(part, str) and part in tensors]
-    sizes = [size for size in shape if isinstance(size, int) and size >= 0]
-    if (
-        not parts
-        or len(parts) < len(slices)
-        or len(sizes) < len(shape)
-        or sum(part.size for part in parts) != math.prod(sizes)
-    ):
+    count = sum(part.size for part in parts)
+    sizes = _sizes(as_tuple(table.get("OriginShape")), count)
+    if len(parts) < len(slices) or sizes is None or math.prod(sizes) != count or len({p.dtype for p in parts}) != 1:
         raise Damaged(f"the slices of {listed([name])} do not add up to the tensor: the file is damaged")
-    whole = np.empty(math.prod(sizes), parts[0].dtype)
+    whole = np.empty(count, parts[0].dtype)
     filled = 0
     while parts:  # each slice is freed once it is copied
         part = parts.pop(0).reshape(-1)

@@ -15,6 +15,7 @@ import math
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -69,6 +70,7 @@ _OTHERS = {
     "QInt32Storage": 4,
     "QInt8Storage": 1,
     "QUInt8Storage": 1,
+    "UntypedStorage": 1,
 }
 _REBUILD = tuple(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2"))
 _PARAMETER = tuple(f"torch._utils._rebuild_{kind}" for kind in ("parameter", "parameter_with_state"))
@@ -92,7 +94,8 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a file of `torch.save`, in file order, without running any code of it.
 
     Takes a state dict, or a checkpoint that holds one under a usual name (`state_dict`, `model`, …; averaged weights
-    such as `state_dict_ema` go first). A prefix that all names share (`module.`, `_orig_mod.`, `model.`) is left out.
+    such as `state_dict_ema` go first, with a warning where others are there too). A prefix that all names share
+    (`module.`, `_orig_mod.`, `model.`) is left out.
 
     Raises:
         CheckpointError: no state dict in the file, something other than plain dense tensors in it, or a damaged file.
@@ -104,11 +107,16 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             if size == 0:
                 raise Damaged("the file is empty")
             content, places = _open(file, size)
-            return _without_prefixes(_read_tensors(file, _state_dict(content), places, size))
+            state, wrappers = _state_dict(content)
+            tensors = _without_prefixes(_read_tensors(file, state, places, size))
     except Damaged as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(wrappers) > 1:
+        message = f"{path}: the weights are those of {wrappers[0]}, not of {', '.join(wrappers[1:])}"
+        warnings.warn(message, stacklevel=2)
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -236,6 +244,8 @@ class _Interpreter(Interpreter):
                 if self.storages.setdefault(storage.key, storage) != storage:
                     raise Damaged("the pickle says two things of one storage: the file is damaged")
                 return storage
+            case (Span() as kind, _Name() as type_, *_) if self.text(kind) == "module":  # before torch 1.6
+                return type_
             case _:
                 return _Foreign("a storage of an unknown form")
 
@@ -387,8 +397,8 @@ def _array(file: BinaryIO, place: _Place) -> npt.NDArray[np.uint8]:
 # From what was saved to tensors
 
 
-def _state_dict(content: object) -> dict[str, _Stored]:
-    """The weights, whatever else was saved with them."""
+def _state_dict(content: object) -> tuple[dict[str, _Stored], list[str]]:
+    """The weights, whatever else was saved with them, and the names under which weights are; the first is taken."""
     if isinstance(content, _Foreign | _Name):
         raise Damaged(f"it holds a whole object ({listed([str(content)])}), which is never read from a file: {_SAVE}")
     if not isinstance(content, dict):
@@ -404,7 +414,7 @@ def _state_dict(content: object) -> dict[str, _Stored]:
         raise Damaged(f"it holds no weights under a usual name, but {listed(others)}; {_SAVE}")
     if not state:
         raise Damaged(f"it holds no tensors: {_SAVE}")
-    return state
+    return state, wrapped
 
 
 def _holds_tensors(value: object) -> bool:
