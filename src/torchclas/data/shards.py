@@ -328,7 +328,8 @@ def _mapped(path: Path, copy: Path) -> Any:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
             table.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
+            _check_columns(table.schema, copy)
+        except (pa.ArrowException, OSError, ValueError, DataError) as error:
             if last:
                 raise DataError(f"{path}: its copy {copy} cannot be read: {error}") from None
             break_seal(copy)

@@ -76,6 +76,8 @@ def _array(path: str | Path, item: onnx.TensorProto) -> np.ndarray[Any, Any]:
         raise CheckpointError(f"{path}: {listed([str(item.name)])} holds no floating-point numbers, as weights do")
     if item.data_location == TensorProto.EXTERNAL:
         raise CheckpointError(f"{path}: its weights are in another file: export it again as a single one")
+    if any(size <= 0 for size in item.dims):
+        raise CheckpointError(f"{path}: {listed([str(item.name)])} has an impossible shape: the file is damaged")
     try:
         return numpy_helper.to_array(item).copy()
     except Exception as error:  # the shape and the data contradict each other: errors of many kinds

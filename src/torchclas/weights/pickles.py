@@ -23,6 +23,7 @@ _Kind = TypeVar("_Kind")
 MAX_NAME = 1024  # bytes
 CHUNK = 2**20
 _MAX_OPCODES = 1_000_000  # about 50 per tensor; the largest published file needs some 50,000
+_NO_TEXT = "a string of the pickle is not valid text: the file is damaged, fetch it again"
 
 
 class Damaged(Exception):  # noqa: N818 - internal: becomes a CheckpointError once the file's name is at hand
@@ -60,7 +61,7 @@ class Interpreter:
         except (IndexError, KeyError):
             raise Damaged("the pickle refers to what is not there: the file is damaged, fetch it again") from None
         except UnicodeError:
-            raise Damaged("a string of the pickle is not valid text: the file is damaged, fetch it again") from None
+            raise Damaged(_NO_TEXT) from None
         raise Damaged(f"the pickle has more than {_MAX_OPCODES:,} opcodes: no state dict needs as many")
 
     def step(self, opcode: bytes) -> None:
@@ -193,8 +194,12 @@ class Interpreter:
                 raise Damaged(f"the pickle holds a name of {span.size:,} bytes: the file is damaged")
             here = self.file.tell()
             self.file.seek(span.start)
-            self.names[span] = self.take(span.size).decode("utf-8" if span.utf8 else "latin-1")
+            content = self.take(span.size)
             self.file.seek(here)
+            try:
+                self.names[span] = content.decode("utf-8" if span.utf8 else "latin-1")
+            except UnicodeDecodeError:
+                raise Damaged(_NO_TEXT) from None
         return self.names[span]
 
     def pieces(self, span: Span) -> Iterator[bytes]:
