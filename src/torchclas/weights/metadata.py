@@ -126,11 +126,14 @@ def _parsed(content: str) -> Mapping[str, object]:
     if len(content) > _MAX_CHARACTERS:
         raise CheckpointError(f"it has {len(content):,} characters")
     try:
-        return mapping(json.loads(content))
+        values: object = json.loads(content)
     except RecursionError:
         raise CheckpointError("it is nested without end") from None
     except ValueError as error:
-        raise CheckpointError(f"it is not a table in JSON: {error}") from None
+        raise CheckpointError(f"it is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError("it is not an object in JSON")
+    return cast("Mapping[str, object]", values)
 
 
 def _origin(value: object) -> Mapping[str, object]:

@@ -281,17 +281,8 @@ def _open(file: BinaryIO, size: int) -> tuple[object, dict[str, _Place]]:
 
 def _open_archive(file: BinaryIO, size: int) -> tuple[object, dict[str, _Place]]:
     records = _records(file, size)
-    folders = {name.partition("/")[0] for name in records}
-    if len(folders) != 1:
-        raise Damaged("this is a zip archive, but not one of torch.save")
-    [folder] = folders
-    if f"{folder}/constants.pkl" in records:
-        raise Damaged(f"this is a TorchScript program, not weights: {_SAVE}")
-    if f"{folder}/archive_format" in records or f"{folder}/serialized_exported_program.json" in records:
-        raise Damaged(f"this is an exported program (.pt2), not weights: {_SAVE}")
-    main = records.get(f"{folder}/data.pkl")
-    if main is None:
-        raise Damaged("this is a zip archive, but not one of torch.save: it holds no data.pkl")
+    [folder] = {name.partition("/")[0] for name in records}
+    main = records[f"{folder}/data.pkl"]
     if main.size > _MAX_PICKLE:
         raise Damaged(f"its data.pkl has {main.size:,} bytes, which no state dict needs: {_SAVE}")
     order = records.get(f"{folder}/byteorder")
@@ -304,19 +295,26 @@ def _open_archive(file: BinaryIO, size: int) -> tuple[object, dict[str, _Place]]
 
 def _records(file: BinaryIO, size: int) -> dict[str, _Place]:
     """The archive's records; as torch does, all must be stored as they are, so that none is larger than the file."""
-    records: dict[str, _Place] = {}
-    total = 0
     try:
         with zipfile.ZipFile(cast(BinaryIO, _Bounded(file))) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error, EOFError) as error:
         raise Damaged(f"the zip archive is damaged ({error}): fetch or save it again") from None
+    names = {entry.filename.partition("/")[2] for entry in entries}
+    if "constants.pkl" in names:
+        raise Damaged(f"this is a TorchScript program, not weights: {_SAVE}")
+    if names & {"archive_format", "serialized_exported_program.json"}:
+        raise Damaged(f"this is an exported program (.pt2), not weights: {_SAVE}")
+    if "data.pkl" not in names or len({entry.filename.partition("/")[0] for entry in entries}) != 1:
+        raise Damaged("this is a zip archive, but not one of torch.save")
+    records: dict[str, _Place] = {}
+    total = 0
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
-            raise Damaged("the zip archive is compressed or encrypted, which torch.save never does: unpack it first")
+            raise Damaged("the zip archive is compressed or encrypted, which torch.save never does")
         if entry.filename in records:
             raise Damaged(f"the zip archive holds {listed([entry.filename])} twice: the file is damaged")
-        records[entry.filename] = _Place(_start(file, entry.header_offset), entry.file_size, entry.CRC)
+        records[entry.filename] = _Place(_start(file, entry.header_offset, size), entry.file_size, entry.CRC)
         total += entry.file_size
     if total > size or any(place.start + place.size > size for place in records.values()):
         raise Damaged("the zip archive's records are larger than the file: it is cut off or malicious")
@@ -337,9 +335,9 @@ class _Bounded:
         return content
 
 
-def _start(file: BinaryIO, header: int) -> int:
+def _start(file: BinaryIO, header: int, size: int) -> int:
     """Where a record's bytes start: behind its own header, whose lengths the directory does not tell."""
-    file.seek(header)
+    file.seek(min(max(header, 0), size))
     head = file.read(30)
     if len(head) < 30 or head[:4] != b"PK\x03\x04":
         raise Damaged("a record of the zip archive is not where its directory says: the file is damaged")
