@@ -260,15 +260,8 @@ def test_records_that_overlap_are_refused(saved: Path) -> None:
     entry = content[at:end]
     entries = content[first:at] + b"".join(entry.replace(b"a/data/0", f"a/data/{n}".encode()) for n in range(10))
     count = (11).to_bytes(2, "little")
-    tail = (
-        b"PK\5\6"
-        + bytes(4)
-        + count
-        + count
-        + len(entries).to_bytes(4, "little")
-        + first.to_bytes(4, "little")
-        + bytes(2)
-    )
+    place = len(entries).to_bytes(4, "little") + first.to_bytes(4, "little")
+    tail = b"PK\5\6" + bytes(4) + count + count + place + bytes(2)
     saved.write_bytes(content[:first] + entries + tail)
     with pytest.raises(CheckpointError, match=r"damaged|larger than the file"):
         read_torch(saved)
