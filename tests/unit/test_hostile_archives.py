@@ -200,3 +200,15 @@ def test_columns_that_are_there_twice(tmp_path: Path) -> None:
     pq.write_table(table, path)
     with pytest.raises(DataError, match="expected the columns"):
         ParquetImages((str(path),))
+
+
+def test_names_of_images_that_are_no_text(tmp_path: Path) -> None:
+    names = pa.array([b"\xff.png", b"ok.png", None]).view(pa.string())
+    images = pa.StructArray.from_arrays([pa.array([b"1", b"2", b"3"]), names], ["bytes", "path"])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 2]}), path)
+    opened = ParquetImages((str(path),))
+    assert [opened.read(index) for index in range(3)] == [b"1", b"2", b"3"]
+    assert [opened.name(index) for index in range(3)] == [
+        f"{path} row {end}" for end in ("0 (\ufffd.png)", "1 (ok.png)", "2")
+    ]

@@ -42,7 +42,8 @@ def seal(kept: Path, source: Path) -> None:
     _seal_of(kept).write_text(json.dumps(_state(kept)), encoding="utf-8")
     made_of_source = f"-{kept.stem.split('-')[-2]}-"
     for path in kept.parent.iterdir():
-        if made_of_source in path.name and not path.name.startswith((kept.name, ".")):
+        is_temporary = path.name.startswith(".") and path.suffix != ".lock"
+        if made_of_source in path.name and kept.name not in path.name and not is_temporary:
             _remove(path)
 
 

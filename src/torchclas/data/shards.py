@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,12 +138,13 @@ class ParquetImages:
 
     def _image(self, index: int) -> tuple[bytes | None, str]:
         file, row = self._locate(index)
-        value = self._mapped()[file].column("image")[row].as_py()
-        if isinstance(value, Mapping):
-            image = cast(Mapping[str, Any], value)
-            own = image.get("path")
-            return image.get("bytes"), own if isinstance(own, str) else ""
-        return value, ""
+        value = self._mapped()[file].column("image")[row]
+        if not hasattr(value, "keys"):
+            return value.as_py(), ""
+        if not value.is_valid:
+            return None, ""
+        own = value["path"].as_py() if "path" in value else None
+        return value["bytes"].as_py(), own.decode(errors="replace") if isinstance(own, bytes) else ""
 
     def _locate(self, index: int) -> tuple[int, int]:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -283,7 +284,11 @@ def _unpack(path: Path) -> Path:
                 return copy
             columns = file.schema_arrow
             _check_columns(columns, path)
-            schema = pa.schema([columns.field(name) for name in ("image", "label")], columns.metadata)
+            fields = [
+                columns.field("image").with_type(_without_text(columns.field("image").type)),
+                columns.field("label"),
+            ]
+            schema = pa.schema(fields, columns.metadata)
             with atomic_path(copy) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
                 size = 0
                 for rows in _batches(file, path, limit):
@@ -301,12 +306,20 @@ def _unpack(path: Path) -> Path:
     return copy
 
 
+def _without_text(kind: Any) -> Any:
+    """The type of a column with bytes in place of text, which need not be UTF-8."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_text(field.type)) for field in kind])
+    return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind, kind)
+
+
 def _batches(file: Any, path: Path, limit: int) -> Iterator[Any]:
     """The rows, in pieces that stay small also where one large value stands for many rows."""
     for group in range(file.metadata.num_row_groups):
-        row_group = file.metadata.row_group(group)
-        columns = map(row_group.column, range(row_group.num_columns))
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in ("image", "label"))
+        # Not the sum over its columns: pyarrow ends the process where the statistics of one contradict themselves.
+        size = file.metadata.row_group(group).total_byte_size
         if not 0 <= size <= limit:
             raise _too_large(path, size)
         rows = min(64, max(1, 2**28 // max(size, 1)))
@@ -329,11 +342,13 @@ def _mapped(path: Path, copy: Path) -> Any:
             table = pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
             table.validate(full=True)
             _check_columns(table.schema, copy)
+            table.schema.to_string()  # which fails where a name in it is no text
         except (pa.ArrowException, OSError, ValueError, DataError) as error:
             if last:
                 raise DataError(f"{path}: its copy {copy} cannot be read: {error}") from None
             break_seal(copy)
-            _unpack(path)
+            if _unpack(path) != copy:
+                raise DataError(f"{path}: was changed since it was opened") from None
         else:
             return table
     raise AssertionError
