@@ -11,7 +11,18 @@ from importlib import resources
 from typing import Literal
 
 from torchclas.errors import Error, UnknownNameError
-from torchclas.tables import Table, mapping, one_of, positive, positive_integer, sequence, text, texts, truth
+from torchclas.tables import (
+    Table,
+    integer_within,
+    mapping,
+    one_of,
+    positive,
+    positive_integer,
+    sequence,
+    text,
+    texts,
+    truth,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +34,9 @@ Backend = Literal["opencv", "pillow"]
 Layout = Literal["current", "original", "lukemelas", "paddle-onnx"]
 Labels = Literal["imagenet1k", "imagenet22k", "orientation"]
 Kind = Literal["server", "mobile", "transformer", "other"]
+
+MAX_SIDE = 4096  # pixels of a prepared image; the published ones have at most 512
+_MIN_STD = 1e-3  # pixels divided by less are no longer numbers
 
 
 class CatalogError(Error, ValueError):
@@ -231,8 +245,8 @@ def _index(rows: list[Entry]) -> dict[str, Entry]:
 
 def _read_preset(table: Table) -> Preset:
     preset = Preset(
-        resize_short=table.take("resize_short", positive_integer),
-        crop_size=table.take("crop_size", positive_integer),
+        resize_short=table.take("resize_short", integer_within(1, MAX_SIDE)),
+        crop_size=table.take("crop_size", integer_within(1, MAX_SIDE)),
         interpolation=table.take("interpolation", one_of(Interpolation)),
         backend=table.take("backend", one_of(Backend)),
         mean=table.take("mean", _rgb),
@@ -241,8 +255,8 @@ def _read_preset(table: Table) -> Preset:
     table.close()
     if preset.crop_size > preset.resize_short:
         raise table.error("crop_size", f"{preset.crop_size} is larger than resize_short = {preset.resize_short}")
-    if min(preset.std) == 0:
-        raise table.error("std", "must not be zero")
+    if min(preset.std) < _MIN_STD:
+        raise table.error("std", f"must be at least {_MIN_STD}")
     return preset
 
 
@@ -357,8 +371,8 @@ def _numbers(value: object) -> tuple[float, ...]:
 
 def _rgb(value: object) -> tuple[float, float, float]:
     match value:
-        case [int() | float() as red, int() | float() as green, int() | float() as blue] if (
-            min(red, green, blue) >= 0 and max(red, green, blue) <= 1
+        case [int() | float() as red, int() | float() as green, int() | float() as blue] if all(
+            0 <= value <= 1 for value in (red, green, blue)
         ):
             return float(red), float(green), float(blue)
         case _:

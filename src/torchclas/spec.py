@@ -98,17 +98,13 @@ def _is_file_name(name: str | Path) -> bool:
 
 def _of_file(path: Path) -> ModelSpec:
     metadata = read_metadata(path)
-    if metadata.labels:
-        classes = label_set(metadata.labels)
-    else:  # own classes have one name, whatever the language
-        classes = LabelSet(path.stem, metadata.class_ids, dict.fromkeys(("en", "zh"), metadata.class_names))
     return ModelSpec(
         name=metadata.name or path.stem,
         arch=metadata.arch,
         num_classes=metadata.num_classes,
         in_channels=metadata.in_channels,
         preset=metadata.preset,
-        classes=classes,
+        classes=metadata.classes(path.stem),
         path=path,
         graph=_graph(metadata) if path.suffix in EXPORTED_SUFFIXES else None,
         pixels=metadata.origin.get("input") == "uint8",

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.property.damage import damaged
 from torchclas.errors import CheckpointError
 from torchclas.weights.pdparams import read_pdparams, write_pdparams
 
@@ -41,27 +42,7 @@ def read(path: Path, content: bytes) -> None:
     assert peak < 2**20 + 200 * len(content)
 
 
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    content = bytearray(draw(st.sampled_from(SEEDS)))
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, len(content)))
-        match draw(st.sampled_from(["flip", "insert", "delete", "truncate", "copy"])):
-            case "flip" if at < len(content):
-                content[at] ^= draw(st.integers(1, 255))
-            case "insert":
-                content[at:at] = draw(st.one_of(st.binary(max_size=8), st.sampled_from(OPCODES)))
-            case "delete":
-                del content[at : at + draw(st.integers(1, 16))]
-            case "truncate":
-                del content[max(at, 2) :]
-            case _:
-                end = draw(st.integers(at, min(at + 64, len(content))))
-                content[at:at] = content[at:end]
-    return bytes(content)
-
-
-@given(content=damaged())
+@given(content=damaged(SEEDS, OPCODES))
 @fuzz
 def test_damaged_files(tmp_path: Path, content: bytes) -> None:
     read(tmp_path / "damaged.pdparams", content)

@@ -187,14 +187,16 @@ def test_preset_survives_json() -> None:
     ("change", "message"),
     [
         ({"resize": 256}, "resize: unknown key, did you mean resize_short"),
-        ({"crop_size": "224"}, "crop_size: must be a positive integer"),
-        ({"crop_size": True}, "crop_size: must be a positive integer"),
+        ({"crop_size": "224"}, "crop_size: must be an integer from 1 to 4,096"),
+        ({"crop_size": True}, "crop_size: must be an integer from 1 to 4,096"),
         ({"crop_size": 300}, "crop_size: 300 is larger than resize_short = 256"),
         ({"interpolation": "nearest"}, "interpolation: must be one of bilinear, bicubic, lanczos"),
         ({"backend": ["opencv"]}, "backend: must be one of"),
         ({"mean": [0.5, 0.5]}, "mean: must be three numbers in 0..1"),
         ({"mean": [123.675, 116.28, 103.53]}, "mean: must be three numbers in 0..1"),
-        ({"std": [0.5, 0.0, 0.5]}, "std: must not be zero"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "mean: must be three numbers in 0..1"),
+        ({"std": [0.5, 0.0, 0.5]}, "std: must be at least 0.001"),
+        ({"resize_short": 20_000}, "resize_short: must be an integer from 1 to 4,096"),
     ],
 )
 def test_preset_rejects(change: dict[str, object], message: str) -> None:

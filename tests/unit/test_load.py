@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.parity.golden import golden
 from torchclas.catalog import find
 from torchclas.errors import CheckpointError
 from torchclas.spec import find_model
-from torchclas.weights.checkpoint import save_checkpoint
+from torchclas.weights.checkpoint import read_tensors, save_checkpoint
+from torchclas.weights.export import to_pdparams
 from torchclas.weights.metadata import Metadata, read_metadata
 from torchclas.weights.pdparams import write_pdparams
 from torchclas.zoo import load_model
@@ -119,6 +121,37 @@ def test_own_checkpoint_says_everything(tmp_path: Path, published: Path) -> None
     assert spec.classes.names("zh") == ("cat", "dog")
     image = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(load_model(spec)(image), model(image))
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    model = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
+    metadata = Metadata(model.arch, 2, find(model.arch).preset, class_ids=("猫", "d"), class_names=('"cat"', "dog\\"))
+    for number in range(8):  # the order of two entries is right by chance half of the time
+        save_checkpoint(model, tmp_path / f"{number}.safetensors", metadata)
+        to_pdparams(model, tmp_path / f"{number}.pdparams")
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+    assert len({path.read_bytes() for path in tmp_path.glob("*.pdparams")}) == 1
+    assert read_metadata(tmp_path / "0.safetensors") == metadata
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}, "w is of type F8_E4M3"),
+        ({"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}, r"w is of type C64|not a readable"),
+        ({"dtype": "U8", "shape": [1] * 70 + [4], "data_offsets": [0, 4]}, "w has the shape"),
+        ({"dtype": "F32", "shape": [0, 2**62, 3], "data_offsets": [0, 0]}, r"w has the shape|not a readable"),
+        ({"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 4]}, "not a readable"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "not a readable"),
+    ],
+    ids=str,
+)
+def test_safetensors_files_that_torch_cannot_take(tmp_path: Path, entry: dict[str, object], message: str) -> None:
+    header = json.dumps({"w": entry}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(entry["data_offsets"][1]))  # pyright: ignore
+    with pytest.raises(CheckpointError, match=message):
+        read_tensors(path)
 
 
 def test_a_foreign_safetensors_file_needs_a_name(tmp_path: Path) -> None:

@@ -302,6 +302,58 @@ def test_hostile_streams_are_refused_without_large_allocations(tmp_path: Path, s
     assert peak < 1e6 + 150 * len(stream)
 
 
+PARTS = {"w@@.0": np.zeros(4, np.float32), "w@@.1": np.zeros(2, np.float32)}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"OriginShape": (3, 2), "slices": ["w@@.0"]},
+        {"OriginShape": (3, 2), "slices": ["w@@.0", "w@@.1", "w@@.2"]},
+        {"OriginShape": (3, 2), "slices": ["w@@.0", "w@@.0"]},
+        {"OriginShape": (3, 2), "slices": []},
+        {"OriginShape": (3, 2), "slices": "w@@.0"},
+        {"OriginShape": (3, 2), "slices": [3, None]},
+        {"OriginShape": (3, 3), "slices": list(PARTS)},
+        {"OriginShape": (True, 6), "slices": list(PARTS)},
+        {"OriginShape": (-3, -2), "slices": list(PARTS)},
+        {"OriginShape": (2**70, 0), "slices": list(PARTS)},
+        {"OriginShape": (1,) * 70 + (6,), "slices": list(PARTS)},
+        {"OriginShape": [3, 2], "slices": list(PARTS)},
+        {"OriginShape": None, "slices": list(PARTS)},
+        {"slices": list(PARTS)},
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_slices_that_do_not_add_up(tmp_path: Path, table: object) -> None:
+    path = tmp_path / "bad.pdparams"
+    path.write_bytes(pickle.dumps({**PARTS, "UnpackBigParamInfor@@": {"w": table}}, 2))
+    with pytest.raises(CheckpointError, match="the file is damaged"):
+        read_pdparams(path)
+
+
+def test_slices_of_different_types_are_not_joined(tmp_path: Path) -> None:
+    """One complex number would make a large tensor of bytes sixteen times as large."""
+    parts = {"w@@.0": np.zeros(1, np.complex128), "w@@.1": np.zeros(5, np.uint8)}
+    table = {"OriginShape": (6,), "slices": list(parts)}
+    path = tmp_path / "bad.pdparams"
+    path.write_bytes(pickle.dumps({**parts, "UnpackBigParamInfor@@": {"w": table}}, 2))
+    with pytest.raises(CheckpointError, match="do not add up"):
+        read_pdparams(path)
+
+
+@pytest.mark.parametrize("shape", [b"K\x00" + MILLION * 2, b"K\x00" + b"K\x01" * 40], ids=["large", "deep"])
+def test_empty_arrays_of_impossible_shapes(tmp_path: Path, shape: bytes) -> None:
+    """The file is larger than each dimension, and the array has no element: NumPy refuses it all the same."""
+    path = tmp_path / "bad.pdparams"
+    stream = b"}C\x01a" + ARRAY + b"(K\x01(" + shape + b"t" + FLOAT + b"\x89C\x00tbs."
+    path.write_bytes(b"\x80\x03" + stream + bytes(10**6))
+    with pytest.raises(CheckpointError, match="impossible shape"):
+        read_pdparams(path)
+
+
 @pytest.mark.parametrize("opcode", [b"(", b"}"])
 def test_a_flood_of_opcodes_is_refused(tmp_path: Path, opcode: bytes) -> None:
     path = tmp_path / "flood.pdparams"

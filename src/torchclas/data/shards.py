@@ -3,32 +3,40 @@
 Both are read at random, by an index, instead of as a stream. A stream shuffles within a buffer and forgets where it
 was; with an index, batches follow from (seed, epoch, step) as they do for files, and a run goes on exactly.
 
-- A tar file is uncompressed, so an image is a place in it. One pass over the headers finds all; it is kept as
-  `shard.tar.idx.json` where the folder can be written.
+- A tar file is uncompressed, so an image is a place in it. One pass over the headers finds all, and is kept in the
+  cache.
 - Parquet is compressed in row groups of hundreds of images, all of which would be decoded for one. Its rows are copied
-  once into an Arrow file (`.name.parquet.arrow` beside it, or in the cache where that cannot be written; of
-  about the same size), which is mapped into memory.
+  once into an Arrow file in the cache, of about the same size, which is mapped into memory.
+
+Archives come from strangers: sizes are compared with the file's own before anything is read or allocated.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from torchclas.atomic import atomic_path, locked
+from torchclas.atomic import atomic_path, disk_is_full, locked
 from torchclas.data.datasets import Indices
+from torchclas.data.kept import break_seal, is_sealed, kept_path, seal
 from torchclas.data.sources import SUFFIXES
-from torchclas.errors import DataError, ImageError, MissingDependencyError, OutputError
+from torchclas.errors import DataError, Error, ImageError, MissingDependencyError, OutputError
+from torchclas.tables import mapping, texts
+
+MAX_LABEL = 1_000_000  # no data set has more classes; what is larger is a mistake, such as a date
+_MAX_HEADER = 2**16  # bytes of a tar header with all that belongs to it: long names, attributes
+_MAX_LABEL_FILE = 2**20  # bytes
+# Images are compressed already: Parquet makes them hardly smaller, unless the same ones stand in many rows.
+_UNPACKED_BASE = 2**24  # bytes
+_UNPACKED_RATIO = 16
 
 
 @dataclass(frozen=True)
@@ -83,11 +91,11 @@ class ParquetImages:
     """
 
     paths: tuple[str, ...]
+    _copies: list[Path] = field(default_factory=list[Path], init=False, repr=False)
     _tables: list[Any] = field(default_factory=list[Any], init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for path in self.paths:
-            _unpack(Path(path))
+        self._copies[:] = [_unpack(Path(path)) for path in self.paths]
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_tables": []}  # each process maps the files itself
@@ -95,16 +103,13 @@ class ParquetImages:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names in the Hugging Face metadata, where there are any."""
-        description = (self._mapped()[0].schema.metadata or {}).get(b"huggingface")
-        features = json.loads(description)["info"]["features"] if description else {}
-        names = features.get("label", {}).get("names")
-        return tuple(names) if names else None
+        names = _class_names(self.paths[0], (self._mapped()[0].schema.metadata or {}).get(b"huggingface"))
+        return names or None
 
     @property
     def labels(self) -> Indices:
         """The class of every image, [N]; -1 where the row has none."""
-        columns = [table.column("label").fill_null(-1).to_numpy() for table in self._mapped()]
-        return np.concatenate(columns).astype(np.int64)
+        return np.concatenate([_labels(path, table) for path, table in zip(self.paths, self._mapped(), strict=True)])
 
     @cached_property
     def _starts(self) -> Indices:
@@ -133,11 +138,13 @@ class ParquetImages:
 
     def _image(self, index: int) -> tuple[bytes | None, str]:
         file, row = self._locate(index)
-        value = self._mapped()[file].column("image")[row].as_py()
-        if isinstance(value, Mapping):
-            image = cast(Mapping[str, Any], value)
-            return image.get("bytes"), image.get("path") or ""
-        return value, ""
+        value = self._mapped()[file].column("image")[row]
+        if not hasattr(value, "keys"):
+            return value.as_py(), ""
+        if not value.is_valid:
+            return None, ""
+        own = value["path"].as_py() if "path" in value else None
+        return value["bytes"].as_py(), own.decode(errors="replace") if isinstance(own, bytes) else ""
 
     def _locate(self, index: int) -> tuple[int, int]:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -145,85 +152,112 @@ class ParquetImages:
 
     def _mapped(self) -> list[Any]:
         if not self._tables:
-            import pyarrow as pa
-
             # At once: threads that come here together must not add to the same list.
-            self._tables[:] = [pa.ipc.open_file(pa.memory_map(str(_arrow(Path(p))))).read_all() for p in self.paths]
+            self._tables[:] = [_mapped(Path(path), copy) for path, copy in zip(self.paths, self._copies, strict=True)]
         return self._tables
 
 
 def tar_index(path: str | Path) -> list[TarMember]:
-    """Where the images of a WebDataset shard are; from `path.idx.json`, or by one pass over the headers.
+    """Where the images of a WebDataset shard are; from the cache, or by one pass over the headers.
 
     A sample is the files that share a name up to its first dot: an image, and its class as a number in `.cls`, or as
     `label` or `cls` in `.json`. A sample without one has the class -1.
 
-    Raises DataError: no such file, or no tar file.
+    Raises DataError: no such file, no tar file, or a class beyond all reason.
     """
     path = Path(path)
-    kept = path.with_name(f"{path.name}.idx.json")
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    version = [1, status.st_size, status.st_mtime_ns]
-    try:
-        index = json.loads(kept.read_text(encoding="utf-8", errors="surrogateescape"))
-        if index["version"] == version:
-            return [TarMember(*row) for row in index["images"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # there is none, or it is of no use
+    kept = kept_path(path, ".index")
+    if is_sealed(kept):
+        try:
+            return [TarMember(*row) for row in json.loads(kept.read_bytes())]
+        except (OSError, ValueError, TypeError):
+            break_seal(kept)
     members = list(_scan(path))
     rows = [[member.key, member.offset, member.size, member.label] for member in members]
     try:
-        with atomic_path(kept) as temporary:
-            temporary.write_text(json.dumps({"version": version, "images": rows}), encoding="utf-8")
-    except OutputError:
-        pass  # a folder that is read-only: the next process makes its own pass
+        with locked(kept):
+            with atomic_path(kept) as temporary:
+                temporary.write_text(json.dumps(rows), encoding="utf-8")
+            seal(kept, path)
+    except (OutputError, OSError):
+        pass  # no cache that can be written: the next process makes its own pass
     return members
 
 
 def _scan(path: Path) -> Iterator[TarMember]:
-    images: dict[str, tarfile.TarInfo] = {}
+    images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
+    last = -1
     try:
-        with tarfile.open(path, "r:") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=cast(Any, _Headers(file)), mode="r:") as archive:
             for member in archive:
-                if not member.isreg():
+                archive.members = []  # type: ignore[assignment] # or tarfile keeps all, and their headers
+                if member.size < 0 or member.offset <= last:
+                    raise tarfile.ReadError("a header leads backwards")
+                last = member.offset
+                if not member.isreg() or member.issparse():
                     continue
-                folder, _, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
+                folder, _, name = member.name.rpartition("/")
+                stem, _, extension = name.partition(".")
                 sample, extension = f"{folder}/{stem}", extension.lower()
                 if f".{extension}" in SUFFIXES:
-                    images[sample] = member
+                    images[sample] = member.name, member.offset_data, member.size
                 elif extension in ("cls", "json"):
-                    content = cast(io.BufferedReader, archive.extractfile(member)).read()
-                    label = _label(content, extension)
+                    label = _label(file, member, extension)
                     if label is not None:
                         labels[sample] = label
-    except (tarfile.TarError, OSError) as error:
+    except DataError as error:
+        raise DataError(f"{path}/{error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # tarfile's own, and what headers that contradict themselves make of it
         if not images:
             raise DataError(f"{path}: is not an uncompressed tar file: {error}") from None
         # cut off: what is whole can be used
-    for sample, member in images.items():
-        yield TarMember(member.name, member.offset_data, member.size, labels.get(sample, -1))
+    for sample, place in images.items():
+        yield TarMember(*place, labels.get(sample, -1))
 
 
-def _label(content: bytes, extension: str) -> int | None:
+class _Headers:
+    """A tar file whose headers are read, and nothing larger: tarfile believes the sizes that they give."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._read(size)
+
+
+def _label(file: BinaryIO, member: tarfile.TarInfo, extension: str) -> int | None:
+    """The class in a sample's `.cls` or `.json` file; None where there is none."""
+    if member.size > _MAX_LABEL_FILE:
+        raise DataError(f"{member.name}: has {member.size:,} bytes, which no class needs")
+    here = file.tell()
+    file.seek(member.offset_data)
+    content = file.read(member.size)
+    file.seek(here)
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if extension == "json" and isinstance(value, dict):
         fields = cast(dict[str, object], value)
         value = fields.get("label", fields.get("cls"))
-    return value if isinstance(value, int) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        return None
+    if value > MAX_LABEL:
+        raise DataError(f"{member.name}: its class is larger than {MAX_LABEL:,}: classes are counted from 0")
+    return value
 
 
 def _read_at(path: str, offset: int, size: int) -> bytes:
     # Opened anew each time: a file shared by forked worker processes would share its position too.
     try:
         with open(path, "rb") as file:  # noqa: PTH123
+            if offset + size > os.fstat(file.fileno()).st_size:
+                raise ImageError("the shard ends within the image")
             file.seek(offset)
             content = file.read(size)
     except OSError as error:
@@ -233,52 +267,116 @@ def _read_at(path: str, offset: int, size: int) -> bytes:
     return content
 
 
-def _arrow(path: Path) -> Path:
-    beside = path.with_name(f".{path.name}.arrow")
-    if beside.exists() or os.access(path.parent, os.W_OK):
-        return beside
-    from torchclas.weights.cache import cache_dir  # and with it what downloads weights
-
-    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
-    return cache_dir() / "data" / f"{path.stem}-{digest}.arrow"
-
-
-def _unpack(path: Path) -> None:
-    """Make the Arrow file of a Parquet file, unless it is there and no older."""
+def _unpack(path: Path) -> Path:
+    """Make the Arrow file of a Parquet file, unless it is there, and return where it is."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
-    copy = _arrow(path)
-    if _is_current(copy, path):
-        return
+    copy = kept_path(path, ".arrow")
+    if is_sealed(copy):
+        return copy
+    limit = _UNPACKED_BASE + _UNPACKED_RATIO * path.stat().st_size
     try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
-    with file:
-        _check_columns(file.schema_arrow, path)
-        with locked(copy):
-            if _is_current(copy, path):  # made by another process meanwhile
-                return
-            schema = pa.schema([file.schema_arrow.field(name) for name in ("image", "label")])
-            schema = schema.with_metadata(file.schema_arrow.metadata)
+        with pq.ParquetFile(path) as file, locked(copy):
+            if is_sealed(copy):  # made by another process meanwhile
+                return copy
+            columns = file.schema_arrow
+            _check_columns(columns, path)
+            fields = [
+                columns.field("image").with_type(_without_text(columns.field("image").type)),
+                columns.field("label"),
+            ]
+            schema = pa.schema(fields, columns.metadata)
             with atomic_path(copy) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-                try:
-                    for rows in file.iter_batches(batch_size=64, columns=["image", "label"]):
-                        writer.write_batch(rows.cast(schema) if rows.schema != schema else rows)
-                except (pa.ArrowException, OSError) as error:
-                    raise DataError(f"{path}: is damaged: {error}") from None
+                size = 0
+                for rows in _batches(file, path, limit):
+                    size += rows.nbytes
+                    if size > limit:
+                        raise _too_large(path, size)
+                    writer.write_batch(rows.cast(schema) if rows.schema != schema else rows)
+            seal(copy, path)
+    except Error:
+        raise
+    except Exception as error:  # pyarrow's own, and what columns that contradict themselves make of it
+        if isinstance(error, OSError) and disk_is_full(error, copy.parent):
+            raise OutputError(f"{copy}: the disk is full: free some space or set TORCHCLAS_CACHE") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+    return copy
 
 
-def _is_current(copy: Path, path: Path) -> bool:
+def _without_text(kind: Any) -> Any:
+    """The type of a column with bytes in place of text, which need not be UTF-8."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_text(field.type)) for field in kind])
+    return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind, kind)
+
+
+def _batches(file: Any, path: Path, limit: int) -> Iterator[Any]:
+    """The rows, in pieces that stay small also where one large value stands for many rows."""
+    for group in range(file.metadata.num_row_groups):
+        # Not the sum over its columns: pyarrow ends the process where the statistics of one contradict themselves.
+        size = file.metadata.row_group(group).total_byte_size
+        if not 0 <= size <= limit:
+            raise _too_large(path, size)
+        rows = min(64, max(1, 2**28 // max(size, 1)))
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=["image", "label"])
+
+
+def _too_large(path: Path, size: int) -> DataError:
+    return DataError(
+        f"{path}: unpacks to {size:,} bytes and more, over {_UNPACKED_RATIO} times its size: it is damaged, or one "
+        "image stands for many rows; keep the images as files or tar shards"
+    )
+
+
+def _mapped(path: Path, copy: Path) -> Any:
+    """The rows of the copy, once it is sure that what they refer to lies within it."""
+    import pyarrow as pa
+
+    for last in (False, True):
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
+            table.validate(full=True)
+            _check_columns(table.schema, copy)
+            table.schema.to_string()  # which fails where a name in it is no text
+        except (pa.ArrowException, OSError, ValueError, DataError) as error:
+            if last:
+                raise DataError(f"{path}: its copy {copy} cannot be read: {error}") from None
+            break_seal(copy)
+            if _unpack(path) != copy:
+                raise DataError(f"{path}: was changed since it was opened") from None
+        else:
+            return table
+    raise AssertionError
+
+
+def _class_names(path: str, description: bytes | None) -> tuple[str, ...]:
+    """The names in Hugging Face's metadata; none where it names none."""
+    if description is None:
+        return ()
     try:
-        return copy.stat().st_mtime_ns >= path.stat().st_mtime_ns
-    except OSError:
-        return False
+        value: object = json.loads(description)
+        for key in ("info", "features", "label"):
+            value = mapping(value).get(key, {})
+        names = texts(mapping(value).get("names") or ())
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: the class names in its Hugging Face metadata cannot be understood") from None
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: two classes are called {twice!a}")
+    return names
+
+
+def _labels(path: str, table: Any) -> Indices:
+    column = table.column("label")
+    numbers = column.fill_null(0).to_numpy()  # unsigned ones have no -1
+    if len(numbers) and numbers.max() > MAX_LABEL:
+        raise DataError(f"{path}: it has the class {numbers.max()}, above {MAX_LABEL:,}: classes are counted from 0")
+    return np.where(column.is_valid().to_numpy(), np.maximum(numbers.astype(np.int64), -1), -1)
 
 
 def _check_columns(schema: Any, path: Path) -> None:
@@ -287,13 +385,14 @@ def _check_columns(schema: Any, path: Path) -> None:
     def is_binary(kind: Any) -> bool:
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
-    if {"image", "label"} <= set(schema.names):
+    if schema.names.count("image") == schema.names.count("label") == 1:
         image, label = schema.field("image").type, schema.field("label").type
         if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0:
             image = image.field("bytes").type
         if is_binary(image) and pa.types.is_integer(label):
             return
+    found = [f"{field.name} ({field.type})" for field in schema]
     raise DataError(
         f"{path}: expected the columns image (bytes, or a struct with bytes) and label (integers), "
-        f"not {', '.join(f'{name} ({schema.field(name).type})' for name in schema.names)}"
+        f"not {', '.join(found[:8])}{' …' if len(found) > 8 else ''}"
     )

@@ -101,6 +101,7 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
     import torch
 
     from torchclas.weights.load import read_checkpoint
+    from torchclas.weights.metadata import find_metadata
 
     kind, tensors = read_checkpoint(path)
     arrays = {name: torch.as_tensor(value) for name, value in tensors.items()}
@@ -113,7 +114,12 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
         ("tensors", f"{len(arrays)} ({dtypes}), {values:,} values"),
         ("NaN, infinity", f"in {len(bad)}: {_some(bad)}" if bad else "none"),
     ]
-    if (own := _own_metadata(path)) is not None:
+    try:
+        own = find_metadata(path) if kind == "torchclas" else None
+    except CheckpointError as error:
+        own = None
+        lines.append(("metadata", str(error)))
+    if own is not None:
         classes = own.labels or _some(own.class_names)
         channels = "" if own.in_channels == 3 else f", {own.in_channels} input channels"
         lines.append(("model", f"{own.name or own.arch} ({own.arch}{channels})"))

@@ -1,8 +1,8 @@
 """Where fetched and converted weights are kept.
 
-`TORCHCLAS_CACHE` names the folder; otherwise it is `torchclas` in `XDG_CACHE_HOME` or `~/.cache`. It holds three
-folders, and `clear` touches nothing else: `published`, files as fetched; `converted`, what was made of them; and
-`compiled`, a folder for each network with what engines run.
+`TORCHCLAS_CACHE` names the folder; otherwise it is `torchclas` in `XDG_CACHE_HOME` or `~/.cache`. It holds four
+folders, and `clear` touches nothing else: `published`, files as fetched; `converted`, what was made of them;
+`compiled`, a folder for each network with what engines run; and `data`, what was made of tar shards and Parquet files.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torchclas.errors import DownloadError, OutputError
 _PUBLISHED = "published"
 _CONVERTED = "converted"
 _COMPILED = "compiled"
+_DATA = "data"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def converted_path(key: str) -> Path:
 def compiled_folder(key: str) -> Path:
     """Return where what engines run of one network is kept; `key` names the network, its weights and its makers."""
     return cache_dir() / _COMPILED / _checked(key)
+
+
+def data_path(key: str) -> Path:
+    """Return where `key`, a file that was made of data, is kept."""
+    return cache_dir() / _DATA / _checked(key)
 
 
 def cached_file(key: str, build: Callable[[Path], None]) -> Path:
@@ -177,7 +183,7 @@ def writing() -> Generator[None, None, None]:
 
 def entries() -> list[Entry]:
     """List the files of the cache, by folder and name."""
-    files = [path for path in _files() if not path.name.startswith(".") and path.suffix != ".json"]
+    files = [path for path in _files() if not path.name.startswith(".") and path.suffix not in (".json", ".seal")]
     return [Entry(path, path.stat().st_size, path.suffix == ".part") for path in files]
 
 
@@ -217,5 +223,5 @@ def _checked(key: str) -> str:
 
 
 def _files() -> list[Path]:
-    folders = [cache_dir() / name for name in (_CONVERTED, _PUBLISHED, _COMPILED)]
+    folders = [cache_dir() / name for name in (_CONVERTED, _PUBLISHED, _COMPILED, _DATA)]
     return [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]

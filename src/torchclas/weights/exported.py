@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 from torchclas.errors import CheckpointError
 
@@ -16,13 +16,17 @@ SUFFIXES = (".onnx", ".xml")
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _GRAPH, _FUNCTIONS, _NODES_OF_GRAPH, _NODES_OF_FUNCTION, _OPERATOR, _DOMAIN = 7, 25, 1, 7, 4, 7
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_FIELDS = 100_000  # in one message; files of ours have some ten
+_MAX_ENTRY = 64 * 2**20  # bytes of metadata
+_MAX_XML = 64 * 2**20  # bytes; the weights are in a file beside it
+_MAX_DEPTH = 100  # of elements; OpenVINO's have some ten
 
 
 def read_note(path: Path, key: str) -> str | None:
     """What an exported model says under `key`; None where it says nothing. Raises `CheckpointError`."""
     try:
         return _of_openvino(path, key) if path.suffix == ".xml" else _of_onnx(path, key)
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+    except (OSError, ValueError, expat.ExpatError) as error:
         kind = "OpenVINO" if path.suffix == ".xml" else "ONNX"
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: not a readable {kind} file ({reason})") from error
@@ -76,16 +80,30 @@ def _spans(file: IO[bytes], message: tuple[int, int], wanted: int) -> Iterator[t
 
 
 def _of_openvino(path: Path, key: str) -> str | None:
+    """No tree is built: the network's own elements, a million of them in a hostile file, leave nothing behind."""
     open_elements: list[str] = []
-    for event, element in ElementTree.iterparse(path, events=("start", "end")):
-        if event == "start":
-            open_elements.append(element.tag)
-            continue
+    found: list[str | None] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if len(open_elements) >= _MAX_DEPTH:
+            raise ValueError("its elements are nested without end")
+        open_elements.append(tag)
         if open_elements == ["net", "rt_info", key]:
-            return element.get("value")
-        open_elements.pop()
-        element.clear()
-    return None
+            found.append(attributes.get("value"))
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it declares a document type, which OpenVINO never does")
+
+    parser = expat.ParserCreate("utf-8")  # whatever the file says: OpenVINO writes nothing else
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _tag: open_elements.pop()
+    parser.StartDoctypeDeclHandler = refuse  # and with it entities that grow beyond the file
+    with path.open("rb") as file:
+        content = file.read(_MAX_XML + 1)
+    if len(content) > _MAX_XML:
+        raise ValueError("it is larger than any network's description")
+    parser.Parse(content, True)  # at once: in pieces, a long value would be looked at from its start again and again
+    return found[0] if found else None
 
 
 def _of_onnx(path: Path, key: str) -> str | None:
@@ -103,7 +121,9 @@ def _of_onnx(path: Path, key: str) -> str | None:
 
 def _fields(file: IO[bytes], size: int, wanted: int) -> Iterator[bytes]:
     """The contents of the fields with one number in a message of Protocol Buffers that is `size` bytes long."""
-    while file.tell() < size:
+    for _ in range(_MAX_FIELDS):
+        if file.tell() >= size:
+            return
         number, kind = divmod(_varint(file), 8)
         if kind == _VARINT:
             _varint(file)
@@ -114,9 +134,12 @@ def _fields(file: IO[bytes], size: int, wanted: int) -> Iterator[bytes]:
         if file.tell() + length > size:
             raise ValueError("it is truncated")
         if number == wanted and kind == _BYTES:
+            if length > _MAX_ENTRY:
+                raise ValueError(f"its metadata has {length:,} bytes")
             yield file.read(length)
         else:
             file.seek(length, io.SEEK_CUR)
+    raise ValueError(f"it has more than {_MAX_FIELDS:,} fields")
 
 
 def _varint(file: IO[bytes]) -> int:
