@@ -12,7 +12,7 @@ from typing import Literal
 
 from torchclas import catalog
 from torchclas.catalog import Series
-from torchclas.tasks import charts
+from torchclas.reporting import charts
 
 FOLDER = Path(__file__).parent / "series"
 Language = Literal["en", "zh"]

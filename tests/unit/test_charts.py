@@ -9,7 +9,7 @@ import pytest
 from torchclas import catalog
 from torchclas.catalog import Kind
 from torchclas.errors import MissingDependencyError
-from torchclas.tasks import charts
+from torchclas.reporting import charts
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "series"
 

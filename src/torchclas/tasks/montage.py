@@ -6,17 +6,17 @@ import math
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
 from torchclas.errors import Error, ImageError
+from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
 from torchclas.tasks.output import printable, short_label
 from torchclas.tasks.predict import Classifier, Prediction
 
@@ -26,35 +26,6 @@ MAX_COLUMNS = 8
 TILE, CAPTION, GAP = 192, 50, 14  # pixels
 PAPER, INK, FAINT = "#ffffff", "#1c2330", "#717b8c"
 BAR, TRACK, BLANK = "#2f6fde", "#e6e9ef", "#e6e9ef"
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-# Pillow's own font has no Chinese; these do, in this order of preference.
-_CHINESE_FONTS = (
-    "NotoSansCJK-Regular*",
-    "NotoSansSC-Regular*",
-    "NotoSansCJKsc-Regular*",
-    "NotoSansCJK*",
-    "SourceHanSans*Regular*",
-    "wqy-microhei*",
-    "wqy-zenhei*",
-    "DroidSansFallback*",
-    "PingFang*",
-    "STHeiti*",
-    "msyh*",
-    "simhei*",
-    "uming*",
-)
-_FONT_FOLDERS = (
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "~/.local/share/fonts",
-    "~/.fonts",
-    "/System/Library/Fonts",
-    "/Library/Fonts",
-    "~/Library/Fonts",
-    "C:/Windows/Fonts",
-)
 
 
 class Montage:
@@ -104,17 +75,17 @@ class Montage:
             pen.rectangle((left, top + 3, left + max(1, round(TILE * row.scores[0])) - 1, top + 6), BAR)
             score = f"{row.scores[0]:.1%}"
             room = TILE - _width(score, 14) - 8
-            pen.text((left + TILE, top + 26), score, INK, _font(score, 14), anchor="rs")
+            pen.text((left + TILE, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
             label = self._label(row)
-            pen.text((left, top + 26), _clipped(label, 15, room), INK, _font(label, 15), anchor="ls")
+            pen.text((left, top + 26), _clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
         else:
             text = "–" if row.error is None else "error"
-            pen.text((left, top + 26), text, FAINT, _font(text, 15), anchor="ls")
-        pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, _font(name, 12), anchor="ls")
+            pen.text((left, top + 26), text, FAINT, pillow_font(text, 15), anchor="ls")
+        pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, pillow_font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
         for text in (row.labels[0], self.english[row.class_ids[0]]):
-            if not _is_chinese(text) or chinese_font():
+            if not is_chinese(text) or chinese_font():
                 return short_label(text)
         return row.class_ids[0]
 
@@ -127,17 +98,10 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
         raise Error(f"{path}: cannot draw a montage in the format {path.suffix or 'of no suffix'}: end it in .png")
     montage = Montage(classifier)
     yield montage
-    if any(row.labels and _is_chinese(row.labels[0]) for row, _ in montage.pictures) and not chinese_font():
+    if any(row.labels and is_chinese(row.labels[0]) for row, _ in montage.pictures) and not chinese_font():
         print(f"{path}: no font with Chinese characters was found, so its labels are English", file=sys.stderr)
     with atomic_path(path) as temporary:
         montage.draw().save(temporary)
-
-
-@cache
-def chinese_font() -> Path | None:
-    """A font of this machine that has Chinese characters."""
-    folders = [folder for folder in (Path(name).expanduser() for name in _FONT_FOLDERS) if folder.is_dir()]
-    return next((path for name in _CHINESE_FONTS for folder in folders for path in sorted(folder.rglob(name))), None)
 
 
 def _draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str) -> None:
@@ -146,7 +110,7 @@ def _draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str) -> N
     lines = [*lines[:7], "…"] if len(lines) > 8 else lines
     y = top + TILE / 2 - 18 * (len(lines) - 1) / 2
     for line in lines:
-        pen.text((left + TILE / 2, y), line, FAINT, _font(line, 13), anchor="mm")
+        pen.text((left + TILE / 2, y), line, FAINT, pillow_font(line, 13), anchor="mm")
         y += 18
 
 
@@ -174,17 +138,4 @@ def _clipped(text: str, size: int, room: float) -> str:
 
 
 def _width(text: str, size: int) -> float:
-    return _font(text, size).getlength(text)
-
-
-def _font(text: str, size: int) -> Font:
-    return _load_font(chinese_font() if _is_chinese(text) else None, size)
-
-
-@cache
-def _load_font(path: Path | None, size: int) -> Font:
-    return ImageFont.load_default(size) if path is None else ImageFont.truetype(str(path), size)
-
-
-def _is_chinese(text: str) -> bool:
-    return any(character >= "\u2e80" for character in text)  # where CJK begins in Unicode
+    return pillow_font(text, size).getlength(text)

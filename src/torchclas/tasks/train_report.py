@@ -17,9 +17,9 @@ from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import EpochBatches, build_loader
+from torchclas.inference.metrics import Proportion, Tally
+from torchclas.reporting.confusion import draw
 from torchclas.spec import find_model
-from torchclas.tasks.confusion import draw
-from torchclas.tasks.metrics import Proportion, Tally
 from torchclas.tasks.montage import chinese_font
 from torchclas.training.loop import Progress
 from torchclas.training.report import Mistake, draw_curves, draw_mistakes, write_page

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from torchclas.atomic import atomic_path
+from torchclas.benchmarking.results import Result, Results, published, to_record
 from torchclas.errors import MissingDependencyError
-from torchclas.tasks import charts
-from torchclas.tasks.results import Result, Results, published, to_record
+from torchclas.reporting import charts
 
 
 def write_page(results: Results) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torchclas import catalog
 from torchclas.catalog import Entry, Kind
-from torchclas.tasks import line_chart
+from torchclas.reporting import line_chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

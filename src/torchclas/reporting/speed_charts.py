@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchclas.benchmarking.results import Result, Results, Timing, published, settings
 from torchclas.catalog import Entry, Kind
-from torchclas.tasks import charts, line_chart
-from torchclas.tasks.line_chart import COLOURS, FAINT, INK, Label, Line, Point
-from torchclas.tasks.results import Result, Results, Timing, published, settings
+from torchclas.reporting import charts, line_chart
+from torchclas.reporting.line_chart import COLOURS, FAINT, INK, Label, Line, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
