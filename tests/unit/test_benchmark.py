@@ -292,7 +292,7 @@ def test_the_same_network_is_timed_once_and_reported_under_both_names(
 
     def run(_: bench.Bench, task: timing.Task) -> dict[str, object]:
         asked.append(task.case.model)
-        return {"timing": asdict(timing_of(3))}
+        return {"timing": asdict(timing_of(3)), "prepare_s": 1.0}
 
     monkeypatch.setattr(bench.Bench, "_run", run)
     planned = bench.cases(
@@ -401,14 +401,33 @@ def test_the_page_holds_its_rows_and_nothing_from_elsewhere(tmp_path: Path) -> N
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "plotly"])
-def test_without_what_draws(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_read_from_files_cannot_end_the_script_of_the_page(tmp_path: Path) -> None:
+    rows = [row(f"{tmp_path}/{name}.onnx", 2) for name in ("<!--<script>", "</script>", "a&b")]
+    (page,) = speed_page.write_page(kept(tmp_path, *rows))
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "<!--" not in text
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert found
+    assert [each["model"] for each in json.loads(found[1])["rows"]] == ["<!--<script>.onnx", "script>.onnx", "a&b.onnx"]
+
+
+def test_the_page_is_small_and_says_when_the_machine_was_busy(tmp_path: Path) -> None:
+    busy = row(TINY, 2)
+    assert busy.timing is not None
+    busy = replace(busy, timing=replace(busy.timing, remark="the machine was busy"))
+    (page,) = speed_page.write_page(kept(tmp_path, busy))
+    assert page.stat().st_size < 100_000
+    assert '"remark": "the machine was busy"' in page.read_text(encoding="utf-8")
+
+
+def test_without_what_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     results = kept(tmp_path, row(TINY, 2))
-    for module in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+    for module in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
         monkeypatch.setitem(sys.modules, module, None)
-    make = {"matplotlib": speed_charts.write_charts, "plotly": speed_page.write_page}[package]
     with pytest.raises(MissingDependencyError, match="pip install"):
-        make(results)
+        speed_charts.write_charts(results)
+    assert speed_page.write_page(results)[0].is_file(), "the page draws its own"
 
 
 # Recommendations.

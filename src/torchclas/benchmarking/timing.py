@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-import torchclas
 from torchclas.benchmarking.results import Case, Timing, Weights, published
 from torchclas.engines import Engine, installed, open_engine
 from torchclas.engines.machine import busy_seconds, load_average, this_machine
@@ -29,8 +28,8 @@ from torchclas.errors import Error
 from torchclas.spec import ModelSpec, find_model
 
 MIN_REPEATS, MAX_REPEATS = 7, 10_000
-PATIENCE, GAIN = 5, 0.97  # warm is who has not become 3 % faster over five runs
-OURS = Path(torchclas.__file__).parent  # whose warnings are about the case
+PATIENCE, GAIN = 5, 0.97  # an engine is warm when five runs in a row were no 3 % faster
+OURS = Path(__file__).parents[1]  # whose warnings are about the case
 BUSY = 0.15  # cores: beyond it others had a share in what was measured
 
 

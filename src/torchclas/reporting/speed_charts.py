@@ -46,11 +46,12 @@ def write_charts(results: Results) -> list[Path]:
     Raises `MissingDependencyError` without matplotlib.
     """
     written: list[Path] = []
+    names = [row.case.model for row in results.read().values()]
 
     def write(name: str, plot: line_chart.Plot) -> None:
         for suffix in (".svg", ".png"):
             path = results.folder / "charts" / f"{name}{suffix}"
-            line_chart.write(path, plot, salt=name)
+            line_chart.write(path, plot, salt=name, texts=names)
             written.append(path)
 
     groups = dict(settings(results.read()))
