@@ -13,10 +13,10 @@ from torchclas.catalog import Entry
 from torchclas.errors import Error
 
 PATIENCE = 3  # failures in a row
-# A network is taken to compute at most so many times as fast, per multiply-add, as the best one measured; and as one of
+# A network is taken to compute at most so many times as fast, per multiply-add, as the best one measured, and as one of
 # its own series of a similar size. Convolutions of large maps come within a factor of 2 of a machine's peak, depthwise
-# ones and small maps stay far below.
-HEADROOM = 2.0
+# ones and small maps stay far below: of a kind that fewer than two series were measured of, more is thought possible.
+HEADROOM, UNKNOWN_HEADROOM = 2.0, 4.0
 SIMILAR = 2.5  # times as many multiply-adds
 FIRST_GUESS = 50.0  # 10⁹ multiply-adds per second, until something was measured
 
@@ -110,7 +110,9 @@ class Search:
             for other in known
             if other.series is entry.series and 1 / SIMILAR <= self._work(other) / work <= SIMILAR
         ]
-        return work / (HEADROOM * max(map(self._rate, kin or known)))
+        kind = {other.series.id for other in known if other.series.group.kind == entry.series.group.kind}
+        headroom = HEADROOM if kin or len(kind) > 1 else UNKNOWN_HEADROOM
+        return work / (headroom * max(map(self._rate, kin or known)))
 
     def _guess_ms(self, entry: Entry) -> float:
         """What a candidate may take: as its nearest kin compute, series before kind before all."""

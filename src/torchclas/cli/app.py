@@ -59,6 +59,24 @@ Set = Annotated[
 ]
 
 
+def _check_percent(kind: object, value: float | None) -> None:
+    if value is not None and 0 < value <= 1:
+        raise ValueError(f"It is in percent: write {100 * value:g}.")
+    if value is not None and not 0 <= value <= 100:
+        raise ValueError("It is in percent: 0 to 100.")
+
+
+def _check_share(kind: object, value: float) -> None:
+    if 1 < value <= 100:
+        raise ValueError(f"Scores are from 0 to 1: write {value / 100:g}.")
+    if not 0 <= value <= 1:
+        raise ValueError("Scores are from 0 to 1.")
+
+
+Percent = Parameter(validator=_check_percent)  # of which 0.8 is hardly ever meant
+Share = Parameter(validator=_check_share)
+
+
 def log_to_stderr() -> None:
     """Show what the package has to say of its choices."""
     import logging

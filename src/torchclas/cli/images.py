@@ -15,6 +15,7 @@ from torchclas.cli.app import (
     Engine,
     Model,
     Precision,
+    Share,
     Threads,
     Verbose,
     Weights,
@@ -23,6 +24,7 @@ from torchclas.cli.app import (
     log_to_stderr,
     stdout,
 )
+from torchclas.cli.spellings import unknown_option
 from torchclas.errors import Error
 from torchclas.openvino_core import skip_converter
 
@@ -42,7 +44,7 @@ def predict(
     model: Model = None,
     weights: Weights = None,
     top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
-    threshold: Annotated[float, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
+    threshold: Annotated[float, Share, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
     lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names.")] = "en",
     format: Annotated[  # noqa: A002 - the option's name
         Format | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
@@ -63,7 +65,7 @@ def predict(
     """
     for name in sources:
         if name.startswith("-") and name != "-":
-            raise Error(f"unknown option {name}: see `torchclas predict --help` (a file of this name is ./{name})")
+            raise Error(f"{unknown_option(app, 'predict', name)} (a file of this name is ./{name})")
 
     _start_lean(verbose)
 

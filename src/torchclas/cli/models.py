@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from torchclas.cli.app import app, stderr, stdout
+from torchclas.cli.app import Percent, app, stderr, stdout
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
@@ -33,7 +33,7 @@ def list_models(
     series: Annotated[str | None, Parameter(help="Only this series.")] = None,
     max_params: Annotated[Amount, Parameter(help="At most so many parameters, such as 5M.")] = None,
     max_flops: Annotated[Amount, Parameter(help="At most so many multiply-adds, such as 1G.")] = None,
-    min_top1: Annotated[float | None, Parameter(help="At least this top-1 accuracy in percent.")] = None,
+    min_top1: Annotated[float | None, Percent, Parameter(help="At least this top-1 accuracy in percent.")] = None,
     sort: Annotated[Order, Parameter(help="Best first: top1 falls, the others rise.")] = "catalog",
     limit: Annotated[PositiveInt | None, Parameter(help="Show only the first so many.")] = None,
     json: Json = False,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, convert
 from cyclopts.types import PositiveFloat, PositiveInt
 
-from torchclas.cli.app import Device, app, stderr, stdout
+from torchclas.cli.app import Device, Percent, app, stderr, stdout
 from torchclas.cli.models import Amount
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
@@ -73,7 +73,9 @@ def benchmark(
 def recommend(
     *,
     max_ms: Annotated[PositiveFloat | None, Parameter(help="Milliseconds a batch may take.")] = None,
-    min_top1: Annotated[float | None, Parameter(help="At least this published top-1 accuracy in percent.")] = None,
+    min_top1: Annotated[
+        float | None, Percent, Parameter(help="At least this published top-1 accuracy in percent.")
+    ] = None,
     max_params: Annotated[Amount, Parameter(help="At most so many parameters, such as 5M.")] = None,
     series: Annotated[str | None, Parameter(help="Only this series.")] = None,
     engine: Engine = "auto",
