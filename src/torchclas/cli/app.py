@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.tasks.completion import MODELS
 from torchclas.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app.register_install_completion_command(help="Make the shell complete commands, 
 
 Model = Annotated[
     str | None,
+    MODELS,
     Parameter(
         name=("--model", "-m"), help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0."
     ),

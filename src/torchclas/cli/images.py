@@ -35,7 +35,7 @@ Format = Literal["table", "jsonl", "csv", "parquet"]
 @app.command
 def predict(
     *sources: Annotated[
-        str,
+        str | Path,  # which says to a shell that files complete it; all values are str
         Parameter(
             help="Images: files, folders, globs, URLs; - reads such names from standard input.",
             allow_leading_hyphen=True,  # for - itself
@@ -63,7 +63,7 @@ def predict(
 
     An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
     """
-    for name in sources:
+    for name in map(str, sources):
         if name.startswith("-") and name != "-":
             raise Error(f"{unknown_option(app, 'predict', name)} (a file of this name is ./{name})")
 
@@ -73,7 +73,7 @@ def predict(
     from torchclas.tasks.predict import Classifier
 
     summary = classify(
-        sources,
+        list(map(str, sources)),
         lambda: Classifier(
             model,
             weights=weights,

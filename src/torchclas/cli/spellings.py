@@ -130,6 +130,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 def check(app: App, arguments: Sequence[str]) -> None:
     """Raise `Error` for what would be taken for something else than it is meant to be."""
     command, rest = _split(app, arguments)
+    if not command:
+        return
     for place, token in enumerate(rest):
         after = rest[place + 1] if place + 1 < len(rest) else ""
         if token == "--":

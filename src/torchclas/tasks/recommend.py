@@ -136,9 +136,11 @@ def _print_so_far(search: Search, console: Console) -> None:
     if search.fitting:
         console.print(f"stopped: the best so far; {more}", highlight=False, soft_wrap=True)
         _print_choice(search, console)
-    else:
+    elif hopeful:
         count = len(search.measured)
         console.print(f"stopped: none of the {count} measured so far meets {search.bounds}; {more}", soft_wrap=True)
+    else:
+        console.print(f"stopped: nothing here meets {search.bounds}", soft_wrap=True)
     console.file.flush()  # an interrupted command ends without doing so
 
 
