@@ -101,8 +101,8 @@ class _Measured:
         hopeful = len(search.hopeful)
         if not hopeful:
             return ""
-        most = hopeful * (time.monotonic() - self.start) / self.count
-        return f"  [dim]at most {hopeful} more, {duration(most)}[/]"
+        seconds = hopeful * (time.monotonic() - self.start) / self.count
+        return f"  [dim]{hopeful} more may be better: {duration(seconds)} for all[/]"
 
 
 def _print_nearest(search: Search, series: str | None, measured: _Measured, console: Console) -> None:
