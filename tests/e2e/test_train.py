@@ -70,7 +70,8 @@ class TestTuning:
 
     def test_evaluate_agrees_with_the_log(self, folder, pictures, capsys):
         best = folder / "best.safetensors"
-        assert run(["evaluate", str(pictures), "-m", str(best), "--engine", "torch", "--device", "cpu", "--workers", "0"]) == 0
+        settings = ["--engine", "torch", "--device", "cpu", "--workers", "0"]
+        assert run(["evaluate", str(pictures), "-m", str(best), *settings]) == 0
         assert "top-1" in capsys.readouterr().out
         metadata = read_metadata(best)
         assert metadata.class_ids == tuple(COLOURS)
