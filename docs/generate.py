@@ -12,7 +12,7 @@ from typing import Literal
 
 from torchclas import catalog
 from torchclas.catalog import Series
-from torchclas.tasks import charts
+from torchclas.reporting import charts
 
 FOLDER = Path(__file__).parent / "series"
 Language = Literal["en", "zh"]
@@ -73,14 +73,14 @@ LATENCIES: dict[str, tuple[tuple[str, ...], dict[Language, str]]] = {
 # The catalog's notes in Chinese, by a pattern that matches all of the English note.
 NOTES_ZH = {
     r"Two published tables disagree .*": (
-        "两份已发布的表给出的延迟相差最多 5.5 倍：普通行取自第一份，`*_ssld` 行取自第二份。"
+        "两份已发布的表给出的延迟相差最多 5.5 倍：各行采用与论文一致的后一份，脚注给出前一份。"
     ),
     r"FLOPs leave out the matrix products of attention\.": "FLOPs 不含注意力中的矩阵乘法。",
     r"DarkNet53 is the backbone of YOLOv3.*": "DarkNet53 是 YOLOv3 的骨干网络；官方引用的是第一篇 YOLO 论文。",
     r"Published FLOPs and params are those of the fused network.*": (
         "发布的 FLOPs 和参数量属于融合后的网络；权重文件保存的是训练时的多个分支。"
     ),
-    r"(\S+) ms in the later published table": r"后来发布的表中为 \1 ms",
+    r"(\S+) ms in the earlier published table": r"较早发布的表中为 \1 ms",
     r"tells how a page of text is turned; .*": "判断文档图像的朝向；其软件包要用 `pip install --no-deps` 安装",
     r"announced, but its weights were never published: `torchclas quantize` makes them with pictures of yours": (
         "公布过指标，但权重从未发布：`torchclas quantize` 可用你自己的图像制作"
@@ -116,8 +116,8 @@ def main() -> None:
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             print(path)
-    for kind in charts.DEVICES:
-        charts.draw(kind, FOLDER / f"{kind}.svg")
+    for chart in charts.CHARTS:
+        charts.draw(chart, FOLDER / f"{chart}.svg")
 
 
 def pages() -> dict[Path, str]:
@@ -192,10 +192,9 @@ def series_table(language: Language) -> str:
 def left_out(language: Language) -> str:
     """Series that no chart shows at all, and models whose published latency would mislead."""
     words = WORDS[language]
-    shown = {entry.series.id for entry in catalog.entries() if charts.is_drawn(entry)}
-    absent = [
-        series for series in catalog.all_series() if series.id not in shown and series.group.kind in charts.DEVICES
-    ]
+    kinds = {chart.kind for chart in charts.CHARTS.values()}
+    shown = {entry.series.id for chart in charts.CHARTS for line in charts.lines(chart) for entry in line.entries}
+    absent = [series for series in catalog.all_series() if series.id not in shown and series.group.kind in kinds]
     links = [f"[{series.title}]({series.id}{SUFFIX[language]})" for series in absent]
     doubtful = [f"`{name}`" for name in charts.DOUBTFUL]
     return "\n".join(

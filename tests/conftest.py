@@ -18,7 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Weights are converted once per session, never into the user's cache, and the network is left alone."""
-    os.environ["TORCHCLAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder above is the session's, for all of its processes
+        folder = folder.parent
+    os.environ["TORCHCLAS_CACHE"] = str(folder / "cache")
     os.environ["TORCHCLAS_OFFLINE"] = "1"
 
 

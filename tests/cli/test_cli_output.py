@@ -121,7 +121,9 @@ def test_predict_on_a_terminal(photographs: Path) -> None:
     assert len(first.split()[0]) <= 30
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["predict", ".", "--top-k", "1"]])
+@pytest.mark.parametrize(
+    "command", [["list"], ["list", "--json"], ["predict", ".", "--top-k", "1", "--engine", "torch"]]
+)
 def test_a_reader_that_leaves_early_is_no_error(command: list[str], photographs: Path) -> None:
     process = subprocess.Popen(
         [*TORCHCLAS, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=photographs
@@ -135,7 +137,7 @@ def test_a_reader_that_leaves_early_is_no_error(command: list[str], photographs:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("command", [["list"], ["predict", "coffee.png", "--format", "csv"]])
+@pytest.mark.parametrize("command", [["list"], ["predict", "coffee.png", "--format", "csv", "--engine", "torch"]])
 def test_a_full_disk_behind_standard_output(command: list[str], photographs: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(

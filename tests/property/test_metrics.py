@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchclas.tasks.metrics import BINS, Proportion, Tally
+from torchclas.inference.metrics import BINS, Proportion, Tally
 
 
 @st.composite

@@ -12,7 +12,7 @@ from typing import NoReturn
 from cyclopts import CycloptsError
 
 from torchclas import signals
-from torchclas.cli import export, images, models, quantize, speed, training, weights
+from torchclas.cli import export, images, models, quantize, speed, spellings, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
 from torchclas.text import printable
@@ -53,13 +53,14 @@ def _run(arguments: Sequence[str]) -> int:
     if debug:
         arguments = [*(option for option in options if option != "--debug"), *arguments[len(options) :]]
     try:
+        spellings.check(app, arguments)
         code = app(arguments)
         sys.stdout.flush()
         return code or 0
     except (Error, CycloptsError) as error:
         if debug:
             raise
-        _report(str(error))
+        _report(spellings.explain(app, error, arguments) if isinstance(error, CycloptsError) else str(error))
         return 2
     except KeyboardInterrupt as interrupt:
         if debug:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 from torchclas.version import __version__
 
@@ -32,6 +33,7 @@ app.register_install_completion_command(help="Make the shell complete commands, 
 
 Model = Annotated[
     str | None,
+    MODELS,
     Parameter(
         name=("--model", "-m"), help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0."
     ),
@@ -61,6 +63,24 @@ Set = Annotated[
     tuple[str, ...],
     Parameter(negative="", show_default=False, help="Change a setting: --set optimizer.lr=0.05; may be repeated."),
 ]
+
+
+def _check_percent(kind: object, value: float | None) -> None:
+    if value is not None and 0 < value <= 1:
+        raise ValueError(f"It is in percent: write {100 * value:g}.")
+    if value is not None and not 0 <= value <= 100:
+        raise ValueError("It is in percent: 0 to 100.")
+
+
+def _check_share(kind: object, value: float) -> None:
+    if 1 < value <= 100:
+        raise ValueError(f"Scores are from 0 to 1: write {value / 100:g}.")
+    if not 0 <= value <= 1:
+        raise ValueError("Scores are from 0 to 1.")
+
+
+Percent = Parameter(validator=_check_percent)  # of which 0.8 is hardly ever meant
+Share = Parameter(validator=_check_share)
 
 
 def log_to_stderr() -> None:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Weights, app
+from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
@@ -30,7 +31,7 @@ def _batch(kind: type, tokens: Sequence[Any]) -> int | None:
 @app.command
 def export(
     model: Annotated[
-        str | None, Parameter(help="Published name, or a .safetensors file. Default: EfficientNet_lite0.")
+        str | None, MODELS, Parameter(help="Published name, or a .safetensors file. Default: EfficientNet_lite0.")
     ] = None,
     /,
     *,

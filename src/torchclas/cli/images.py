@@ -16,6 +16,7 @@ from torchclas.cli.app import (
     MaxPixels,
     Model,
     Precision,
+    Share,
     Threads,
     Verbose,
     Weights,
@@ -24,6 +25,7 @@ from torchclas.cli.app import (
     log_to_stderr,
     stdout,
 )
+from torchclas.cli.spellings import unknown_option
 from torchclas.errors import Error
 from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
@@ -35,7 +37,7 @@ Format = Literal["table", "jsonl", "csv", "parquet"]
 @app.command
 def predict(
     *sources: Annotated[
-        str,
+        str | Path,  # which says to a shell that files complete it; all values are str
         Parameter(
             help="Images: files, folders, globs, URLs; - reads such names from standard input.",
             allow_leading_hyphen=True,  # for - itself
@@ -44,7 +46,7 @@ def predict(
     model: Model = None,
     weights: Weights = None,
     top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
-    threshold: Annotated[float, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
+    threshold: Annotated[float, Share, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
     lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names.")] = "en",
     format: Annotated[  # noqa: A002 - the option's name
         Format | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
@@ -64,9 +66,9 @@ def predict(
 
     An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
     """
-    for name in sources:
+    for name in map(str, sources):
         if name.startswith("-") and name != "-":
-            raise Error(f"unknown option {name}: see `torchclas predict --help` (a file of this name is ./{name})")
+            raise Error(f"{unknown_option(app, 'predict', name)} (a file of this name is ./{name})")
 
     _start_lean(verbose)
 
@@ -74,7 +76,7 @@ def predict(
     from torchclas.tasks.classify import classify
 
     summary = classify(
-        sources,
+        list(map(str, sources)),
         lambda: Classifier(
             model,
             weights=weights,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from torchclas.cli.app import app, stderr, stdout
+from torchclas.cli.app import Percent, app, stderr, stdout
+from torchclas.tasks.completion import NAMES, SERIES
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
@@ -27,13 +28,13 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Everything th
 
 @app.command(name="list")
 def list_models(
-    pattern: Annotated[str | None, Parameter(help="A glob such as '*_ssld', or a part of the name.")] = None,
+    pattern: Annotated[str | None, NAMES, Parameter(help="A glob such as '*_ssld', or a part of the name.")] = None,
     /,
     *,
-    series: Annotated[str | None, Parameter(help="Only this series.")] = None,
+    series: Annotated[str | None, SERIES, Parameter(help="Only this series.")] = None,
     max_params: Annotated[Amount, Parameter(help="At most so many parameters, such as 5M.")] = None,
     max_flops: Annotated[Amount, Parameter(help="At most so many multiply-adds, such as 1G.")] = None,
-    min_top1: Annotated[float | None, Parameter(help="At least this top-1 accuracy in percent.")] = None,
+    min_top1: Annotated[float | None, Percent, Parameter(help="At least this top-1 accuracy in percent.")] = None,
     sort: Annotated[Order, Parameter(help="Best first: top1 falls, the others rise.")] = "catalog",
     limit: Annotated[PositiveInt | None, Parameter(help="Show only the first so many.")] = None,
     json: Json = False,
@@ -58,7 +59,7 @@ def list_models(
 
 @app.command
 def info(
-    name: Annotated[str, Parameter(help="A published name or an architecture, in any case.")],
+    name: Annotated[str, NAMES, Parameter(help="A published name or an architecture, in any case.")],
     /,
     *,
     compute: Annotated[bool, Parameter(negative="", help="Count parameters and multiply-adds; takes seconds.")] = False,
@@ -87,7 +88,7 @@ def info(
 
 @app.command(name="recipe")
 def show_recipe(
-    name: Annotated[str, Parameter(help="A model or an architecture, ssld, ssld_finetune, fixres or finetune.")],
+    name: Annotated[str, NAMES, Parameter(help="A model or an architecture, ssld, ssld_finetune, fixres or finetune.")],
     /,
     *,
     set: Annotated[  # noqa: A002 - the option's name

@@ -9,12 +9,15 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Weights, app, stdout
+from torchclas.tasks.completion import MODELS
 
 
 @app.command
 def quantize(
     model: Annotated[
-        str | None, Parameter(help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0.")
+        str | None,
+        MODELS,
+        Parameter(help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0."),
     ] = None,
     /,
     *,

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, convert
 from cyclopts.types import PositiveFloat, PositiveInt
 
-from torchclas.cli.app import Device, app, stderr, stdout
+from torchclas.cli.app import Device, Percent, app, stderr, stdout
 from torchclas.cli.models import Amount
+from torchclas.tasks.completion import MODELS, SERIES
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Engine = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
@@ -32,8 +33,8 @@ Seconds = Annotated[PositiveFloat, Parameter(help="How long to time each case; s
 
 @app.command
 def benchmark(
-    *models: Annotated[str, Parameter(help="Names, globs such as 'PPLCNet_*', or files. Default: all.")],
-    series: Annotated[str | None, Parameter(help="Only this series.")] = None,
+    *models: Annotated[str, MODELS, Parameter(help="Names, globs such as 'PPLCNet_*', or files. Default: all.")],
+    series: Annotated[str | None, SERIES, Parameter(help="Only this series.")] = None,
     engine: Annotated[tuple[Engine, ...], SEVERAL, Parameter(help="Several: torch,openvino.")] = ("auto",),
     precision: Annotated[tuple[Precision, ...], SEVERAL] = ("fp32",),
     batch: Annotated[tuple[PositiveInt, ...], SEVERAL, Parameter(help="Images at once: 1,8.")] = (1,),
@@ -73,9 +74,11 @@ def benchmark(
 def recommend(
     *,
     max_ms: Annotated[PositiveFloat | None, Parameter(help="Milliseconds a batch may take.")] = None,
-    min_top1: Annotated[float | None, Parameter(help="At least this published top-1 accuracy in percent.")] = None,
+    min_top1: Annotated[
+        float | None, Percent, Parameter(help="At least this published top-1 accuracy in percent.")
+    ] = None,
     max_params: Annotated[Amount, Parameter(help="At most so many parameters, such as 5M.")] = None,
-    series: Annotated[str | None, Parameter(help="Only this series.")] = None,
+    series: Annotated[str | None, SERIES, Parameter(help="Only this series.")] = None,
     engine: Engine = "auto",
     precision: Precision = "fp32",
     batch: Annotated[PositiveInt, Parameter(help="Images at once.")] = 1,

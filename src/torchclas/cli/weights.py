@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from torchclas.cli.app import app, stderr, stdout
+from torchclas.tasks.completion import NAMES, SERIES
 from torchclas.text import printable
 
 weights_app = App(name="weights", help="Fetch, convert and inspect weights.")
@@ -17,8 +18,8 @@ app.command(weights_app)
 
 @weights_app.command
 def fetch(
-    *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
-    series: Annotated[str | None, Parameter(help="All of this series.")] = None,
+    *names: Annotated[str, NAMES, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
+    series: Annotated[str | None, SERIES, Parameter(help="All of this series.")] = None,
     all: Annotated[bool, Parameter(negative="", help="All that were published: over 40 GB.")] = False,  # noqa: A002
 ) -> int:
     """Fetch published weights and convert them, so that they load at once and without network.
@@ -38,7 +39,9 @@ def convert(
     /,
     *,
     model: Annotated[
-        str | None, Parameter(name=("--model", "-m"), help="Whose weights they are; our own files say so themselves.")
+        str | None,
+        NAMES,
+        Parameter(name=("--model", "-m"), help="Whose weights they are; our own files say so themselves."),
     ] = None,
     layout: Annotated[
         Literal["current", "original"], Parameter(help="Tensor names of a .pdparams; some models had others once.")
@@ -56,7 +59,9 @@ def inspect(
     file: Path,
     /,
     *,
-    model: Annotated[str | None, Parameter(name=("--model", "-m"), help="Say whether it fits this model.")] = None,
+    model: Annotated[
+        str | None, NAMES, Parameter(name=("--model", "-m"), help="Say whether it fits this model.")
+    ] = None,
     tensors: Annotated[bool, Parameter(negative="", help="List the tensors, with shapes and types.")] = False,
 ) -> int:
     """Say what a weights file is and what it holds; with a model, whether it fits (exit code 1 if not)."""
@@ -66,7 +71,7 @@ def inspect(
 
 
 @weights_app.command(name="path")
-def weights_path(name: Annotated[str | None, Parameter(help="A published name.")] = None, /) -> None:
+def weights_path(name: Annotated[str | None, NAMES, Parameter(help="A published name.")] = None, /) -> None:
     """Print where a model's weights are kept, or the folder of all."""
     from torchclas.tasks import weights as task
 
@@ -79,7 +84,7 @@ def weights_path(name: Annotated[str | None, Parameter(help="A published name.")
 
 @weights_app.command
 def clear(
-    *names: Annotated[str, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
+    *names: Annotated[str, NAMES, Parameter(help="Published names, or globs such as 'PPLCNet*'.")],
     all: Annotated[bool, Parameter(negative="", help="Everything in the cache.")] = False,  # noqa: A002
 ) -> None:
     """Delete fetched weights; they can be fetched again."""

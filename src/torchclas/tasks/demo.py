@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -34,13 +36,14 @@ def demo(output: Path, console: Console | None = None) -> None:
     start = time.perf_counter()
     photographs = sample_photographs()
     written = [_classify(photographs, output / "photographs.png", console)]
-    next_commands = [f"torchclas predict {shlex.quote(str(photographs[0]))}", 'torchclas list "PPLCNet*"']
+    program = _program()
+    next_commands = [f"{program} predict {shlex.quote(str(photographs[0]))}", f"{program} list 'PPLCNet*'"]
     try:
         pages = _check_orientation(output, console)
         written += pages
-        next_commands.append(f"torchclas predict -m {ORIENTATION_MODEL} {shlex.quote(str(pages[-1]))}")
+        next_commands.append(f"{program} predict -m {ORIENTATION_MODEL} {shlex.quote(str(pages[-1]))}")
     except MissingDependencyError as error:
-        next_commands.append(f"torchclas info {ORIENTATION_MODEL}")
+        next_commands.append(f"{program} info {ORIENTATION_MODEL}")
         console.print(f"[yellow]Skipped the page-orientation model:[/] {escape(str(error))}", soft_wrap=True)
     console.print(f"\nDone in {time.perf_counter() - start:.1f} s, without fetching anything. Written:")
     for path in written:
@@ -48,6 +51,18 @@ def demo(output: Path, console: Console | None = None) -> None:
     console.print("\nNext, try:")
     for command in next_commands:
         console.print(f"  [bold]{escape(command)}[/]", soft_wrap=True)
+
+
+def _program() -> str:
+    """How this command is called from where the user stands: by its name only where a shell finds it."""
+    beside = Path(sys.executable).parent / "torchclas"
+    found = shutil.which("torchclas")
+    if found is not None and Path(found).parent.absolute() == beside.parent.absolute():
+        return "torchclas"
+    if not beside.is_file():  # such as torchclas.exe
+        return f"{shlex.quote(sys.executable)} -m torchclas"
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def sample_photographs() -> list[Path]:

@@ -28,11 +28,11 @@ from torchclas.data.opening import open_for_model
 from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
+from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
+from torchclas.reporting.confusion import draw
 from torchclas.reporting.console import Console, escape
 from torchclas.spec import find_model
-from torchclas.tasks.confusion import draw
 from torchclas.tasks.image_rows import image_rows, write_csv
-from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.text import csv_path, csv_text, printable
 
 SHOWN = 10  # rows of a printed list; the files have all

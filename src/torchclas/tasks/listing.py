@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
@@ -25,12 +26,17 @@ _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
 def amount(text: str) -> float:
-    """`600k`, `5M`, `1.5G` or a plain number; raises ValueError."""
+    """`600k`, `5M`, `1.5G` or a plain number; raises ValueError with what would be right."""
     unit = _UNITS.get(text[-1:].lower())
-    value = float(text if unit is None else text[:-1]) * (unit or 1)
-    if not 0 < value < math.inf:
-        raise ValueError(text)
-    return value
+    try:
+        value = float(text if unit is None else text[:-1]) * (unit or 1)
+    except ValueError:
+        value = math.nan
+    if 0 < value < math.inf:
+        return value
+    if re.fullmatch(r"[\d.]+\s*[kmgt]i?b(ytes)?", text.lower()):
+        raise ValueError(f"{text} is a size in bytes, and this a number: 5M is five million, 20 MB in float32")
+    raise ValueError("it is a number, such as 600k, 5M or 1.5G")
 
 
 def select(

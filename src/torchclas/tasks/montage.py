@@ -6,18 +6,18 @@ import math
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
 from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Classifier, Prediction
+from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
 from torchclas.tasks.output import short_label
 from torchclas.text import printable
 
@@ -29,35 +29,6 @@ PAPER, INK, FAINT = "#ffffff", "#1c2330", "#717b8c"
 BAR, TRACK, BLANK = "#2f6fde", "#e6e9ef", "#e6e9ef"
 WRONG = "#c0392b"
 LINE = 18  # pixels that the caption of a mistake is higher
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-# Pillow's own font has no Chinese; these do, in this order of preference.
-_CHINESE_FONTS = (
-    "NotoSansCJK-Regular*",
-    "NotoSansSC-Regular*",
-    "NotoSansCJKsc-Regular*",
-    "NotoSansCJK*",
-    "SourceHanSans*Regular*",
-    "wqy-microhei*",
-    "wqy-zenhei*",
-    "DroidSansFallback*",
-    "PingFang*",
-    "STHeiti*",
-    "msyh*",
-    "simhei*",
-    "uming*",
-)
-_FONT_FOLDERS = (
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "~/.local/share/fonts",
-    "~/.fonts",
-    "/System/Library/Fonts",
-    "/Library/Fonts",
-    "~/Library/Fonts",
-    "C:/Windows/Fonts",
-)
 
 
 class Picture(NamedTuple):
@@ -105,7 +76,7 @@ class Montage:
     def save(self, path: Path) -> None:
         """Write the sheet in the format of the path's suffix."""
         labels = (picture.row.labels[0] for picture in self.pictures if picture.row.labels)
-        if any(map(_is_chinese, labels)) and not chinese_font():
+        if any(map(is_chinese, labels)) and not chinese_font():
             remark = "no font with Chinese characters was found, so its labels are English"
             print(f"{printable(str(path))}: {remark}", file=sys.stderr)
         with atomic_path(path) as temporary:
@@ -126,21 +97,21 @@ class Montage:
             pen.rectangle((left, top + 3, left + length - 1, top + 6), colour)
             score = f"{row.scores[0]:.1%}"
             room = TILE - _width(score, 14) - 8
-            pen.text((left + TILE, top + 26), score, INK, _font(score, 14), anchor="rs")
+            pen.text((left + TILE, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
             label = self._label(row)
-            pen.text((left, top + 26), _clipped(label, 15, room), INK, _font(label, 15), anchor="ls")
+            pen.text((left, top + 26), _clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
         else:
             text = "–" if row.error is None else "error"
-            pen.text((left, top + 26), text, FAINT, _font(text, 15), anchor="ls")
+            pen.text((left, top + 26), text, FAINT, pillow_font(text, 15), anchor="ls")
         if picture.truth:
             top += LINE
             truth = f"labelled {short_label(printable(picture.truth))}"
-            pen.text((left, top + 26), _clipped(truth, 13, TILE), WRONG, _font(truth, 13), anchor="ls")
-        pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, _font(name, 12), anchor="ls")
+            pen.text((left, top + 26), _clipped(truth, 13, TILE), WRONG, pillow_font(truth, 13), anchor="ls")
+        pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, pillow_font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
         for text in (row.labels[0], self.english[row.class_ids[0]]):
-            if not _is_chinese(text) or chinese_font():
+            if not is_chinese(text) or chinese_font():
                 return short_label(printable(text))
         return printable(row.class_ids[0])
 
@@ -156,20 +127,13 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
     montage.save(path)
 
 
-@cache
-def chinese_font() -> Path | None:
-    """A font of this machine that has Chinese characters."""
-    folders = [folder for folder in (Path(name).expanduser() for name in _FONT_FOLDERS) if folder.is_dir()]
-    return next((path for name in _CHINESE_FONTS for folder in folders for path in sorted(folder.rglob(name))), None)
-
-
 def _draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str) -> None:
     pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), BLANK)
     lines = list(_wrapped(printable(reason), 13, TILE - 24))
     lines = [*lines[:7], "…"] if len(lines) > 8 else lines
     y = top + TILE / 2 - 18 * (len(lines) - 1) / 2
     for line in lines:
-        pen.text((left + TILE / 2, y), line, FAINT, _font(line, 13), anchor="mm")
+        pen.text((left + TILE / 2, y), line, FAINT, pillow_font(line, 13), anchor="mm")
         y += 18
 
 
@@ -197,17 +161,4 @@ def _clipped(text: str, size: int, room: float) -> str:
 
 
 def _width(text: str, size: int) -> float:
-    return _font(text, size).getlength(text)
-
-
-def _font(text: str, size: int) -> Font:
-    return _load_font(chinese_font() if _is_chinese(text) else None, size)
-
-
-@cache
-def _load_font(path: Path | None, size: int) -> Font:
-    return ImageFont.load_default(size) if path is None else ImageFont.truetype(str(path), size)
-
-
-def _is_chinese(text: str) -> bool:
-    return any(character >= "\u2e80" for character in text)  # where CJK begins in Unicode
+    return pillow_font(text, size).getlength(text)

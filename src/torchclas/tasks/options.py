@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.tasks.completion import MODELS
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Strategy = Literal["ddp", "fsdp"]
 Method = Literal["ssld", "ce", "dkd"]
@@ -44,7 +46,7 @@ class RunOptions:
         ARGUMENT,
         Parameter(help="Class folders, a list file, .tar or .parquet shards; or a folder with train and val."),
     ] = field(kw_only=False)
-    model: Annotated[str | None, _option("Published name, or a .safetensors file.", "--model", "-m")] = None
+    model: Annotated[str | None, MODELS, _option("Published name, or a .safetensors file.", "--model", "-m")] = None
     val: Annotated[Path | None, _option("Images for validation.")] = None
     recipe: Annotated[str | None, _option("A recipe's name.")] = None
     start: Annotated[str | None, _option("pretrained, scratch, or a weights file.", "--from")] = None
@@ -92,7 +94,9 @@ class TrainOptions(RunOptions):
     """
 
     model: Annotated[
-        str | None, _option("Published name, or a .safetensors file. Default: EfficientNet_lite0.", "--model", "-m")
+        str | None,
+        MODELS,
+        _option("Published name, or a .safetensors file. Default: EfficientNet_lite0.", "--model", "-m"),
     ] = None
     val: Annotated[
         Path | None, _option("Images for validation. Default: those beside DATA's others, or a fifth of them.")
@@ -128,13 +132,16 @@ class DistillOptions(RunOptions):
         ARGUMENT,
         Parameter(help="A folder of images, without labels but for DKD; a list file, .tar or .parquet shards."),
     ] = field(kw_only=False)
-    model: Annotated[str | None, _option("The student. Default: the recipe's.", "--model", "-m")] = None
+    model: Annotated[str | None, MODELS, _option("The student. Default: the recipe's.", "--model", "-m")] = None
     val: Annotated[
         Path | None, _option("Labelled images for validation. Default: a share of DATA, as the teacher sees it.")
     ] = None
     recipe: Annotated[str | None, _option("A recipe's name. Default: the student's published one, or ssld.")] = None
     teacher: Annotated[
-        str | None, DISTILLATION, _option("Published name, or a .safetensors file. Default: the recipe's.", "--teacher")
+        str | None,
+        MODELS,
+        DISTILLATION,
+        _option("Published name, or a .safetensors file. Default: the recipe's.", "--teacher"),
     ] = None
     method: Annotated[
         Method | None,

@@ -38,7 +38,7 @@ from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.reporting.console import Console, escape
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
-from torchclas.tasks.metrics import Proportion
+from torchclas.inference.metrics import Proportion
 from torchclas.tasks.output import printable
 from torchclas.version import __version__
 from torchclas.weights import cache

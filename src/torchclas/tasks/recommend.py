@@ -2,146 +2,25 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from rich.table import Table
 
-from torchclas import catalog
+from torchclas.benchmarking.bench import Bench
+from torchclas.benchmarking.results import Case
+from torchclas.benchmarking.search import Bounds, Search, candidates, top1
 from torchclas.catalog import Entry
 from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
 from torchclas.reporting.console import Console, escape
-from torchclas.tasks import listing
-from torchclas.tasks.benchmark import Bench, figure, print_remarks, print_table
-from torchclas.tasks.results import Case, Result
+from torchclas.tasks.benchmark import duration, figure, print_remarks, print_table
 
 SHOWN = 3  # the choice and its runners-up
-PATIENCE = 3  # failures in a row
-# A network is taken to compute at most so many times as fast, per multiply-add, as the best one measured. Convolutions
-# of large maps come within a factor of 2 of a machine's peak, depthwise ones and small maps stay far below.
-HEADROOM = 2.0
-FIRST_GUESS = 50.0  # 10⁹ multiply-adds per second, until something was measured
-
-Measure = Callable[[Entry], Result]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What is asked for: at least one of `max_ms`, for a batch, and `min_top1`, in percent."""
-
-    max_ms: float | None = None
-    min_top1: float | None = None
-    max_params: float | None = None
-
-    def __str__(self) -> str:
-        parts = [
-            *([] if self.max_ms is None else [f"at most {self.max_ms:g} ms"]),
-            *([] if self.min_top1 is None else [f"top-1 of at least {self.min_top1:g} %"]),
-            *([] if self.max_params is None else [f"at most {self.max_params / 1e6:g} M parameters"]),
-        ]
-        return ", ".join(parts)
-
-
-@dataclass
-class Search:
-    """The candidates, the most accurate weights of each network, and what is known of each so far.
-
-    With a bound on time the most accurate one within it is sought, otherwise the fastest. `measured` and `failed` are
-    by name.
-    """
-
-    bounds: Bounds
-    candidates: Sequence[Entry]
-    batch: int = 1
-    shown: int = SHOWN
-    measured: dict[str, Result] = field(default_factory=dict[str, Result])
-    failed: dict[str, Result] = field(default_factory=dict[str, Result])
-
-    def run(self, measure: Measure) -> None:
-        """Measure one candidate after another, until no other can be among the `shown` best.
-
-        Raises `Error` with what stands in the way where the first few all fail.
-        """
-        while (entry := self._next()) is not None:
-            row = measure(entry)
-            (self.measured if row.timing is not None else self.failed)[entry.name] = row
-            if not self.measured and len(self.failed) == PATIENCE:
-                raise Error(row.error)
-
-    @property
-    def fitting(self) -> list[Entry]:
-        """Those measured that meet every bound, the best first."""
-        if self.bounds.max_ms is None:
-            return sorted(self._measured(), key=lambda entry: (self.ms(entry), -_top1(entry)))
-        fits = [entry for entry in self._measured() if self.ms(entry) <= self.bounds.max_ms]
-        return sorted(fits, key=lambda entry: (-_top1(entry), self.ms(entry)))
-
-    @property
-    def not_measured(self) -> list[Entry]:
-        """Those that the search did without."""
-        known = self.measured.keys() | self.failed.keys()
-        return [entry for entry in self.candidates if entry.name not in known]
-
-    def ms(self, entry: Entry) -> float:
-        """What a batch took, of a candidate that was measured."""
-        timing = self.measured[entry.name].timing
-        assert timing is not None
-        return timing.median_ms
-
-    def least_ms(self, entry: Entry) -> float:
-        """A time that a candidate cannot beat, judging by the best rate measured so far; 0 where nothing was."""
-        rates = list(map(self._rate, self._measured()))
-        return self._work(entry) / (HEADROOM * max(rates)) if rates else 0.0
-
-    def _next(self) -> Entry | None:
-        """What to measure now: the likeliest to be chosen of those that still may be; None when the choice is clear."""
-        shown, limit = self.fitting[: self.shown], self.bounds.max_ms
-        last = shown[-1] if len(shown) == self.shown else None
-        if limit is None:
-            hopeful = [entry for entry in self.not_measured if last is None or self.least_ms(entry) < self.ms(last)]
-            return min(hopeful, key=self._guess_ms, default=None)
-        hopeful = [
-            entry
-            for entry in self.not_measured
-            if self.least_ms(entry) <= limit and (last is None or _top1(entry) > _top1(last))
-        ]
-        likely = [entry for entry in hopeful if self._guess_ms(entry) <= limit]
-        return max(likely, key=_top1) if likely else min(hopeful, key=self._guess_ms, default=None)
-
-    def _guess_ms(self, entry: Entry) -> float:
-        """What a candidate may take: as its nearest kin compute, series before kind before all."""
-        known = self._measured()
-        series = [self._rate(other) for other in known if other.series is entry.series]
-        kind = [self._rate(other) for other in known if other.series.group.kind == entry.series.group.kind]
-        rates = series or kind or [self._rate(other) for other in known] or [FIRST_GUESS]
-        return self._work(entry) / statistics.median(rates)
-
-    def _work(self, entry: Entry) -> float:
-        """10⁶ multiply-adds of a batch."""
-        return 1000 * gflops(entry) * self.batch
-
-    def _rate(self, entry: Entry) -> float:
-        return self._work(entry) / self.ms(entry)
-
-    def _measured(self) -> list[Entry]:
-        return [entry for entry in self.candidates if entry.name in self.measured]
-
-
-def candidates(bounds: Bounds, *, series: str | None = None) -> list[Entry]:
-    """Models that meet the published bounds: of each network, at each input size, the most accurate weights."""
-    entries = listing.select(series=series, min_top1=bounds.min_top1, max_params=bounds.max_params)
-    best: dict[tuple[str, int], Entry] = {}
-    for entry in entries:
-        network = entry.arch, entry.preset.crop_size
-        if entry.weights is not None and entry.top1 is not None:
-            best[network] = max(best.get(network, entry), entry, key=_top1)
-    return list(best.values())
 
 
 def recommend(
@@ -161,57 +40,107 @@ def recommend(
     """Print the model that meets `bounds` best on this machine, why, and the runners-up; returns it, or None.
 
     What was measured before, by this or by `benchmark`, is not measured again; `results` is the folder of that.
-    Progress goes to `notes`. Raises `Error` where the published figures leave no candidate.
+    Progress goes to `notes`. On Ctrl-C the best so far is printed before `KeyboardInterrupt` goes on. Raises `Error`
+    where the published figures leave no candidate.
     """
     if bounds.max_ms is None and bounds.min_top1 is None:
         raise Error("say how fast (--max-ms) or how accurate (--min-top1) the model must be")
     found = candidates(bounds, series=series)
     if not found:
         raise Error(f"no published model meets {bounds}: {_nearest_published(bounds, series)}")
-    search = Search(bounds, found, batch)
     with Bench(results, seconds=seconds) as bench:
         print_remarks(bench.machine, notes)
-
-        def measure(entry: Entry) -> Result:
-            case = Case(entry.name, engine, precision, batch, threads or usable_threads(), device)
-            if (known := bench.known(case)) is not None:
-                return known
-            row = bench.measure(case)
-            said = escape(row.error) if row.timing is None else f"{figure(row.timing.median_ms)} ms"
-            notes.print(f"[dim]{len(search.measured) + 1}[/] {entry.name}: {said}", highlight=False, soft_wrap=True)
-            return row
-
-        with notes.status(f"measuring, of {len(found)} candidates, those that may fit"):
-            search.run(measure)
-            near = [] if search.fitting else list(_nearest(search, series, measure))
-        if search.fitting:
-            _print_choice(search, console)
-        else:
-            console.print(f"[bold red]Nothing here meets {bounds}.[/]", highlight=False)
-            for reason, other in near:
-                console.print(f"  {reason}:", highlight=False)
-                _print_table(other, console)
-        for row in search.failed.values():
-            notes.print(f"[red]{escape(str(row.case))}: {escape(row.error)}[/]", soft_wrap=True)
-        notes.print(str(bench.machine), style="dim", highlight=False, soft_wrap=True)
+        case = Case("", engine, precision, batch, threads or usable_threads(), device)
+        measured = _Measured(bench, case, notes)
+        search = measured.search(bounds, found)
+        try:
+            with notes.status("measuring, of the candidates, those that may fit"):
+                measured.run(search)
+            if search.fitting:
+                _print_choice(search, console)
+            else:
+                _print_nearest(search, series, measured, console)
+        except KeyboardInterrupt:
+            _print_so_far(search, console)
+            raise
+        finally:
+            for row in search.failed.values():
+                notes.print(f"[red]{escape(str(row.case))}: {escape(row.error)}[/]", soft_wrap=True)
+            notes.print(str(bench.machine), style="dim", highlight=False, soft_wrap=True)
     return next(iter(search.fitting), None)
 
 
-def _nearest(search: Search, series: str | None, measure: Measure) -> Iterator[tuple[str, Search]]:
+class _Measured:
+    """Measures candidates for one search after another, and says how it goes."""
+
+    def __init__(self, bench: Bench, case: Case, notes: Console) -> None:
+        self.bench = bench
+        self.case = case
+        self.notes = notes
+        self.start = time.monotonic()
+        self.count = 0
+
+    def search(self, bounds: Bounds, found: list[Entry]) -> Search:
+        """A search that begins with what was measured here before."""
+        rows = {entry.name: self.bench.known(replace(self.case, model=entry.name)) for entry in found}
+        known = {name: row for name, row in rows.items() if row is not None}
+        return Search(bounds, found, self.case.batch, measured=known)
+
+    def run(self, search: Search) -> None:
+        """Carry a search out, with a line for each candidate; raises `Error` where the first few all fail."""
+        while (entry := search.next()) is not None:
+            row = self.bench.measure(replace(self.case, model=entry.name))
+            search.add(entry, row)
+            self.count += 1
+            said = f"[red]{escape(row.error)}[/]" if row.timing is None else f"{figure(row.timing.median_ms)} ms"
+            line = f"[dim]{self.count}[/] {entry.name}, top-1 {top1(entry):.2f} %: {said}{self._left(search)}"
+            self.notes.print(line, highlight=False, soft_wrap=True)
+
+    def _left(self, search: Search) -> str:
+        hopeful = len(search.hopeful)
+        if not hopeful:
+            return ""
+        seconds = hopeful * (time.monotonic() - self.start) / self.count
+        return f"  [dim]{hopeful} more may be better: {duration(seconds)} for all[/]"
+
+
+def _print_nearest(search: Search, series: str | None, measured: _Measured, console: Console) -> None:
+    near = list(_nearest(search, series, measured))
+    console.print(f"[bold red]Nothing here meets {search.bounds}.[/]", highlight=False)
+    for reason, other in near:
+        console.print(f"  {reason}:", highlight=False)
+        _print_table(other, console)
+
+
+def _nearest(search: Search, series: str | None, measured: _Measured) -> Iterator[tuple[str, Search]]:
     """What gives way least where nothing fits: first the time, then the accuracy."""
     bounds = search.bounds
     assert bounds.max_ms is not None, "without a bound on time everything fits"
-    known = search.measured, search.failed
-    slower = Search(replace(bounds, max_ms=None), search.candidates, search.batch, 1, *known)
-    slower.run(measure)
+    slower = replace(search, bounds=replace(bounds, max_ms=None))
+    measured.run(slower)
     for entry in slower.fitting[:1]:
         yield f"the fastest otherwise takes {search.ms(entry) / bounds.max_ms:.2f} times as long", slower
     if bounds.min_top1 is not None:
         relaxed = replace(bounds, min_top1=None)
-        worse = Search(relaxed, candidates(relaxed, series=series), search.batch, 1, *known)
-        worse.run(measure)
+        worse = measured.search(relaxed, candidates(relaxed, series=series))
+        measured.run(worse)
         for entry in worse.fitting[:1]:
-            yield f"the most accurate in that time lacks {bounds.min_top1 - _top1(entry):.2f} points of top-1", worse
+            yield f"the most accurate in that time lacks {bounds.min_top1 - top1(entry):.2f} points of top-1", worse
+
+
+def _print_so_far(search: Search, console: Console) -> None:
+    """What can be said when there was no time to measure all that may be better."""
+    hopeful = len(search.hopeful)
+    more = f"{hopeful} candidates that may be better were not measured"
+    if search.fitting:
+        console.print(f"stopped: the best so far; {more}", highlight=False, soft_wrap=True)
+        _print_choice(search, console)
+    elif hopeful:
+        count = len(search.measured)
+        console.print(f"stopped: none of the {count} measured so far meets {search.bounds}; {more}", soft_wrap=True)
+    else:
+        console.print(f"stopped: nothing here meets {search.bounds}", soft_wrap=True)
+    console.file.flush()  # an interrupted command ends without doing so
 
 
 def _print_choice(search: Search, console: Console) -> None:
@@ -229,14 +158,13 @@ def _reasons(search: Search, choice: Entry) -> Iterator[str]:
         share = search.ms(choice) / bounds.max_ms
         takes = f"it takes {figure(search.ms(choice))} ms here, {share:.0%} of that"
         yield f"the most accurate within {bounds.max_ms:g} ms: {takes}"
-    left_out = search.not_measured
     counts = f"{len(search.measured)} of {len(search.candidates)} candidates measured"
-    if left_out and bounds.max_ms is not None:
-        slow = sum(search.least_ms(entry) > bounds.max_ms for entry in left_out)
-        worse = len(left_out) - slow
-        yield f"{counts}; of the others {slow} compute too much for that time, {worse} are less accurate"
-    elif left_out:
-        yield f"{counts}; the others compute too much to be faster"
+    others = len(search.not_measured) - len(search.hopeful)
+    if others and bounds.max_ms is not None:
+        worse = sum(top1(entry) <= top1(choice) for entry in search.not_measured)
+        yield f"{counts}; of the others {worse} are less accurate, {others - worse} compute too much for that time"
+    elif others:
+        yield f"{counts}; {others} others compute too much to be faster"
     else:
         yield counts
 
@@ -248,18 +176,18 @@ def _print_table(search: Search, console: Console) -> None:
         table.add_column(column, justify="right")
     table.add_column("\nengine")
     table.add_column("\nremark")
-    for entry in search.fitting[: search.shown]:
+    for entry in search.fitting[:SHOWN]:
         timing = search.measured[entry.name].timing
         assert timing is not None
         table.add_row(
             entry.name,
-            f"{_top1(entry):.2f}",
+            f"{top1(entry):.2f}",
             "–" if entry.params_m is None else f"{entry.params_m:.2f}",
             figure(timing.median_ms),
             f"{figure(timing.p5_ms)}–{figure(timing.p95_ms)}",
             figure(timing.images_per_s),
             timing.ran,
-            escape(timing.remark),
+            escape(timing.remarks),
         )
     print_table(table, console)
 
@@ -269,19 +197,5 @@ def _nearest_published(bounds: Bounds, series: str | None) -> str:
     others = candidates(Bounds(max_params=bounds.max_params), series=series)
     if not others:
         return "allow more parameters, or another series"
-    best = max(others, key=_top1)
-    return f"{best.name} comes nearest with {_top1(best):.2f} %"
-
-
-def _top1(entry: Entry) -> float:
-    assert entry.top1 is not None
-    return entry.top1
-
-
-@cache
-def gflops(entry: Entry) -> float:
-    """The published figure, or else that of the same network with other weights, scaled to this input size."""
-    for other in (entry, *(other for other in catalog.entries() if other.arch == entry.arch)):
-        if other.gflops is not None:
-            return other.gflops * (entry.preset.crop_size / other.preset.crop_size) ** 2
-    return (entry.params_m or 1) / 1000  # every parameter is multiplied once at least
+    best = max(others, key=top1)
+    return f"{best.name} comes nearest with {top1(best):.2f} %"

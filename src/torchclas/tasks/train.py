@@ -323,7 +323,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("start", str(plan.identity["from"])),
         ("recipe", f"{recipe.name} ({recipe.source})"),
         ("data", f"{plan.identity['data']}: {len(plan.train):,} images, {len(plan.classes)} classes"),
-        ("validation", f"{len(plan.validation):,} images{held_out}"),
+        ("validation", f"{plan.identity['val'] or plan.identity['data']}: {len(plan.validation):,} images{held_out}"),
         ("image size", f"{plan.preset.crop_size} px"),
         ("batch", f"{plan.total_batch} images"),
         ("optimizer", f"{recipe.optimizer.name}, learning rate {plan.settings.lr:.3g}, {recipe.schedule.name}"),

@@ -17,13 +17,15 @@ from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import EpochBatches, Loader
+from torchclas.inference.metrics import Proportion, Tally
+from torchclas.reporting import training_page
+from torchclas.reporting.confusion import draw
+from torchclas.reporting.curves import draw_curves
+from torchclas.reporting.mistakes import Mistake, draw_mistakes
+from torchclas.reporting.training_page import Run
 from torchclas.spec import find_model
-from torchclas.tasks.confusion import draw
-from torchclas.tasks.metrics import Proportion, Tally
-from torchclas.tasks.montage import chinese_font
 from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 from torchclas.training.loop import Progress
-from torchclas.training.report import Mistake, draw_curves, draw_mistakes, write_page
 from torchclas.zoo import load_model
 
 SHOWN = 48  # mistakes
@@ -39,12 +41,12 @@ def write_report(
 ) -> list[Path]:
     """Measure best.safetensors on the validation images; write charts, a sheet of mistakes and report.html.
 
-    Without matplotlib there are no charts, and a note says so.
+    Without matplotlib the page alone has charts, and a note says so.
     """
     best = progress.best
     assert best is not None
     tally, mistakes, names = _measure(folder / "best.safetensors", images)
-    written, charts, notes = list[Path](), list[tuple[str, Path]](), list[str]()
+    written, notes = list[Path](), list[str]()
     if unreadable:
         bad = folder / "unreadable.csv"
         with atomic_path(bad) as path, path.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
@@ -52,19 +54,18 @@ def write_report(
             csv.writer(file).writerows([("path", "error"), *rows])
         written.append(bad)
         notes.append(f"{len(unreadable):,} images could not be read; unreadable.csv lists them.")
+    confusion = None
     if find_spec("matplotlib") is None:
-        notes.append('There are no charts: matplotlib is needed for them, run pip install "torchclas[plot]".')
+        notes.append('There is no curves.png: matplotlib is needed for it, run pip install "torchclas[plot]".')
     else:
         curves, confusion = folder / "curves.png", folder / "confusion.png"
         draw_curves(progress.history, (curves, folder / "curves.svg"))
         with atomic_path(confusion) as path:
             draw(tally.confusion, names, tally.calibration, f"top-1 {_percent(tally.top1)}", path)
-        charts += [("Curves", folder / "curves.svg"), ("What it confuses, and how far its scores hold", confusion)]
         written += [curves, folder / "curves.svg", confusion]
     if mistakes:
         sheet = folder / "misclassified.png"
-        ascii_only = all(map(str.isascii, names))
-        draw_mistakes(mistakes, sheet, None if ascii_only else chinese_font())
+        draw_mistakes(mistakes, sheet)
         written.append(sheet)
     low, high = tally.top1.interval
     figures = [
@@ -73,10 +74,21 @@ def write_report(
         ("wrong", f"{tally.top1.total - tally.top1.count:,} of {tally.top1.total:,}"),
         ("best epoch", f"{best.epoch} of {progress.epoch}"),
     ]
-    page = folder / "report.html"
-    model = dict(facts)["model"]
-    write_page(page, f"{model}: {folder.name}", facts, figures, progress.history, best, charts, mistakes, notes)
-    return [*written, page]
+    recipe = folder / "recipe.toml"
+    run = Run(
+        title=f"{dict(facts)['model']}: {folder.name}",
+        figures=figures,
+        facts=facts,
+        notes=notes,
+        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        history=progress.history,
+        best=best,
+        tally=tally,
+        names=names,
+        mistakes=mistakes,
+        confusion=confusion,
+    )
+    return [*written, training_page.write(folder / "report.html", run)]
 
 
 @torch.inference_mode()

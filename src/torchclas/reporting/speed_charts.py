@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchclas.benchmarking.results import Result, Results, Timing, published, settings
 from torchclas.catalog import Entry, Kind
-from torchclas.tasks import charts, line_chart
-from torchclas.tasks.line_chart import COLOURS, FAINT, INK, Label, Line, Point
-from torchclas.tasks.results import Result, Results, Timing, published, settings
+from torchclas.reporting import charts, line_chart
+from torchclas.reporting.line_chart import COLOURS, FAINT, INK, Label, Line, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +46,12 @@ def write_charts(results: Results) -> list[Path]:
     Raises `MissingDependencyError` without matplotlib.
     """
     written: list[Path] = []
+    names = [row.case.model for row in results.read().values()]
 
     def write(name: str, plot: line_chart.Plot) -> None:
         for suffix in (".svg", ".png"):
             path = results.folder / "charts" / f"{name}{suffix}"
-            line_chart.write(path, plot, salt=name)
+            line_chart.write(path, plot, salt=name, texts=names)
             written.append(path)
 
     groups = dict(settings(results.read()))

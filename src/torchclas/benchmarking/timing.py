@@ -1,8 +1,8 @@
 """Time one network with one engine, in a process of its own.
 
 A process that has timed one case is no place to time another: caches are warm, threads are bound, memory is taken. So
-`python -m torchclas.tasks.timing` takes one `Task` from standard input as a line of JSON, and writes its outcome to
-standard output the same way.
+`python -m torchclas.benchmarking.timing` takes one `Task` from standard input as a line of JSON, and writes its outcome
+to standard output the same way.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from typing import Any
 
 import numpy as np
 
-import torchclas
+from torchclas.benchmarking.results import Case, Timing, Weights, published
 from torchclas.engines import Engine, installed, open_engine
 from torchclas.engines.machine import busy_seconds, load_average, this_machine
 from torchclas.errors import Error
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.results import Case, Timing, Weights, published
 
 MIN_REPEATS, MAX_REPEATS = 7, 10_000
-PATIENCE, GAIN = 5, 0.97  # warm is who has not become 3 % faster over five runs
-OURS = Path(torchclas.__file__).parent  # whose warnings are about the case
+PATIENCE, GAIN = 5, 0.97  # an engine is warm when five runs in a row were no 3 % faster
+OURS = Path(__file__).parents[1]  # whose warnings are about the case
 BUSY = 0.15  # cores: beyond it others had a share in what was measured
 
 
@@ -149,7 +148,7 @@ def _spec(task: Task) -> ModelSpec:
         return find_model(task.case.model)
     path = Path(task.fresh)
     if not path.is_file():
-        from torchclas.tasks.fresh_weights import write_fresh_weights
+        from torchclas.benchmarking.fresh_weights import write_fresh_weights
 
         entry = published(task.case.model)
         assert entry is not None, "files have weights of their own"

@@ -5,7 +5,7 @@ Pictures have no background: their colours read about equally well on white and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, floor, inf, log10
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import MissingDependencyError
+from torchclas.reporting.fonts import matplotlib_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,19 +74,19 @@ class Label:
     points: Pixels
 
 
-def write(path: Path, plot: Plot, *, salt: str) -> None:
+def write(path: Path, plot: Plot, *, salt: str, texts: Iterable[str] = ()) -> None:
     """Write what `plot` draws, in the format that the file's suffix stands for.
 
-    The same figure makes the same file on every run; `salt` keeps the ids of two SVGs on one page apart. Raises
-    `MissingDependencyError` without matplotlib.
+    The same figure makes the same file on every run; `salt` keeps the ids of two SVGs on one page apart. `texts` are
+    those in it that may be Chinese. Raises `MissingDependencyError` without matplotlib.
     """
     try:
         import matplotlib as mpl
     except ImportError:
         raise MissingDependencyError("matplotlib", "'torchclas[plot]'") from None
 
-    style = mpl.rc_context({"svg.hashsalt": salt, "font.family": "DejaVu Sans", "font.size": 11})
-    with style, atomic_path(path) as temporary:
+    style = mpl.rc_context({"svg.hashsalt": salt, "font.size": 11})
+    with style, matplotlib_fonts(texts), atomic_path(path) as temporary:
         svg = path.suffix == ".svg"
         metadata = {"Date": None} if svg else None
         dpi = "figure" if svg else PNG_DPI

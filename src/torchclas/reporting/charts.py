@@ -5,17 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torchclas import catalog
 from torchclas.catalog import Entry, Kind
-from torchclas.tasks import line_chart
+from torchclas.reporting import line_chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Which device a chart of each kind is about. Of a device's columns the first one is drawn: one image, one thread.
-DEVICES: dict[Kind, str] = {"server": "v100", "mobile": "sd855", "transformer": "v100"}
+
+class Chart(NamedTuple):
+    """Models of one kind on one device. Of a device's columns the first one is drawn: one image, one thread."""
+
+    kind: Kind
+    device: str
+
+
+CHARTS = {
+    "server": Chart("server", "v100"),
+    "mobile": Chart("mobile", "sd855"),
+    "cpu": Chart("mobile", "xeon6148"),
+    "transformer": Chart("transformer", "v100"),
+}
 
 # Series that are several lines; every other one is a line under its own title.
 LINES = {
@@ -63,34 +75,43 @@ class Line:
         return f"{self.design}, SSLD" if self.ssld else self.design
 
 
-def lines(kind: Kind) -> list[Line]:
-    """What the chart of this kind shows, in catalog order."""
+def lines(chart: str) -> list[Line]:
+    """What a chart shows, in catalog order."""
+    device = CHARTS[chart].device
     groups: dict[tuple[str, bool], list[Entry]] = {}
     for entry in catalog.entries():
-        if entry.series.group.kind == kind and is_drawn(entry):
+        if is_drawn(entry, chart):
             groups.setdefault((design(entry), is_ssld(entry)), []).append(entry)
-    return [Line(name, ssld, tuple(sorted(group, key=_latency))) for (name, ssld), group in groups.items()]
+    return [
+        Line(name, ssld, tuple(sorted(group, key=lambda entry: entry.latency[device][0])))
+        for (name, ssld), group in groups.items()
+    ]
 
 
-def is_drawn(entry: Entry) -> bool:
+def is_drawn(entry: Entry, chart: str) -> bool:
     """Whether a chart shows it: it has an accuracy, and a latency of its own on the chart's device."""
-    device = DEVICES.get(entry.series.group.kind)
-    return entry.top1 is not None and device in entry.latency and entry.name not in DOUBTFUL
+    kind, device = CHARTS[chart]
+    right = entry.series.group.kind == kind and device in entry.latency
+    return right and entry.top1 is not None and entry.name not in DOUBTFUL
 
 
-def draw(kind: Kind, path: Path) -> None:
-    """Write the chart of this kind; the file's suffix says in which format.
+def draw(chart: str, path: Path) -> None:
+    """Write a chart; the file's suffix says in which format.
 
     An SVG has no background, suits light and dark pages, is the same on every run, and has every point under its
     model's name. Raises `MissingDependencyError` without matplotlib.
     """
-    line_chart.write(path, lambda: plot(kind), salt=kind)
+    line_chart.write(path, lambda: plot(chart), salt=chart)
 
 
-def plot(kind: Kind) -> Figure:
-    """The chart of this kind as a figure of 72 pixels per inch."""
-    device = catalog.catalog().devices[DEVICES[kind]]
-    drawn = [line_chart.Line(line.design, line.ssld, tuple(map(_point, line.entries))) for line in lines(kind)]
+def plot(chart: str) -> Figure:
+    """A chart as a figure of 72 pixels per inch."""
+    name = CHARTS[chart].device
+    device = catalog.catalog().devices[name]
+    drawn = [
+        line_chart.Line(line.design, line.ssld, tuple(_point(entry, name) for entry in line.entries))
+        for line in lines(chart)
+    ]
     return line_chart.plot_lines(
         drawn,
         x_label=f"milliseconds per image: {device.title}, {device.columns[0]}",
@@ -108,10 +129,6 @@ def is_ssld(entry: Entry) -> bool:
     return "_ssld" in entry.name
 
 
-def _latency(entry: Entry) -> float:
-    return entry.latency[DEVICES[entry.series.group.kind]][0]
-
-
-def _point(entry: Entry) -> line_chart.Point:
+def _point(entry: Entry, device: str) -> line_chart.Point:
     assert entry.top1 is not None
-    return line_chart.Point(entry.name, _latency(entry), entry.top1)
+    return line_chart.Point(entry.name, entry.latency[device][0], entry.top1)

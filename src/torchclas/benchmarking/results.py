@@ -48,7 +48,8 @@ class Timing:
     `ran` and `version` are the engine's, `hardware` is the name of the CPU or GPU. `spread` is the
     interquartile range over the median. `prepare_s` is what the first start took (export, compilation, choice of the
     engine), `load_s` a later one. `peak_mib` is the most memory the process ever held, Python and the engine's own
-    included. `others` is how many cores other processes kept busy meanwhile.
+    included. `others` is how many cores other processes kept busy meanwhile. `timed_as` is the name under which the
+    same network was timed, with other weights; empty where that is the case's own.
     """
 
     ran: EngineName
@@ -69,6 +70,13 @@ class Timing:
     others: float | None
     prepare_s: float | None = None
     remark: str = ""
+    timed_as: str = ""
+
+    @property
+    def remarks(self) -> str:
+        """All that should be known of it."""
+        twin = f"timed as {self.timed_as}, the same network" if self.timed_as else ""
+        return ", ".join(filter(None, (self.remark, twin)))
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ def to_record(row: Result) -> dict[str, Any]:
         "published_gflops": None if entry is None else entry.gflops,
         "published_params_m": None if entry is None else entry.params_m,
         **asdict(row.case),
-        **({} if row.timing is None else asdict(row.timing)),
+        **({} if row.timing is None else {**asdict(row.timing), "remark": row.timing.remarks}),
         "error": row.error,
         "finished": row.finished,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from torchclas.tasks.metrics import ConfidenceBin
-from torchclas.tasks.montage import chinese_font
+from torchclas.inference.metrics import ConfidenceBin
+from torchclas.reporting.fonts import matplotlib_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,14 +35,8 @@ def draw(
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties, fontManager
 
-    fonts = ["DejaVu Sans"]
-    if not all(map(str.isascii, names)) and (chinese := chinese_font()) is not None:
-        fontManager.addfont(chinese)
-        fonts.append(FontProperties(fname=chinese).get_name())
-    with warnings.catch_warnings(), mpl.rc_context({"font.sans-serif": fonts, "font.size": 11}):
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
+    with matplotlib_fonts([*names, title]), mpl.rc_context({"font.size": 11}):
         figure = Figure(figsize=(18, 10), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
         _draw_matrix(left, confusion, names)

@@ -1,0 +1,119 @@
+"""The page of a training run: one file with everything in it, to read on a desk or a phone, by day or by night."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchclas.inference.metrics import ClassCounts, Tally
+from torchclas.reporting import pages, svg_chart
+from torchclas.reporting.confusion import matrix
+from torchclas.reporting.curves import has_large_range
+from torchclas.reporting.mistakes import Mistake, jpeg
+from torchclas.reporting.svg_chart import Bar, Chart, Curve
+from torchclas.training.loop import Epoch
+
+TABLE_ROWS = 60  # more epochs than this are thinned out
+MOST_CELLS = 20  # classes along a side of the matrix that leave room for numbers
+MOST_CLASSES = 200  # rows of the table of classes
+MOST_PAIRS = 12  # rows of the table of what is confused
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the page tells. `figures` and `facts` are names with values, `recipe` is TOML.
+
+    `tally` and `mistakes` are of the best network on the validation images, whose classes have these `names`.
+    `confusion` is a picture of all of it, where there is one.
+    """
+
+    title: str
+    figures: Sequence[tuple[str, str]]
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    recipe: str
+    history: Sequence[Epoch]
+    best: Epoch
+    tally: Tally
+    names: Sequence[str]
+    mistakes: Sequence[Mistake]
+    confusion: Path | None
+
+
+def write(path: Path, run: Run) -> Path:
+    """Write the page."""
+    step = max(1, -(-len(run.history) // TABLE_ROWS))
+    counts = run.tally.classes()
+    classes = sorted((row for row in counts if row.support), key=_recall)
+    pairs = sorted((row for row in counts if row.confused), key=lambda row: -row.confused)
+    return pages.write_page(
+        path,
+        "training.html",
+        run=run,
+        charts=_charts(run),
+        epochs=[row for row in run.history if row.epoch % step == 0 or row in (run.best, run.history[-1])],
+        classes=classes[:MOST_CLASSES],
+        all_classes=len(classes),
+        pairs=pairs[:MOST_PAIRS],
+        matrix=_matrix(run),
+        confusion=None if run.confusion is None else pages.embedded(run.confusion.read_bytes(), "png"),
+        mistakes=[
+            (mistake, Path(mistake.source).name, pages.embedded(jpeg(mistake), "jpeg")) for mistake in run.mistakes
+        ],
+    )
+
+
+def _recall(row: ClassCounts) -> tuple[float, int]:
+    return row.recall or 0.0, -row.support
+
+
+def _charts(run: Run) -> list[Chart]:
+    history = run.history
+    accuracy = [Curve("top-1", 0, [(row.epoch, 100 * row.val_top1) for row in history])]
+    if any(row.val_top5 < 1 for row in history):
+        accuracy.append(Curve("top-5", 1, [(row.epoch, 100 * row.val_top5) for row in history]))
+    best = f"best: {100 * run.best.val_top1:.2f}"
+    accuracy.append(Curve(best, 2, [(run.best.epoch, 100 * run.best.val_top1)]))
+    losses = [
+        Curve("training", 0, [(row.epoch, row.train_loss) for row in history]),
+        Curve("validation", 1, [(row.epoch, row.val_loss) for row in history]),
+    ]
+    bins = [row for row in run.tally.calibration if row.images]
+    return [
+        svg_chart.line_chart("Accuracy on the validation images, %", accuracy),
+        svg_chart.line_chart("Loss", losses, logarithmic=has_large_range(history)),
+        svg_chart.line_chart(
+            "Learning rate at the end of each epoch",
+            [Curve("learning rate", 0, [(row.epoch, row.lr) for row in history])],
+        ),
+        svg_chart.line_chart(
+            "How often a score is right",
+            [
+                Curve("as it should be", 3, [(0, 0), (1, 1)]),
+                Curve("mean score against accuracy", 2, [(row.confidence or 0, row.accuracy or 0) for row in bins]),
+            ],
+            bars=[Bar(row.low, row.high, row.accuracy or 0) for row in bins],
+            x_range=(0, 1),
+            y_range=(0, 1),
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[int, float, bool]]]]  # images, their share of the row, whether right
+
+
+def _matrix(run: Run) -> _Matrix | None:
+    """The confusion matrix as numbers; None where there are too many classes for that."""
+    labels, _, others, counts = matrix(run.tally.confusion)
+    if not 0 < len(labels) <= MOST_CELLS:
+        return None
+    names = [run.names[label] for label in labels]
+    rows = [
+        (name, [(int(images), float(images / max(1, row.sum())), at == column) for column, images in enumerate(row)])
+        for at, (name, row) in enumerate(zip(names, counts, strict=True))
+    ]
+    return _Matrix([*names, *(["any other"] if others else [])], rows)
