@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torchclas.catalog import Entry
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
+    from torchclas.inference.classifier import Classifier, Prediction
     from torchclas.spec import preprocess_for
-    from torchclas.tasks.predict import Classifier, Prediction
     from torchclas.tasks.quantize import QuantizationReport, quantize
     from torchclas.weights.load import LoadReport, load_weights
     from torchclas.zoo import create_model
@@ -36,10 +36,10 @@ __all__ = [
 
 # Imported at first use: listing models must not take the seconds that importing torch does.
 _HOMES = {
-    "Classifier": ("torchclas.tasks.predict", "Classifier"),
+    "Classifier": ("torchclas.inference.classifier", "Classifier"),
     "Entry": ("torchclas.catalog", "Entry"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
-    "Prediction": ("torchclas.tasks.predict", "Prediction"),
+    "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "QuantizationReport": ("torchclas.tasks.quantize", "QuantizationReport"),
     "create_model": ("torchclas.zoo", "create_model"),
     "list_models": ("torchclas.catalog", "names"),

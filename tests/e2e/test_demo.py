@@ -9,9 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 from torchclas.errors import MissingDependencyError
+from torchclas.inference.classifier import Classifier
 from torchclas.tasks import demo as module
 from torchclas.tasks.demo import demo, sample_photographs
-from torchclas.tasks.predict import Classifier
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,7 +23,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
-from torchclas.tasks.predict import Classifier
+from torchclas.inference.classifier import Classifier
 
 classifier = Classifier(sys.argv[1], engine=sys.argv[2], batch_size=8, workers=1, threads=2)
 pictures = list(np.random.default_rng(0).integers(0, 256, (100, 240, 240, 3), np.uint8))

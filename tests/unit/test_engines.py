@@ -25,11 +25,11 @@ from torchclas.engines.eager import TorchEngine
 from torchclas.engines.machine import usable_threads
 from torchclas.engines.openvino import OpenVinoEngine, split
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
+from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
 from torchclas.models import build
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.montage import open_montage
-from torchclas.tasks.predict import Classifier
 from torchclas.tasks.weights import clear
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint

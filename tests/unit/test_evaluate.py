@@ -17,11 +17,11 @@ from rich.console import Console
 from torchclas import create_model
 from torchclas.catalog import Preset
 from torchclas.errors import DataError, Error, OutputError
+from torchclas.inference.classifier import Classifier
 from torchclas.tasks import evaluate as module
 from torchclas.tasks.confusion import MOST_CELLS, matrix
 from torchclas.tasks.evaluate import evaluate, print_report
 from torchclas.tasks.metrics import Proportion
-from torchclas.tasks.predict import Classifier
 from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata

@@ -13,10 +13,10 @@ from PIL import Image
 
 from torchclas.data.loader import Batch
 from torchclas.errors import Error, ImageError
+from torchclas.inference.classifier import Prediction
 from torchclas.spec import find_model
 from torchclas.tasks import montage
 from torchclas.tasks.montage import BAR, BLANK, GAP, TILE, TRACK, open_montage
-from torchclas.tasks.predict import Prediction
 
 ORANGE = (230, 120, 20)
 

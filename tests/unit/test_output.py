@@ -16,8 +16,8 @@ import pytest
 from rich.cells import cell_len
 
 from torchclas.errors import Error, MissingDependencyError, OutputError
+from torchclas.inference.classifier import Prediction
 from torchclas.tasks.output import ROW_GROUP, Format, TableWriter, format_of, interrupt_after, open_output, printable
-from torchclas.tasks.predict import Prediction
 
 ROWS = [
     Prediction(

@@ -14,8 +14,8 @@ import torchclas
 from torchclas.catalog import find
 from torchclas.engines import EngineName
 from torchclas.errors import Error
+from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
-from torchclas.tasks.predict import Classifier
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 

@@ -24,13 +24,13 @@ from torchclas.engines import EngineName, Precision
 from torchclas.engines.compiled import graph_file, int8_path
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.errors import CheckpointError, DataError, Error
+from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
 from torchclas.quantization import calibration
 from torchclas.quantization.graph import QuantizedGraph, is_transformer
 from torchclas.quantization.search import Noise, fewest, rank, relative_power
 from torchclas.spec import find_model
 from torchclas.tasks import quantize as task
-from torchclas.tasks.predict import Classifier
 from torchclas.tasks.quantize import QuantizationReport, quantize
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata

@@ -67,8 +67,8 @@ def predict(
 
     _start_lean(verbose)
 
+    from torchclas.inference.classifier import Classifier
     from torchclas.tasks.classify import classify
-    from torchclas.tasks.predict import Classifier
 
     summary = classify(
         sources,

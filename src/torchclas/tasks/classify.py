@@ -13,8 +13,8 @@ from typing import IO
 
 from torchclas.data.sources import expand
 from torchclas.errors import DataError, Error
+from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.tasks.output import Format, Writer, format_of, interrupt_after, open_output, open_stream
-from torchclas.tasks.predict import Classifier, Prediction
 
 Advance = Callable[[Sequence[Prediction]], None]
 

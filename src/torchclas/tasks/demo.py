@@ -14,8 +14,8 @@ from rich.table import Table
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.tasks.montage import open_montage
-from torchclas.tasks.predict import Classifier, Prediction
 from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
 
 # The photographs of everyday things inside scikit-image's wheel; which of them ship depends on its version.

@@ -29,11 +29,11 @@ from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
 from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
+from torchclas.inference.classifier import Classifier
 from torchclas.spec import find_model
 from torchclas.tasks.confusion import draw
 from torchclas.tasks.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.tasks.output import printable
-from torchclas.tasks.predict import Classifier
 
 SHOWN = 10  # rows of a printed list; the files have all
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
 from torchclas.errors import Error, ImageError
+from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.tasks.output import printable, short_label
-from torchclas.tasks.predict import Classifier, Prediction
 
 MAX_PICTURES = 64
 MAX_COLUMNS = 8

@@ -32,7 +32,7 @@ from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError, OutputError
 
 if TYPE_CHECKING:
-    from torchclas.tasks.predict import Prediction
+    from torchclas.inference.classifier import Prediction
 
 Format = Literal["table", "jsonl", "csv", "parquet"]
 

@@ -1,4 +1,4 @@
-"""Classify images."""
+"""A model with its engine, its preprocessing and the names of its classes."""
 
 from __future__ import annotations
 

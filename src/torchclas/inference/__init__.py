@@ -1,0 +1,1 @@
+"""Models ready to classify: what library users, commands and servers share."""
