@@ -18,6 +18,7 @@ from torchclas.layers.network import Network
 from torchclas.weights import onnx, pdparams
 from torchclas.weights.checkpoint import read_tensors
 from torchclas.weights.renames import PublishedName, published_names
+from torchclas.weights.torch_file import read_torch
 
 Format = Literal["paddle", "paddle-onnx", "torch", "torchclas"]
 
@@ -125,25 +126,15 @@ def read_checkpoint(path: Path) -> tuple[Format, Mapping[str, np.ndarray[Any, An
     if start[8:9] == b"{":
         return "torchclas", read_tensors(path)
     if start[:4] == b"PK\x03\x04":
-        return "torch", _read_torch(path)
+        return "torch", read_torch(path)
     if path.suffix == ".onnx":
         return "paddle-onnx", onnx.read_onnx(path)
     try:
         return "paddle", pdparams.read_pdparams(path)
     except CheckpointError:
         if path.suffix in (".pth", ".pt"):  # torch's format before 1.6 is a row of pickles
-            return "torch", _read_torch(path)
+            return "torch", read_torch(path)
         raise
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=None)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError … for bad files
-        raise CheckpointError(f"{path}: not a torch file that can be loaded safely ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: not a plain dictionary of tensors")
-    return state
 
 
 def _rules(model: Network, layout: str) -> Any:

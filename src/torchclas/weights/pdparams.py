@@ -5,7 +5,7 @@ module does not hand them to an unpickler: it interprets the few opcodes that a 
 knows no others. No class is imported and no function is called on the file's behalf; what a stream may name is listed
 in `_GLOBALS`, and each entry is something the interpreter does by itself.
 
-That is also the leanest way. Strings stay in the file as `_Span`s until they are needed, so that the bytes of a tensor
+That is also the leanest way. Strings stay in the file as `Span`s until they are needed, so that the bytes of a tensor
 go from the disk straight into its array and reading takes the memory of the tensors alone. An unpickler takes twice as
 much for protocol 2, where bytes are text in UTF-8.
 
@@ -15,34 +15,41 @@ with the bytes stored, all arrays together are no larger than the file, and the 
 
 from __future__ import annotations
 
-import codecs
 import math
 import os
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import CheckpointError
+from torchclas.weights.pickles import (
+    CHUNK,
+    MAX_NAME,
+    Damaged,
+    Interpreter,
+    Span,
+    as_dict,
+    as_list,
+    as_tuple,
+    expect,
+    listed,
+)
 
 Tensors = dict[str, npt.NDArray[Any]]
-_Kind = TypeVar("_Kind")
 
 NAME_TABLE = "StructuredToParameterName@@"
 SLICE_TABLE = "UnpackBigParamInfor@@"  # sic
 PART_BYTES = 2**30 - 1  # Paddle slices larger tensors in protocols 2 and 3, whose strings end at 4 GiB
 
 _DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"))
-_MAX_OPCODES = 1_000_000  # about 50 per tensor; the largest published file needs some 50,000
-_MAX_NAME = 1024  # bytes
 _MAX_DIMENSIONS = 32  # NumPy's own limit before 2.0
-_CHUNK = 2**20
 
 
 def read_pdparams(path: str | os.PathLike[str]) -> Tensors:
@@ -68,7 +75,7 @@ def read_pdparams_with_names(path: str | os.PathLike[str]) -> tuple[Tensors, dic
             _refuse_other_formats(file.read(512))
             file.seek(0)
             return _state_dict(_Interpreter(file, size).run())
-    except _Damaged as error:
+    except Damaged as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -92,54 +99,41 @@ def write_pdparams(
         OutputError: the file cannot be written.
     """
     if unknown := set(parameter_names or ()) - set(tensors):
-        raise CheckpointError(f"{path}: parameter names without a tensor: {_listed(sorted(unknown))}")
+        raise CheckpointError(f"{path}: parameter names without a tensor: {listed(sorted(unknown))}")
     if reserved := {NAME_TABLE, SLICE_TABLE} & set(tensors):
-        raise CheckpointError(f"{path}: names reserved by the format: {_listed(sorted(reserved))}")
+        raise CheckpointError(f"{path}: names reserved by the format: {listed(sorted(reserved))}")
     for name, tensor in tensors.items():
         if tensor.dtype.str[1:] not in _DTYPES:
             raise CheckpointError(f"{path}: {name} is of type {tensor.dtype}, which the format cannot hold")
-        if len(name.encode()) > _MAX_NAME:
-            raise CheckpointError(f"{path}: the name {name[:40]}… is longer than {_MAX_NAME} bytes")
+        if len(name.encode()) > MAX_NAME:
+            raise CheckpointError(f"{path}: the name {name[:40]}… is longer than {MAX_NAME} bytes")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         _Emitter(file, protocol).state_dict(tensors, parameter_names, part_bytes if protocol < 4 else None)
-
-
-class _Damaged(Exception):  # noqa: N818 - internal: becomes a CheckpointError once the file's name is at hand
-    """What is wrong with the file."""
 
 
 def _refuse_other_formats(head: bytes) -> None:
     """Name the usual impostors; every file that Paddle pickles starts with the PROTO opcode."""
     redownload = "delete it and fetch it again"
     if not head:
-        raise _Damaged(f"the file is empty: {redownload}")
+        raise Damaged(f"the file is empty: {redownload}")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise _Damaged(f"this is a web page (HTML or XML) saved as weights: check the address, {redownload}")
+        raise Damaged(f"this is a web page (HTML or XML) saved as weights: check the address, {redownload}")
     if head.startswith(b"version https://git-lfs"):
-        raise _Damaged("this is a Git LFS pointer, not the weights: run `git lfs pull`")
+        raise Damaged("this is a Git LFS pointer, not the weights: run `git lfs pull`")
     if head.startswith(b"PK\x03\x04"):
-        raise _Damaged("this is a zip archive, probably a PyTorch .pth or .pt checkpoint, not a .pdparams file")
+        raise Damaged("this is a zip archive, probably a PyTorch .pth or .pt checkpoint, not a .pdparams file")
     if head.startswith(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"):
-        raise _Damaged("this is a PyTorch checkpoint of the format before 1.6, not a .pdparams file")
+        raise Damaged("this is a PyTorch checkpoint of the format before 1.6, not a .pdparams file")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")) or head[257:262] == b"ustar":
-        raise _Damaged("this is a compressed file or archive: unpack it first")
+        raise Damaged("this is a compressed file or archive: unpack it first")
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        raise _Damaged("this is a safetensors file: rename it to end in .safetensors")
+        raise Damaged("this is a safetensors file: rename it to end in .safetensors")
     if head.startswith(b"\0\0\0\0"):
-        raise _Damaged("this looks like .pdiparams of an exported inference model: the .pdparams file is needed")
+        raise Damaged("this looks like .pdiparams of an exported inference model: the .pdparams file is needed")
     if head[0:1] != pickle.PROTO:
-        raise _Damaged(f"this is no .pdparams file (it does not start as a pickle does): {redownload}")
+        raise Damaged(f"this is no .pdparams file (it does not start as a pickle does): {redownload}")
     if head[1:2] not in (b"\2", b"\3", b"\4"):
-        raise _Damaged("the pickle's protocol is not 2, 3 or 4, the ones PaddlePaddle writes")
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A string left in the file. Text and bytes need no distinction: bytes are what Latin-1 makes of the text."""
-
-    start: int
-    size: int
-    utf8: bool
+        raise Damaged("the pickle's protocol is not 2, 3 or 4, the ones PaddlePaddle writes")
 
 
 @dataclass(frozen=True)
@@ -168,251 +162,84 @@ _GLOBALS = {
 }
 
 
-class _Interpreter:
-    """Runs the stream of a pickle made of dictionaries, names, numbers and arrays."""
+class _Interpreter(Interpreter):
+    """Runs the stream of a state dict of PaddlePaddle."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file = file
-        self.size = size
-        self.stack: list[object] = []
-        self.marked: list[list[object]] = []
-        self.memo: dict[int, object] = {}
-        self.names: dict[_Span, str] = {}
-        self.tensor_bytes = 0
-
-    def run(self) -> object:
-        try:
-            for _ in range(_MAX_OPCODES):
-                opcode = self.take(1)
-                if opcode == pickle.STOP:
-                    return self.stack.pop()
-                self.step(opcode)
-        except (IndexError, KeyError):
-            raise _Damaged("the pickle refers to what is not there: the file is damaged, fetch it again") from None
-        except UnicodeError:
-            raise _Damaged("a string of the pickle is not valid text: the file is damaged, fetch it again") from None
-        raise _Damaged(f"the pickle has more than {_MAX_OPCODES:,} opcodes: no state dict needs as many")
-
-    def step(self, opcode: bytes) -> None:
-        push = self.push
-        match opcode:
-            # References
-            case pickle.BINPUT:
-                self.memo[self.take(1)[0]] = self.stack[-1]
-            case pickle.LONG_BINPUT:
-                self.memo[self.integer(4)] = self.stack[-1]
-            case pickle.MEMOIZE:
-                self.memo[len(self.memo)] = self.stack[-1]
-            case pickle.BINGET:
-                push(self.memo[self.take(1)[0]])
-            case pickle.LONG_BINGET:
-                push(self.memo[self.integer(4)])
-            # Strings
-            case pickle.SHORT_BINUNICODE:
-                push(self.span(1, utf8=True))
-            case pickle.BINUNICODE:
-                push(self.span(4, utf8=True))
-            case pickle.BINUNICODE8:
-                push(self.span(8, utf8=True))
-            case pickle.SHORT_BINBYTES | pickle.SHORT_BINSTRING:  # Python 2 wrote *STRING
-                push(self.span(1, utf8=False))
-            case pickle.BINBYTES | pickle.BINSTRING:
-                push(self.span(4, utf8=False))
-            case pickle.BINBYTES8:
-                push(self.span(8, utf8=False))
-            # Numbers
-            case pickle.BININT1:
-                push(self.integer(1))
-            case pickle.BININT2:
-                push(self.integer(2))
-            case pickle.BININT:
-                push(self.integer(4, signed=True))
-            case pickle.LONG1:
-                push(self.integer(self.integer(1), signed=True))
-            case pickle.BINFLOAT:
-                push(struct.unpack(">d", self.take(8))[0])
-            case pickle.NONE:
-                push(None)
-            case pickle.NEWTRUE:
-                push(True)
-            case pickle.NEWFALSE:
-                push(False)
-            # Containers
-            case pickle.MARK:
-                self.marked.append(self.stack)
-                self.stack = []
-            case pickle.EMPTY_TUPLE:
-                push(())
-            case pickle.TUPLE:
-                push(tuple(self.since_mark()))
-            case pickle.TUPLE1 | pickle.TUPLE2 | pickle.TUPLE3:
-                count = opcode[0] - pickle.TUPLE1[0] + 1
-                push(tuple(reversed([self.stack.pop() for _ in range(count)])))
-            case pickle.EMPTY_DICT:
-                push({})
-            case pickle.SETITEM:
-                value = self.stack.pop()
-                self.update([self.stack.pop(), value])
-            case pickle.SETITEMS:
-                self.update(self.since_mark())
-            case pickle.EMPTY_LIST:
-                push([])
-            case pickle.APPEND:
-                self.extend([self.stack.pop()])
-            case pickle.APPENDS:
-                self.extend(self.since_mark())
-            # Objects
-            case pickle.GLOBAL:
-                push(self.named(f"{self.line()}.{self.line()}"))
-            case pickle.STACK_GLOBAL:
-                name = self.text(self.stack.pop())
-                push(self.named(f"{self.text(self.stack.pop())}.{name}"))
-            case pickle.REDUCE:
-                arguments = self.stack.pop()
-                push(self.reduce(self.stack.pop(), arguments))
-            case pickle.BUILD:
-                self.build(self.stack.pop())
-            case pickle.PROTO:
-                self.take(1)
-            case pickle.FRAME:
-                self.take(8)
-            case _:
-                raise _Damaged(
-                    f"the pickle holds the opcode {opcode!r} at byte {self.file.tell() - 1}, which no state dict has: "
-                    "the file is damaged or not PaddlePaddle's"
-                )
-
-    # The file
-
-    def take(self, count: int) -> bytes:
-        data = self.file.read(count)
-        if len(data) < count:
-            raise _Damaged(f"the file ends early, after {self.size:,} bytes: the transfer was cut off, fetch it again")
-        return data
-
-    def line(self) -> str:
-        line = self.file.readline(256)
-        if not line.endswith(b"\n"):
-            raise _Damaged("the pickle names something without end: the file is damaged, fetch it again")
-        return line[:-1].decode()
-
-    def integer(self, size: int, *, signed: bool = False) -> int:
-        return int.from_bytes(self.take(size), "little", signed=signed)
-
-    def span(self, length_size: int, *, utf8: bool) -> _Span:
-        length = self.integer(length_size)
-        start = self.file.tell()
-        if length > self.size - start:
-            raise _Damaged(
-                f"the file ends early: a string of {length:,} bytes starts at byte {start:,} of {self.size:,}; "
-                "the transfer was cut off, fetch it again"
-            )
-        self.file.seek(length, os.SEEK_CUR)
-        return _Span(start, length, utf8)
-
-    def text(self, value: object) -> str:
-        span = _expect(value, _Span, "a name")
-        if span not in self.names:  # or a stream could multiply one long name by referring to it often
-            if span.size > _MAX_NAME:
-                raise _Damaged(f"the pickle holds a name of {span.size:,} bytes: the file is damaged")
-            here = self.file.tell()
-            self.file.seek(span.start)
-            self.names[span] = self.take(span.size).decode("utf-8" if span.utf8 else "latin-1")
-            self.file.seek(here)
-        return self.names[span]
-
-    def pieces(self, span: _Span) -> Iterator[bytes]:
-        """Yield the bytes of `span` in order."""
-        here = self.file.tell()
-        self.file.seek(span.start)
-        decode = codecs.getincrementaldecoder("utf-8")().decode
-        for start in range(0, span.size, _CHUNK):
-            piece = self.take(min(_CHUNK, span.size - start))
-            yield decode(piece, final=start + _CHUNK >= span.size).encode("latin-1") if span.utf8 else piece
-        self.file.seek(here)
-
-    # Containers
-
-    def push(self, value: object) -> None:
-        self.stack.append(value)
-
-    def since_mark(self) -> list[object]:
-        items, self.stack = self.stack, self.marked.pop()
-        return items
+    tensor_bytes = 0
 
     def update(self, items: list[object]) -> None:
-        target = _mapping(self.stack[-1])
+        target = as_dict(self.stack[-1])
         if len(items) % 2:
-            raise _Damaged("a key of the pickle has no value: the file is damaged")
+            raise Damaged("a key of the pickle has no value: the file is damaged")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[self.text(key)] = self.text(value) if isinstance(value, _Span) else value
+            target[self.text(key)] = self.text(value) if isinstance(value, Span) else value
 
     def extend(self, items: list[object]) -> None:
-        target = _list(self.stack[-1])
-        target.extend(self.text(item) if isinstance(item, _Span) else item for item in items)
+        target = as_list(self.stack[-1])
+        target.extend(self.text(item) if isinstance(item, Span) else item for item in items)
 
     # Objects
 
     def named(self, name: str) -> _Global:
         if name not in _GLOBALS:
             hint = " (a PyTorch checkpoint?)" if name.startswith("torch.") else ""
-            raise _Damaged(
+            raise Damaged(
                 f"the pickle refers to {name!r}{hint}, which tensors do not need: nothing of it was run; "
                 "save the state dict alone, and distrust the file's source"
             )
         return _GLOBALS[name]
 
     def reduce(self, function: object, arguments: object) -> object:
-        match _expect(function, _Global, "a function").role, _tuple(arguments):
+        match expect(function, _Global, "a function").role, as_tuple(arguments):
             case "array", (_Global("array type"), _, _):
                 return _Array()
-            case "dtype", (_Span() as code, *_):
+            case "dtype", (Span() as code, *_):
                 return self.dtype(self.text(code))
-            case "encode", (_Span() as text, _Span() as encoding) if self.text(encoding) in ("latin1", "latin-1"):
+            case "encode", (Span() as text, Span() as encoding) if self.text(encoding) in ("latin1", "latin-1"):
                 return text
             case "bytes", ():
-                return _Span(0, 0, utf8=False)
-            case "tuple", ((_Span() as name, _Array() as array),):
+                return Span(0, 0, utf8=False)
+            case "tuple", ((Span() as name, _Array() as array),):
                 return self.text(name), array
             case "dict", ():
                 return {}
             case role, _:
-                raise _Damaged(f"the pickle makes {role!r} of something unexpected: the file is damaged")
+                raise Damaged(f"the pickle makes {role!r} of something unexpected: the file is damaged")
 
     def dtype(self, code: str) -> np.dtype[Any]:
         if code not in _DTYPES:
-            raise _Damaged(f"the pickle holds arrays of type {code!r}: only numbers are read")
+            raise Damaged(f"the pickle holds arrays of type {code!r}: only numbers are read")
         return np.dtype(f"<{code}")
 
     def build(self, state: object) -> None:
-        target, values = self.stack[-1], _tuple(state)
+        target, values = self.stack[-1], as_tuple(state)
         if isinstance(target, np.dtype) and len(values) > 1:
             if self.text(values[1]) not in ("<", "|"):
-                raise _Damaged("the arrays are not little-endian, as PaddlePaddle's are")
+                raise Damaged("the arrays are not little-endian, as PaddlePaddle's are")
         elif isinstance(target, _Array) and target.value is None and len(values) == 5:
             _, shape, dtype, fortran_order, data = values
             target.value = self.array(
-                _tuple(shape),
-                _expect(dtype, np.dtype, "a dtype"),
-                "F" if _expect(fortran_order, bool, "the order of an array") else "C",
-                _expect(data, _Span, "the bytes of an array"),
+                as_tuple(shape),
+                expect(dtype, np.dtype, "a dtype"),
+                "F" if expect(fortran_order, bool, "the order of an array") else "C",
+                expect(data, Span, "the bytes of an array"),
             )
         else:
-            raise _Damaged("the pickle builds something other than an array: the file is damaged")
+            raise Damaged("the pickle builds something other than an array: the file is damaged")
 
     def array(
-        self, shape: tuple[object, ...], dtype: np.dtype[Any], order: Literal["C", "F"], data: _Span
+        self, shape: tuple[object, ...], dtype: np.dtype[Any], order: Literal["C", "F"], data: Span
     ) -> npt.NDArray[Any]:
         sizes = [size for size in shape if type(size) is int and 0 <= size <= self.size]
         if len(sizes) < len(shape) or len(shape) > _MAX_DIMENSIONS:
-            raise _Damaged("the pickle holds an array of an impossible shape: the file is damaged")
+            raise Damaged("the pickle holds an array of an impossible shape: the file is damaged")
         count = math.prod(sizes) * dtype.itemsize
         # UTF-8 takes one or two bytes for each
         if not (count <= data.size <= 2 * count if data.utf8 else data.size == count):
-            raise _Damaged(f"an array of shape {sizes} and type {dtype} has {data.size:,} bytes: the file is damaged")
+            raise Damaged(f"an array of shape {sizes} and type {dtype} has {data.size:,} bytes: the file is damaged")
         self.tensor_bytes += count
         if self.tensor_bytes > self.size:
-            raise _Damaged("the pickle's arrays are larger than the file: it is damaged or malicious")
+            raise Damaged("the pickle's arrays are larger than the file: it is damaged or malicious")
         flat = np.empty(count, np.uint8)
         filled = 0
         for piece in self.pieces(data):
@@ -423,36 +250,16 @@ class _Interpreter:
         else:
             if filled == count:
                 return flat.view(dtype).reshape(sizes, order=order)
-        raise _Damaged(
-            f"an array of shape {sizes} and type {dtype} has other than {count:,} bytes: the file is damaged"
-        )
-
-
-def _expect(value: object, kind: type[_Kind], what: str) -> _Kind:
-    if not isinstance(value, kind):
-        raise _Damaged(f"the pickle has something else where {what} should be: the file is damaged")
-    return value
-
-
-def _mapping(value: object) -> dict[str, object]:
-    return cast("dict[str, object]", _expect(value, dict, "a dictionary"))
-
-
-def _tuple(value: object) -> tuple[object, ...]:
-    return cast("tuple[object, ...]", _expect(value, tuple, "a tuple"))
-
-
-def _list(value: object) -> list[object]:
-    return cast("list[object]", _expect(value, list, "a list"))
+        raise Damaged(f"an array of shape {sizes} and type {dtype} has other than {count:,} bytes: the file is damaged")
 
 
 def _state_dict(content: object) -> tuple[Tensors, dict[str, str]]:
     """Check what the stream left behind: tensors by name, and the tables beside them."""
     if isinstance(content, _Array | tuple | list):
-        raise _Damaged("the file holds a tensor or a list, not a dictionary of tensors: save the model's state_dict()")
-    entries = _mapping(content)
-    name_table = _mapping(entries.pop(NAME_TABLE, {}))
-    slice_table = _mapping(entries.pop(SLICE_TABLE, {}))
+        raise Damaged("the file holds a tensor or a list, not a dictionary of tensors: save the model's state_dict()")
+    entries = as_dict(content)
+    name_table = as_dict(entries.pop(NAME_TABLE, {}))
+    slice_table = as_dict(entries.pop(SLICE_TABLE, {}))
     names = {name: parameter for name, parameter in name_table.items() if isinstance(parameter, str)}
     tensors: Tensors = {}
     others: list[str] = []
@@ -465,21 +272,21 @@ def _state_dict(content: object) -> tuple[Tensors, dict[str, str]]:
             case _:
                 others.append(name)
     if others:
-        raise _Damaged(
-            f"not a plain state dict: besides {len(tensors)} tensors it holds {_listed(others)}; "
+        raise Damaged(
+            f"not a plain state dict: besides {len(tensors)} tensors it holds {listed(others)}; "
             "save the model's state_dict() alone, without optimizer or nesting"
         )
     if not tensors:
-        raise _Damaged("the file holds no tensors: save the model's state_dict()")
+        raise Damaged("the file holds no tensors: save the model's state_dict()")
     entries.clear()  # or it would keep the slices alive
     for name, table in slice_table.items():
-        tensors[name] = _joined(name, _mapping(table), tensors)
+        tensors[name] = _joined(name, as_dict(table), tensors)
     return tensors, names
 
 
 def _joined(name: str, table: dict[str, object], tensors: Tensors) -> npt.NDArray[Any]:
     """Take the slices of a large tensor out of `tensors` and join them."""
-    shape, slices = _tuple(table.get("OriginShape")), _list(table.get("slices"))
+    shape, slices = as_tuple(table.get("OriginShape")), as_list(table.get("slices"))
     parts = [tensors.pop(part) for part in slices if isinstance(part, str) and part in tensors]
     sizes = [size for size in shape if isinstance(size, int) and size >= 0]
     if (
@@ -488,7 +295,7 @@ def _joined(name: str, table: dict[str, object], tensors: Tensors) -> npt.NDArra
         or len(sizes) < len(shape)
         or sum(part.size for part in parts) != math.prod(sizes)
     ):
-        raise _Damaged(f"the slices of {_listed([name])} do not add up to the tensor: the file is damaged")
+        raise Damaged(f"the slices of {listed([name])} do not add up to the tensor: the file is damaged")
     whole = np.empty(math.prod(sizes), parts[0].dtype)
     filled = 0
     while parts:  # each slice is freed once it is copied
@@ -496,13 +303,6 @@ def _joined(name: str, table: dict[str, object], tensors: Tensors) -> npt.NDArra
         whole[filled : filled + part.size] = part
         filled += part.size
     return whole.reshape(sizes)
-
-
-def _listed(names: list[str]) -> str:
-    """Name a few; the names come from strangers, and may be long or hold what a terminal obeys."""
-    shown = [f"{name:.60}{'…' if len(name) > 60 else ''}" for name in names[:5]]
-    shown = [name if name.isprintable() else ascii(name) for name in shown]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 class _Emitter:
@@ -603,7 +403,7 @@ class _Emitter:
         # Protocol 2 has no bytes: they go as text, one character each, which the reader encodes again.
         self.write(b"c_codecs\nencode\n" + pickle.BINUNICODE)
         self.write(struct.pack("<I", data.size + int(np.count_nonzero(data >= 0x80))))
-        for start in range(0, data.size, _CHUNK):
-            self.write(data[start : start + _CHUNK].tobytes().decode("latin-1").encode())
+        for start in range(0, data.size, CHUNK):
+            self.write(data[start : start + CHUNK].tobytes().decode("latin-1").encode())
         self.value("latin1")
         self.write(pickle.TUPLE2 + pickle.REDUCE)
