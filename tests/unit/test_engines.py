@@ -255,7 +255,7 @@ def test_a_file_that_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytes
         path.write_text(f"{next(network.parameters()).flatten()[0]}")
         path.with_suffix(".onnx.data").write_text("weights beyond 2 GB")
 
-    monkeypatch.setattr("torchclas.export.onnx.write_onnx", write_first_weight)
+    monkeypatch.setattr("torchclas.exporting.onnx.write_onnx", write_first_weight)
     path, before = write_model(tmp_path / "trained [1].safetensors", seed=1), {*cache.entries()}
     first = compiled.graph_file(find_model(path))
     content = first.read_text()
@@ -299,7 +299,7 @@ def test_exported_files_run_like_any_other(
     path = tmp_path / ("model.xml" if name == "openvino" else "model.onnx")
     graph = compiled.graph_file(spec)
     if name == "openvino":
-        from torchclas.export.openvino import write_openvino
+        from torchclas.exporting.openvino import write_openvino
 
         write_openvino(graph, path, spec.metadata())
     else:

@@ -22,13 +22,13 @@ from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.engines.eager import fold_batch_norms
 from torchclas.errors import CheckpointError, Error, MissingDependencyError, OutputError
-from torchclas.export import gate
-from torchclas.export.gate import Array, DivergenceError, ExportedFile
-from torchclas.export.onnx import OnnxFile, write_onnx
-from torchclas.export.openvino import OpenVinoFile, write_openvino
-from torchclas.export.program import ProgramFile, write_program
-from torchclas.export.tensorrt import TensorRtFile, trtexec, write_tensorrt
-from torchclas.export.trace import traceable
+from torchclas.exporting import gate
+from torchclas.exporting.gate import Array, DivergenceError, ExportedFile
+from torchclas.exporting.onnx import OnnxFile, write_onnx
+from torchclas.exporting.openvino import OpenVinoFile, write_openvino
+from torchclas.exporting.program import ProgramFile, write_program
+from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
+from torchclas.exporting.trace import traceable
 from torchclas.layers.network import Network
 from torchclas.spec import ModelSpec, find_model
 from torchclas.weights.metadata import Metadata, read_metadata
