@@ -167,7 +167,7 @@ def test_a_fixed_batch_and_another_size(checkpoint: Path) -> None:
     assert file(np.zeros((2, 3, 96, 96), np.float32)).shape == (2, 3)
     with pytest.raises(Exception, match="2"):
         file(np.zeros((1, 3, 96, 96), np.float32))
-    preset = task.resized(METADATA.preset, 96)
+    preset = METADATA.preset.at(96)
     assert (preset.resize_short, preset.crop_size) == (108, 96)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -13,7 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import Never
 
+from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import ImageLike
 from torchclas.data.loader import Batch, load
@@ -47,12 +50,18 @@ class Prediction:
 class Classifier:
     """A model ready to classify images of any kind `torchclas.data.decode` reads.
 
-    `name_or_checkpoint` is a published name, an architecture's, or the path of a checkpoint or exported model of ours
-    (default: EfficientNet_lite0); `weights` takes the place of a name's published weights. `device` is `auto` (CUDA,
-    else Apple's MPS, else CPU) or any device of torch. `workers` threads decode and preprocess (default: one per core).
+    `name_or_checkpoint` is a published name, an architecture's, or the path of a checkpoint, of a run's folder or of an
+    exported model (default: EfficientNet_lite0); `weights` takes the place of a name's published weights: one of our
+    files, or `.pdparams`, `.pth` or `.safetensors` of anyone's, with any number of classes. `labels` are names of the
+    classes, or a file of them, for weights that do not say. `device` is `auto` (CUDA, else Apple's MPS, else CPU) or
+    any device of torch. `workers` threads decode and preprocess (default: one per core).
 
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier.
+
+    Raises:
+        What `torchclas.spec.find_model` and `torchclas.engines.open_engine` do.
+        UnknownArgumentError: a word of timm or PaddleClas; the message says what it is called here.
     """
 
     def __init__(
@@ -68,11 +77,16 @@ class Classifier:
         engine: EngineName | Literal["auto"] = "auto",
         precision: Precision = "fp32",
         threads: int | None = None,
+        labels: str | Path | Sequence[str] | None = None,
+        **others: Never,
     ) -> None:
+        refuse("Classifier", others, inspect.signature(Classifier).parameters)
         if batch_size < 1 or top_k < 1:
             raise Error(f"batch_size and top_k must be at least 1, not {batch_size} and {top_k}")
-        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights)
-        self.preprocess = NoPreprocess() if self.spec.pixels else Preprocess(self.spec.preset)
+        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights, labels=labels)
+        self.preprocess = (
+            NoPreprocess() if self.spec.pixels else Preprocess(self.spec.preset, channels=self.spec.in_channels)
+        )
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k, self.spec.num_classes)
         self.names = self.spec.classes.names(lang)

@@ -53,7 +53,8 @@ class Network(nn.Module):
     - `head`: last map → vector of `num_features` per image (pooling, dropout …).
     - `classifier`: vector → logits; the identity when `num_classes` is 0.
 
-    `arch` is the name it was built under (empty when a class is used directly). `input_size` is the one image size
+    `arch` is the name it was built under (empty when a class is used directly). `preset` says how images are prepared
+    for its weights, a `torchclas.catalog.Preset` that `create_model` sets. `input_size` is the one image size
     that a network with position embeddings takes (see `set_input_size`); None where every size from `min_size` on will
     do. Unpadded convolutions and poolings leave nothing of smaller images.
     """
@@ -68,6 +69,7 @@ class Network(nn.Module):
     num_classes: int
     in_channels: int
     arch: str = ""
+    preset: object = None
     input_size: int | None = None
     min_size: int = 1
 

@@ -23,7 +23,7 @@ from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.options import DistillOptions
+from torchclas.tasks.options import DistillOptions, Start
 from torchclas.tasks.train import Summary, run
 from torchclas.tasks.train_plan import VALIDATION_SHARE, Plan, adjust, parts_of_a_step, preset_at
 from torchclas.training.cpu import keep_freed_memory
@@ -107,18 +107,20 @@ def distill(options: DistillOptions, console: Console | None = None) -> list[Sum
 
 def make_plan(options: DistillOptions) -> DistillPlan:
     """Make every choice that the options leave open; nothing is written."""
-    weights = None if options.start in (None, "pretrained", "scratch") else Path(options.start)
+    start = Start.of(options.start or "scratch")
     chosen = find_recipe(options.recipe) if options.recipe else None
     model = options.model or (chosen.distill.student if chosen and chosen.distill else None) or None
-    if model is None and weights is None:
+    if model is None and start.path is None:
         raise Error("which model is the student? Name it (-m), or choose a recipe that does, such as MobileNetV1_ssld")
-    student = find_model(model, weights=weights)
+    student = find_model(model, weights=start.path)
     recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
     settings = recipe.distill
     assert settings is not None
     teacher = find_model(settings.teacher)
+    if student.in_channels != 3 or teacher.in_channels != 3:
+        raise Error("a student learns from a teacher of RGB images, and sees them as well: both need 3 input channels")
     labelled = settings.method == "dkd" or settings.label_weight > 0
-    if student.num_classes != teacher.num_classes and options.start not in (None, "scratch"):
+    if student.num_classes != teacher.num_classes and start.kind != "scratch":
         raise Error(
             f"{student.name} has {student.num_classes} classes, its teacher {teacher.name} {teacher.num_classes}: a "
             "student that starts from weights needs the teacher's classes (or begin --from scratch)"
@@ -132,7 +134,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
     return DistillPlan(
         model=student,
-        pretrained=options.start not in (None, "scratch"),
+        pretrained=start.kind != "scratch",
         keep_head=True,
         settings=Settings(
             recipe=recipe,
@@ -159,7 +161,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
                 "trained_by": "torchclas distill",
                 "recipe": recipe.name,
                 "teacher": teacher.name,
-                "from": options.start or "scratch",
+                "from": str(start),
                 "data": options.data.resolve().name,
             },
         ),
@@ -172,7 +174,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             "model": student.arch,
             "teacher": identity,
             "teacher_bn": options.teacher_bn,
-            "from": options.start or "scratch",
+            "from": str(start),
             "images": len(images),
             "seed": options.seed,
             "total_batch": total,

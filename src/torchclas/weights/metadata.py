@@ -11,6 +11,7 @@ from typing import Any
 from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError
 from torchclas.weights import exported
+from torchclas.weights.kinds import kind_of
 
 KEY = "torchclas"  # of the file's own metadata
 _FORMAT = 1
@@ -54,16 +55,36 @@ class Metadata:
 def read_metadata(path: str | Path) -> Metadata:
     """The metadata of a checkpoint or of an exported model; raises `CheckpointError` for a file without."""
     path = Path(path)
-    text = exported.read_note(path, KEY) if path.suffix in exported.SUFFIXES else _of_safetensors(path)
-    if text is None:
+    metadata = find_metadata(path)
+    if metadata is None:
         hint = f"say which model it is (`-m NAME --weights {path}`)"
         if path.suffix in exported.SUFFIXES:
             hint = "its classes and preprocessing are unknown: write it with `torchclas export`"
         raise CheckpointError(f"{path}: a file without torchclas metadata: {hint}")
+    return metadata
+
+
+def find_metadata(path: Path) -> Metadata | None:
+    """`read_metadata`, but None for weights and models that others wrote; still raises for what is no model at all."""
+    match kind_of(path):
+        case "safetensors":
+            text = _of_safetensors(path)
+        case "onnx" | "openvino":
+            text = exported.read_note(path, KEY)
+        case "torch" | "paddle":
+            return None
+    if text is None:
+        return None
     try:
         return Metadata.from_json(text)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: its torchclas metadata is damaged ({error})") from error
+
+
+def origin_of(path: Path) -> Mapping[str, Any]:
+    """Where the weights in a file come from, as far as it is known; others' files are their own origin."""
+    metadata = find_metadata(path)
+    return {"source": path.name} if metadata is None else metadata.origin
 
 
 def _of_safetensors(path: Path) -> str | None:
