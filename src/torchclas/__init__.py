@@ -5,56 +5,77 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from torchclas.counterparts import attribute
 from torchclas.errors import Error
 from torchclas.version import __version__
 
 if TYPE_CHECKING:
-    from torchclas.catalog import Entry
+    from torchclas.catalog import Entry, Preset
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
     from torchclas.inference.classifier import Classifier, Prediction
     from torchclas.spec import preprocess_for
+    from torchclas.tasks.evaluate import EvaluationReport, evaluate
+    from torchclas.tasks.export import Exported, export
     from torchclas.tasks.quantize import QuantizationReport, quantize
+    from torchclas.tasks.train import Summary as TrainingSummary
+    from torchclas.tasks.train import train_by_options as train
     from torchclas.weights.load import LoadReport, load_weights
-    from torchclas.zoo import create_model
+    from torchclas.zoo import create_model, save_checkpoint
 
 __all__ = [
     "Classifier",
     "Entry",
     "Error",
+    "EvaluationReport",
+    "Exported",
     "LoadReport",
     "Prediction",
+    "Preset",
     "QuantizationReport",
+    "TrainingSummary",
     "__version__",
     "create_model",
+    "evaluate",
+    "export",
     "list_models",
     "load_weights",
     "model_info",
     "preprocess_for",
     "quantize",
+    "save_checkpoint",
+    "train",
 ]
 
 # Imported at first use: listing models must not take the seconds that importing torch does.
 _HOMES = {
     "Classifier": ("torchclas.inference.classifier", "Classifier"),
     "Entry": ("torchclas.catalog", "Entry"),
+    "EvaluationReport": ("torchclas.tasks.evaluate", "EvaluationReport"),
+    "Exported": ("torchclas.tasks.export", "Exported"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
+    "Preset": ("torchclas.catalog", "Preset"),
     "QuantizationReport": ("torchclas.tasks.quantize", "QuantizationReport"),
+    "TrainingSummary": ("torchclas.tasks.train", "Summary"),
     "create_model": ("torchclas.zoo", "create_model"),
+    "evaluate": ("torchclas.tasks.evaluate", "evaluate"),
+    "export": ("torchclas.tasks.export", "export"),
     "list_models": ("torchclas.catalog", "names"),
     "load_weights": ("torchclas.weights.load", "load_weights"),
     "model_info": ("torchclas.catalog", "find"),
     "preprocess_for": ("torchclas.spec", "preprocess_for"),
     "quantize": ("torchclas.tasks.quantize", "quantize"),
+    "save_checkpoint": ("torchclas.zoo", "save_checkpoint"),
+    "train": ("torchclas.tasks.train", "train_by_options"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'torchclas' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
+        raise AttributeError(f"module 'torchclas' has no attribute {name!r}{attribute(name)}")
+    module, member = _HOMES[name]
+    return getattr(import_module(module), member)
 
 
 def __dir__() -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from torchclas.counterparts import refuse
 from torchclas.errors import Error, UnknownNameError
 from torchclas.tables import (
     Table,
@@ -23,6 +24,9 @@ from torchclas.tables import (
     texts,
     truth,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Never
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,6 +61,13 @@ class Preset:
     backend: Backend
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def at(self, size: int) -> Preset:
+        """The same for images of `size` pixels, of which the same share is cut off."""
+        if size == self.crop_size:
+            return self
+        short = max(size, round(self.resize_short * size / self.crop_size))
+        return replace(self, crop_size=size, resize_short=short)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values that JSON and TOML can hold."""
@@ -182,12 +193,21 @@ def find(name: str) -> Entry:
         raise UnknownNameError("model", name, dict.fromkeys(known)) from None
 
 
-def names(pattern: str | None = None, *, series: str | None = None) -> list[str]:
+def names(
+    pattern: str | None = None, *, series: str | None = None, pretrained: bool = False, **others: Never
+) -> list[str]:
     """Published names in catalog order, those that match a glob such as `*_ssld` (in any case) and are of a series.
 
-    `series` is an id or a title, in any case; raises `UnknownNameError` for any other.
+    `pretrained` leaves out models whose weights were never published.
+
+    Raises:
+        UnknownNameError: `series` is neither the id nor the title of one, in any case.
+        UnknownArgumentError: a word of timm or torchvision; the message says what it is called here.
     """
+    refuse("list_models", others)
     chosen = entries()
+    if pretrained:
+        chosen = tuple(entry for entry in chosen if entry.weights is not None)
     if series is not None:
         wanted = _find_series(series)
         chosen = tuple(entry for entry in chosen if entry.series is wanted)

@@ -36,6 +36,18 @@ class UnknownNameError(Error, KeyError):
         return str(self.args[0])
 
 
+class UnknownArgumentError(Error, TypeError):
+    """A keyword argument that a function does not have; the message says what it is called here, where it has one."""
+
+    def __init__(self, function: str, name: str, counterpart: str | None, known: Iterable[str] = ()) -> None:
+        if counterpart is None:
+            near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]}?" if near else f"help(torchclas.{function}) lists its arguments"
+        else:
+            hint = f"here it is {counterpart}" if counterpart.endswith(("=…", "=FILE", "]")) else counterpart
+        super().__init__(f"{function}() has no argument {name!r}: {hint}")
+
+
 class CheckpointError(Error):
     """A weights file that cannot be read, or does not belong to the model."""
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torchclas import catalog
-from torchclas.catalog import Preset
+from torchclas.catalog import Entry, Preset
 from torchclas.data.preprocess import Preprocess
-from torchclas.errors import CheckpointError
-from torchclas.labels import LabelSet, label_set, label_set_names
+from torchclas.errors import CheckpointError, DataError
+from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
-from torchclas.weights.location import quantized_path
-from torchclas.weights.metadata import Metadata, read_metadata
+from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
+from torchclas.weights.location import BEST, checkpoint, quantized_path
+from torchclas.weights.metadata import Metadata, find_metadata, read_metadata
+
+if TYPE_CHECKING:
+    from torchclas.layers.network import Network
+    from torchclas.weights.identity import Identity
 
 DEFAULT_MODEL = "EfficientNet_lite0"
-_OWN_SUFFIXES = (".safetensors", *EXPORTED_SUFFIXES)
+_COMMON_NAMES = frozenset(("best_model", "latest", "checkpoint", "model", "model_best", "pytorch_model", "weights"))
+_LANGUAGES = ("en", "zh")  # own classes have one name, whatever the language
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,40 @@ class ModelSpec:
     graph: Literal["fp32", "int8"] | None = None
     pixels: bool = False
 
-    def metadata(self, **origin: object) -> Metadata:
+    @property
+    def file_name(self) -> str:
+        """What files that are made of this model are called by default: after its own file, where it has one.
+
+        The best weights of a run are called after the run's folder, and files with other names that say nothing
+        (`best_model.pdparams`) after theirs, so that two checkpoints of one architecture differ.
+        """
+        if self.path is None:
+            return self.name
+        if self.path.name != BEST and self.path.stem.lower() not in _COMMON_NAMES:
+            return self.path.stem
+        folder = self.path.absolute().parent
+        parent = f"{folder.parent.name}-" if folder.name == "finetune" else ""  # the second phase of distillation
+        return f"{parent}{folder.name}" or self.path.stem
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the classes are called by their numbers, for want of names."""
+        return self.classes.ids == tuple(map(str, range(self.num_classes)))
+
+    def with_names(self, labels: str | Path | Sequence[str]) -> ModelSpec:
+        """The same with other names of the classes, or a file of them; ids that are mere numbers become the names.
+
+        Raises DataError: they are not as many as the classes, or the file cannot be read.
+        """
+        from_file = isinstance(labels, (str, Path))
+        names = read_names(labels, self.num_classes) if from_file else tuple(labels)
+        if len(names) != self.num_classes:
+            raise DataError(f"{len(names)} names of classes, but {self.name} has {self.num_classes}")
+        ids = names if self.numbered and len(set(names)) == len(names) else self.classes.ids
+        name = Path(labels).stem if from_file else self.classes.name
+        return replace(self, classes=LabelSet(name, ids, dict.fromkeys(_LANGUAGES, names)))
+
+    def metadata(self, /, **origin: object) -> Metadata:
         """What a file that is made from this model says of itself."""
         published = self.classes.name in label_set_names() and self.classes is label_set(self.classes.name)
         return Metadata(
@@ -54,27 +96,69 @@ class ModelSpec:
         )
 
 
-def find_model(name_or_checkpoint: str | Path | None = None, *, weights: str | Path | None = None) -> ModelSpec:
-    """What a published name, or the path of one of our files, stands for; by default `EfficientNet_lite0`.
+def find_model(
+    name_or_file: str | Path | None = None,
+    *,
+    weights: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    headless: bool = False,
+) -> ModelSpec:
+    """What a published name, or a file of weights, stands for; by default `EfficientNet_lite0`.
 
-    Our files are checkpoints and exported models (ONNX, OpenVINO). `weights` takes the place of a name's published
-    weights. Nothing is fetched or read but a file's metadata.
+    A file is one of our checkpoints or exported models (ONNX, OpenVINO), the folder of a run, or weights that anyone
+    else wrote (`.pdparams`, `.pth`, `.safetensors`) where only one architecture has such tensors. `weights` takes the
+    place of a name's published weights, with as many classes as are in it. `labels` are names of the classes, or a file
+    of them (see `torchclas.labels.read_names`). Nothing is fetched; of our own files only the metadata is read.
+
+    With `headless`, a file without a classifier will do; `num_classes` is then 0.
+
+    Raises:
+        UnknownNameError: no such model.
+        CheckpointError: the file is not there, is of another kind, or fits no model, or not the one that was named.
+        DataError: `labels` are not as many as there are classes, or cannot be read.
     """
-    if name_or_checkpoint is None:
-        name_or_checkpoint = DEFAULT_MODEL if weights is None else weights
-    if _is_file_name(name_or_checkpoint):
-        return _of_file(Path(name_or_checkpoint))
-    entry = catalog.find(str(name_or_checkpoint))
-    if weights is not None and Path(weights).suffix in _OWN_SUFFIXES:
-        try:  # a file of ours knows its classes and preprocessing better than the name does
-            own = _of_file(Path(weights))
-        except CheckpointError:
-            own = None
-        if own is not None:
-            if own.arch != entry.arch:
-                raise CheckpointError(f"{weights} is a {own.arch}, not a {entry.arch}: leave the name out")
-            return own
-    if weights is None and entry.quantized_from and (made := quantized_path(entry)).is_file():
+    if name_or_file is None:
+        spec = _find(DEFAULT_MODEL, None) if weights is None else _of_file(Path(weights))
+    else:
+        spec = _find(name_or_file, weights)
+    if spec.num_classes == 0 and not headless:
+        raise CheckpointError(
+            f"{spec.path}: weights of {spec.arch} without its classifier: train one (`torchclas train --from`)"
+        )
+    return spec if labels is None else spec.with_names(labels)
+
+
+def preprocess_for(model: str | Path | Network) -> Preprocess:
+    """The evaluation preprocessing that belongs to a published name, to a file of weights, or to a network.
+
+    A network made by `create_model` remembers which weights it was made for; where it was set to another image size, so
+    is its preprocessing.
+
+    Raises:
+        What `find_model` does.
+        DataError: the network takes neither RGB nor gray images.
+    """
+    if isinstance(model, (str, Path)):
+        spec = find_model(model, headless=True)
+        return Preprocess(spec.preset, channels=spec.in_channels)
+    return Preprocess(preset_of(model), channels=model.in_channels)
+
+
+def preset_of(network: Network) -> Preset:
+    """How images are prepared for a network that `create_model`, or its architecture's table, made."""
+    preset = network.preset if isinstance(network.preset, Preset) else catalog.find(network.arch).preset
+    return preset if network.input_size is None else preset.at(network.input_size)
+
+
+def _find(name: str | Path, weights: str | Path | None) -> ModelSpec:
+    if _is_file_name(name):
+        if weights is not None:
+            raise CheckpointError(f"{name} and {weights} are both files of weights: with one of them name the model")
+        return _of_file(Path(name))
+    entry = catalog.find(str(name))
+    if weights is not None:
+        return _of_weights(entry, checkpoint(weights))
+    if entry.quantized_from and (made := quantized_path(entry)).is_file():
         return _of_file(made)
     return ModelSpec(
         name=entry.name,
@@ -83,21 +167,21 @@ def find_model(name_or_checkpoint: str | Path | None = None, *, weights: str | P
         in_channels=3,
         preset=entry.preset,
         classes=label_set(entry.labels),
-        path=None if weights is None else Path(weights),
     )
 
 
-def preprocess_for(name_or_checkpoint: str | Path) -> Preprocess:
-    """The evaluation preprocessing that belongs to a published name or to one of our checkpoints."""
-    return Preprocess(find_model(name_or_checkpoint).preset)
-
-
 def _is_file_name(name: str | Path) -> bool:
-    return isinstance(name, Path) or name.endswith(_OWN_SUFFIXES) or Path(name).is_file()
+    if isinstance(name, Path) or name.endswith(WEIGHTS_SUFFIXES) or Path(name).is_file():
+        return True
+    known = name.lower() in catalog.catalog().index
+    return not known and ("/" in name or os.sep in name or Path(name).is_dir())
 
 
 def _of_file(path: Path) -> ModelSpec:
-    metadata = read_metadata(path)
+    path = checkpoint(path)
+    metadata = find_metadata(path)
+    if metadata is None:
+        return _recognised(path)
     return ModelSpec(
         name=metadata.name or path.stem,
         arch=metadata.arch,
@@ -108,6 +192,52 @@ def _of_file(path: Path) -> ModelSpec:
         path=path,
         graph=_graph(metadata) if path.suffix in EXPORTED_SUFFIXES else None,
         pixels=metadata.origin.get("input") == "uint8",
+    )
+
+
+def _of_weights(entry: Entry, path: Path) -> ModelSpec:
+    """A file of weights of which the model was named."""
+    if find_metadata(path) is not None:  # a file of ours knows its classes and preprocessing better than the name does
+        spec = _of_file(path)
+        if spec.arch != entry.arch:
+            raise CheckpointError(f"{path} is a {spec.arch}, not a {entry.arch}: leave the name out")
+        return spec
+    from torchclas.weights.identity import identify
+    from torchclas.weights.load import read_checkpoint
+
+    return _foreign(path, entry, identify(path, entry.arch, *read_checkpoint(path)))
+
+
+def _recognised(path: Path) -> ModelSpec:
+    """A file of weights that does not say whose they are."""
+    from torchclas.weights.identity import recognise
+    from torchclas.weights.load import read_checkpoint
+
+    if path.suffix in EXPORTED_SUFFIXES:
+        read_metadata(path)  # raises: a graph has no preprocessing that tensors could tell
+    kind, tensors = read_checkpoint(path)
+    found = recognise(path, kind, tensors)
+    if len(found) != 1:
+        what = f"fit {', '.join(identity.arch for identity in found)}" if found else "are those of no model here"
+        raise CheckpointError(
+            f"{path} does not say which model it is, and its tensors {what}: name it (`-m NAME --weights {path}`)"
+        )
+    warnings.warn(f"{path} does not say which model it is; its tensors are those of {found[0]}", stacklevel=2)
+    return _foreign(path, catalog.find(found[0].arch), found[0])
+
+
+def _foreign(path: Path, entry: Entry, identity: Identity) -> ModelSpec:
+    """Weights that others wrote: they say how many classes there are, and not what they mean."""
+    published = identity.num_classes == entry.num_classes
+    ids = tuple(map(str, range(identity.num_classes)))
+    return ModelSpec(
+        name=entry.name,
+        arch=entry.arch,
+        num_classes=identity.num_classes,
+        in_channels=identity.in_channels,
+        preset=entry.preset,
+        classes=label_set(entry.labels) if published else LabelSet(path.stem, ids, dict.fromkeys(_LANGUAGES, ids)),
+        path=path,
     )
 
 

@@ -18,9 +18,10 @@ from safetensors.numpy import load_file, save_file
 from tests.parity.golden import golden
 from torchclas import catalog, cli
 from torchclas.data.decode import MAX_PIXELS
-from torchclas.tasks import listing, output, weights
+from torchclas.tasks import listing, output
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path
+from torchclas.weights.metadata import find_metadata
 from torchclas.weights.pdparams import write_pdparams
 
 TORCHCLAS = [sys.executable, "-m", "torchclas"]
@@ -187,11 +188,10 @@ def test_inspect_own_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["in.pdparams", "out.onnx", "-m", "PPLCNet_x0_25"], "must end in .safetensors"),
-        (["in.pdparams", "out.safetensors"], "name it with --model"),
         (["in.pdparams", "out.safetensors", "-m", "ResNet18"], "not a ResNet18 checkpoint"),
         (["in.pdparams", "out.safetensors", "-m", "PPLCNet_x0_35"], "mismatched"),
         (["in.pdparams", "out.pdparams", "-m", "PPLCNet_x0_25", "--layout", "original"], "unknown layout"),
-        (["none.pdparams", "out.safetensors", "-m", "PPLCNet_x0_25"], "cannot be read"),
+        (["none.pdparams", "out.safetensors", "-m", "PPLCNet_x0_25"], "no such file"),
     ],
 )
 def test_convert_what_does_not_fit(
@@ -214,8 +214,8 @@ def test_converted_weights_bring_what_the_catalog_knows(tmp_path: Path) -> None:
     assert run("weights", "convert", str(tmp_path / "in.pdparams"), str(ours), "-m", "PPLCNet_x0_25") == 0
     assert run("weights", "convert", str(ours), str(again)) == 0
     assert load_file(ours).keys() == load_file(again).keys()
-    metadata = weights._own_metadata(again)
-    assert metadata == weights._own_metadata(ours)
+    metadata = find_metadata(again)
+    assert metadata == find_metadata(ours)
     assert metadata is not None
     assert (metadata.name, metadata.labels, metadata.preset) == (
         "PPLCNet_x0_25",

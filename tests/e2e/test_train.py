@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import torchclas
 from tests.training_runs import COLOURS, last_state, paint, same_run, start, train
 from torchclas.cli import run
 from torchclas.recipes import Recipe
@@ -280,3 +281,35 @@ def processes_of(pid):
     for member in family:
         family += [child for child, parent in parents.items() if parent == member]
     return family[1:]
+
+
+class TestOwnWeights:
+    def test_of_other_classes_lose_their_last_layer_and_it_is_said(self, pictures, tmp_path, capsys):
+        network = torchclas.create_model("PPLCNet_x0_25", num_classes=7)
+        torch.save({"model": network.state_dict()}, path := tmp_path / "mine.pth")
+        summary = torchclas.train(
+            pictures,
+            model="PPLCNet_x0_25",
+            start=str(path),
+            epochs=1,
+            workers=0,
+            device="cpu",
+            overrides="input_size=32",
+            output=tmp_path / "run",
+        )
+        assert f"{path} has 7 classes, the data 3: the last layer starts anew" in " ".join(
+            capsys.readouterr().err.split()
+        )
+        assert summary.best is not None
+        metadata = read_metadata(tmp_path / "run" / "best.safetensors")
+        assert (metadata.class_names, metadata.origin["from"]) == (tuple(sorted(COLOURS)), str(path))
+
+    def test_of_one_channel(self, pictures, tmp_path):
+        more = ["--epochs", "1", "--workers", "0", "--set", "input_size=32", "--recipe", "finetune"]
+        folder = train(
+            pictures, tmp_path / "gray", "-m", "PPLCNet_x0_25", "--from", "scratch", "--in-channels", "1", *more
+        )
+        assert read_metadata(folder / "best.safetensors").in_channels == 1
+        assert torchclas.preprocess_for(folder).shape == (1, 32, 32)
+        again = train(pictures, tmp_path / "again", "-m", folder, "--epochs", "1", "--workers", "0")
+        assert read_metadata(again / "best.safetensors").in_channels == 1

@@ -24,12 +24,12 @@ from torchclas.catalog import find
 from torchclas.data.preprocess import Preprocess
 from torchclas.engines.eager import fold_batch_norms
 from torchclas.errors import Error, MissingDependencyError, OutputError
-from torchclas.export import gate, tensorrt
-from torchclas.export.gate import DivergenceError
-from torchclas.export.onnx import OnnxFile
-from torchclas.export.openvino import write_openvino
-from torchclas.export.preprocess import Axis, OpenCV, Pillow
-from torchclas.export.trace import traceable
+from torchclas.exporting import gate, tensorrt
+from torchclas.exporting.gate import DivergenceError
+from torchclas.exporting.onnx import OnnxFile
+from torchclas.exporting.openvino import write_openvino
+from torchclas.exporting.preprocess import Axis, OpenCV, Pillow
+from torchclas.exporting.trace import traceable
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
 from torchclas.tasks import export as task
@@ -154,7 +154,7 @@ def test_onnx_has_labels_for_any_runtime_and_names_of_modules(onnx_file: Path) -
 
 
 def test_labels_of_published_sets() -> None:
-    from torchclas.export.onnx import class_lines
+    from torchclas.exporting.onnx import class_lines
 
     lines = class_lines(replace(METADATA, num_classes=1000, labels="imagenet1k", class_ids=(), class_names=()))
     assert len(lines["labels"].split("\n")) == len(lines["class_ids"].split("\n")) == 1000
@@ -167,7 +167,7 @@ def test_a_fixed_batch_and_another_size(checkpoint: Path) -> None:
     assert file(np.zeros((2, 3, 96, 96), np.float32)).shape == (2, 3)
     with pytest.raises(Exception, match="2"):
         file(np.zeros((1, 3, 96, 96), np.float32))
-    preset = task.resized(METADATA.preset, 96)
+    preset = METADATA.preset.at(96)
     assert (preset.resize_short, preset.crop_size) == (108, 96)
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from torchclas.data.loader import Batch
+from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Prediction
 from torchclas.spec import find_model
@@ -23,7 +24,10 @@ ORANGE = (230, 120, 20)
 
 @pytest.fixture
 def classifier() -> Any:
-    return SimpleNamespace(spec=find_model())  # a montage asks for no more, so no weights are needed
+    spec = find_model()
+    return SimpleNamespace(
+        spec=spec, preprocess=Preprocess(spec.preset)
+    )  # a montage asks for no more, so no weights are needed
 
 
 def batch_of(classifier: Any, colours: list[tuple[int, int, int] | None]) -> Batch:

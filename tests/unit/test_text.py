@@ -16,7 +16,7 @@ from torchclas.catalog import find
 from torchclas.cli import run
 from torchclas.cli.app import app, log_to_stderr
 from torchclas.errors import Error
-from torchclas.export.onnx import class_lines
+from torchclas.exporting.onnx import class_lines
 from torchclas.reporting.console import Console, escape
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
 from torchclas.weights.metadata import Metadata

@@ -35,10 +35,17 @@ Model = Annotated[
     str | None,
     MODELS,
     Parameter(
-        name=("--model", "-m"), help="Published name, or a checkpoint or exported model. Default: EfficientNet_lite0."
+        name=("--model", "-m"),
+        help="Published name, a checkpoint, a run's folder, or an exported model. Default: EfficientNet_lite0.",
     ),
 ]
-Weights = Annotated[Path | None, Parameter(help="Weights file that takes the place of the model's published ones.")]
+Weights = Annotated[
+    Path | None,
+    Parameter(help="Weights file that takes the place of the model's published ones: .safetensors, .pdparams, .pth."),
+]
+Labels = Annotated[
+    Path | None, Parameter(help="Names of the classes, one per line (`cat` or `0 cat`), where the weights do not say.")
+]
 BatchSize = Annotated[PositiveInt, Parameter(help="Images the network takes at once.")]
 Workers = Annotated[
     NonNegativeInt | None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from torchclas.cli.app import Weights, app
+from torchclas.cli.app import Labels, Weights, app
 from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 
@@ -31,14 +31,18 @@ def _batch(kind: type, tokens: Sequence[Any]) -> int | None:
 @app.command
 def export(
     model: Annotated[
-        str | None, MODELS, Parameter(help="Published name, or a .safetensors file. Default: EfficientNet_lite0.")
+        str | None,
+        MODELS,
+        Parameter(help="Published name, a checkpoint, or a run's folder. Default: EfficientNet_lite0."),
     ] = None,
     /,
     *,
     to: Annotated[Format, Parameter(help="Format of the file.")],
     weights: Weights = None,
+    labels: Labels = None,
     output: Annotated[
-        Path | None, Parameter(name=("--output", "-o"), help="File to write. Default: the model's name.")
+        Path | None,
+        Parameter(name=("--output", "-o"), help="File to write. Default: the name of the model, or of its checkpoint."),
     ] = None,
     batch: Annotated[
         int | None, Parameter(converter=_batch, help="Images at once: a number, or dynamic, the default.")
@@ -52,6 +56,6 @@ def export(
     from torchclas.tasks import export as task
     from torchclas.tasks.listing import mebibytes
 
-    done = task.export(model, to=to, weights=weights, output=output, batch=batch, input=input, size=size)
+    done = task.export(model, to=to, weights=weights, labels=labels, output=output, batch=batch, input=input, size=size)
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
     print(f"{printable(str(done.path))}: {how}", file=sys.stderr)

@@ -13,6 +13,7 @@ from torchclas.cli.app import (
     BatchSize,
     Device,
     Engine,
+    Labels,
     MaxPixels,
     Model,
     Precision,
@@ -45,6 +46,7 @@ def predict(
     ],
     model: Model = None,
     weights: Weights = None,
+    labels: Labels = None,
     top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
     threshold: Annotated[float, Share, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
     lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names.")] = "en",
@@ -80,6 +82,7 @@ def predict(
         lambda: Classifier(
             model,
             weights=weights,
+            labels=labels,
             device=device,
             batch_size=batch_size,
             top_k=top_k,

@@ -30,7 +30,7 @@ def quantize(
         Parameter(help="Labelled images, as `train` takes them: accuracy decides, rather than agreement."),
     ] = None,
     labels: Annotated[
-        Path | None, Parameter(help="File that names the classes of --val in the order of the model's outputs.")
+        Path | None, Parameter(help="File that names the classes in the order of the model's outputs.")
     ] = None,
     root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",

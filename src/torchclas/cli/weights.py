@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from torchclas.cli.app import app, stderr, stdout
+from torchclas.cli.app import Labels, app, stderr, stdout
 from torchclas.tasks.completion import NAMES, SERIES
 from torchclas.text import printable
 
@@ -41,8 +41,9 @@ def convert(
     model: Annotated[
         str | None,
         NAMES,
-        Parameter(name=("--model", "-m"), help="Whose weights they are; our own files say so themselves."),
+        Parameter(name=("--model", "-m"), help="Whose weights they are, where the file does not say it."),
     ] = None,
+    labels: Labels = None,
     layout: Annotated[
         Literal["current", "original"], Parameter(help="Tensor names of a .pdparams; some models had others once.")
     ] = "current",
@@ -50,7 +51,7 @@ def convert(
     """Convert weights to a .safetensors file with all that commands need to know, or to a .pdparams file."""
     from torchclas.tasks import weights as task
 
-    task.convert(source, destination, model=model, layout=layout)
+    task.convert(source, destination, model=model, layout=layout, labels=labels)
     print(printable(f"{source} → {destination}"), file=sys.stderr)
 
 

@@ -33,12 +33,12 @@ class TrainTransform:
     logarithm), and a crop that would not fit is made smaller before it is drawn, so there is no fallback to the centre.
     """
 
-    def __init__(self, augment: Augment, preset: Preset, size: int) -> None:
+    def __init__(self, augment: Augment, preset: Preset, size: int, channels: int = 3) -> None:
         self.augment = augment
         self.size = size
         self._policy = _policy(augment, preset)
         # To an image that has its size already, the evaluation transform does nothing but normalise.
-        self._normalize = Preprocess(replace(preset, resize_short=size, crop_size=size)).array
+        self._normalize = Preprocess(replace(preset, resize_short=size, crop_size=size), channels=channels).array
         self._centre = Preprocess(
             Preset(
                 round(preset.resize_short * size / preset.crop_size),
@@ -51,7 +51,7 @@ class TrainTransform:
         )
 
     def __call__(self, image: ImageLike, rng: np.random.Generator) -> torch.Tensor:
-        """Return float32 [3, size, size]; raises ImageError as `decode` does."""
+        """Return float32 [channels, size, size]; raises ImageError as `decode` does."""
         pixels = self._crop(decode(image), rng)
         if rng.random() < self.augment.flip:
             pixels = cv2.flip(pixels, 1)  # pyright: ignore[reportAssignmentType]
@@ -97,15 +97,15 @@ def random_crop(
 
 
 def erase(image: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
-    """Fill a random rectangle of a normalised image [3, H, W] with noise (zero mean, unit variance), in place."""
-    height, width = image.shape[1:]
+    """Fill a random rectangle of a normalised image [C, H, W] with noise (zero mean, unit variance), in place."""
+    channels, height, width = image.shape
     for _ in range(ERASING_ATTEMPTS):
         area = rng.uniform(*ERASED_AREA) * height * width
         aspect = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h < height and w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            image[:, top : top + h, left : left + w] = rng.standard_normal((3, h, w), np.float32)
+            image[:, top : top + h, left : left + w] = rng.standard_normal((channels, h, w), np.float32)
             return
 
 

@@ -36,12 +36,21 @@ MAX_ASPECT = 16
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The evaluation transform of one preset, for anything `decode` reads."""
+    """The evaluation transform of one preset, for anything `decode` reads.
+
+    With `channels=1` images become gray, and are normalised by the averages of `mean` and `std`.
+    """
 
     preset: Preset
     max_pixels: int = MAX_PIXELS
+    channels: int = 3
 
     def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise DataError(
+                f"images have 3 channels, or 1 in gray: what a network with {self.channels} input channels is given, "
+                "prepare yourself"
+            )
         if self.preset.crop_size > self.preset.resize_short:
             raise DataError(
                 f"cannot crop {self.preset.crop_size} pixels from a short side of {self.preset.resize_short}: "
@@ -49,19 +58,25 @@ class Preprocess:
             )
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
-        """Return float32 [3, crop_size, crop_size]."""
+        """Return float32 [channels, crop_size, crop_size]."""
         import torch  # `array` serves engines that run without it
 
         return torch.from_numpy(self.array(image))  # pyright: ignore[reportUnknownMemberType]
 
     def array(self, image: ImageLike) -> npt.NDArray[np.float32]:
-        """Return float32 [3, crop_size, crop_size] without importing torch."""
+        """Return float32 [channels, crop_size, crop_size] without importing torch."""
         return self._normalize(self._crop(self._resize(decode(image, max_pixels=self.max_pixels))))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of every result: [3, crop_size, crop_size]."""
-        return (3, self.preset.crop_size, self.preset.crop_size)
+        """The shape of every result: [channels, crop_size, crop_size]."""
+        return (self.channels, self.preset.crop_size, self.preset.crop_size)
+
+    def pixels(self, normalized: npt.NDArray[np.float32]) -> Pixels:
+        """Undo the normalisation: uint8 RGB [crop_size, crop_size, 3], as near as float32 allows for."""
+        mean, std = (values[:, None] for values in self._statistics)
+        pixels = ((normalized * std + mean) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+        return np.repeat(pixels, 3 // self.channels, axis=2)
 
     def _resize(self, pixels: Pixels) -> Pixels:
         height, width = pixels.shape[:2]
@@ -81,6 +96,8 @@ class Preprocess:
         return _centre(pixels, self.preset.crop_size, self.preset.crop_size)
 
     def _normalize(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        if self.channels == 1:
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # pyright: ignore[reportAssignmentType]
         normalized = np.empty(self.shape, np.float32)
         for table, plane, channel in zip(self._tables, cv2.split(pixels), normalized, strict=True):
             cv2.LUT(plane, table, dst=channel)
@@ -88,10 +105,18 @@ class Preprocess:
 
     @cached_property
     def _tables(self) -> npt.NDArray[np.float32]:
-        """The normalised value of each of the 256 intensities, [3, 256]: 7 times faster than computing them."""
+        """The normalised value of each of the 256 intensities, [channels, 256]: 7 times faster than computing them."""
         intensities = np.arange(256, dtype=np.float32) * np.float32(1 / 255)
-        mean, std = (np.array(values, np.float32)[:, None] for values in (self.preset.mean, self.preset.std))
+        mean, std = self._statistics
         return (intensities - mean) / std
+
+    @property
+    def _statistics(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean and deviation, [channels, 1] each."""
+        mean, std = (np.array(values, np.float32)[:, None] for values in (self.preset.mean, self.preset.std))
+        if self.channels == 1:
+            return mean.mean(keepdims=True), std.mean(keepdims=True)
+        return mean, std
 
 
 @dataclass(frozen=True)

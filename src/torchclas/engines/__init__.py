@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from torchclas.engines.choice import open_fastest
-from torchclas.engines.engine import ENGINES, Engine, EngineName, Precision, installed
+from torchclas.engines.engine import ENGINES, Engine, EngineName, Precision, engine_named, installed
 from torchclas.engines.opening import on_gpu, open_named
 from torchclas.spec import ModelSpec
 
@@ -27,11 +27,13 @@ def open_engine(
     remembered from then on. On a GPU it is torch. `device` is as for `torchclas.Classifier`.
 
     Raises:
+        UnknownNameError: no such engine.
         MissingDependencyError: the engine is not installed.
         CheckpointError, DownloadError: the weights cannot be had, or (int8) have not been quantized.
         Error: the engine cannot run this file, in this precision, on this device.
     """
 
+    engine = engine_named(engine)
     if spec.graph == "int8" and precision == "fp32":
         precision = "int8"  # fp32 is what callers ask for who say nothing: a quantized file has this one precision
 

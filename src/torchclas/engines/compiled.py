@@ -120,7 +120,7 @@ def _weights_name(spec: ModelSpec) -> str:
 
 
 def _export(spec: ModelSpec, path: Path) -> None:
-    from torchclas.export.onnx import write_onnx
+    from torchclas.exporting.onnx import write_onnx
     from torchclas.zoo import load_model
 
     if sys.stderr.isatty():

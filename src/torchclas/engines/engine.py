@@ -10,11 +10,21 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from torchclas.errors import UnknownNameError
+
 EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PACKAGES: dict[EngineName, str] = {name: "torch" if name == "compile" else name for name in ENGINES}
+
+_OTHER_NAMES: dict[str, EngineName] = {
+    "onnx": "onnxruntime",
+    "ort": "onnxruntime",
+    "ov": "openvino",
+    "pytorch": "torch",
+    "eager": "torch",
+}
 
 # What each computes with on a CPU. ONNX Runtime's CPU kernels know no bfloat16; int8 runs from a quantized graph.
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
@@ -41,6 +51,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give its memory back; it must not be called after that."""
         ...
+
+
+def engine_named(name: str) -> EngineName | Literal["auto"]:
+    """The engine of this name, or of one that people know it by: `onnx`, `ort`, `ov`, `pytorch`.
+
+    Raises UnknownNameError: there is none.
+    """
+    name = _OTHER_NAMES.get(name.lower(), name.lower())
+    for known in ("auto", *ENGINES):
+        if name == known:
+            return known
+    raise UnknownNameError("engine", name, ("auto", *ENGINES), f"choose from auto, {', '.join(ENGINES)}")
 
 
 def in_parts(images: NDArray[Any], size: int | None) -> Iterator[NDArray[Any]]:

@@ -13,7 +13,7 @@ from torchclas.engines.engine import PRECISIONS, Engine, EngineName, Precision, 
 from torchclas.engines.forks import with_openmp
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
-from torchclas.errors import Error
+from torchclas.errors import Error, UnknownNameError
 from torchclas.spec import ModelSpec
 
 
@@ -66,6 +66,9 @@ def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: st
     """Raise `Error` for a combination that cannot be."""
     if precision not in PRECISIONS[engine]:
         able = ", ".join(name for name, precisions in PRECISIONS.items() if precision in precisions)
+        if not able:
+            known = dict.fromkeys(known for precisions in PRECISIONS.values() for known in precisions)
+            raise UnknownNameError("precision", precision, known, f"choose from {', '.join(known)}")
         raise Error(f"{engine} does not compute in {precision} here: use {able}, or another precision")
     if spec.graph is not None and engine in ("torch", "compile"):
         raise Error(f"{spec.path} is an exported model, which {engine} cannot run: use onnxruntime or openvino")

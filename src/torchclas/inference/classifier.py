@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -14,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import Never
 
+from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike
 from torchclas.data.loader import Batch, load
@@ -48,9 +51,11 @@ class Prediction:
 class Classifier:
     """A model ready to classify images of any kind `torchclas.data.decode` reads.
 
-    `name_or_checkpoint` is a published name, an architecture's, or the path of a checkpoint or exported model of ours
-    (default: EfficientNet_lite0); `weights` takes the place of a name's published weights. `device` is `auto` (CUDA,
-    else Apple's MPS, else CPU) or any device of torch. `workers` threads decode and preprocess (default: one per core).
+    `name_or_checkpoint` is a published name, an architecture's, or the path of a checkpoint, of a run's folder or of an
+    exported model (default: EfficientNet_lite0); `weights` takes the place of a name's published weights: one of our
+    files, or `.pdparams`, `.pth` or `.safetensors` of anyone's, with any number of classes. `labels` are names of the
+    classes, or a file of them, for weights that do not say. `device` is `auto` (CUDA, else Apple's MPS, else CPU) or
+    any device of torch. `workers` threads decode and preprocess (default: one per core).
 
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
@@ -58,6 +63,10 @@ class Classifier:
 
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
+
+    Raises:
+        What `torchclas.spec.find_model` and `torchclas.engines.open_engine` do.
+        UnknownArgumentError: a word of timm or PaddleClas; the message says what it is called here.
     """
 
     def __init__(
@@ -74,14 +83,22 @@ class Classifier:
         precision: Precision = "fp32",
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        labels: str | Path | Sequence[str] | None = None,
+        **others: Never,
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        refuse("Classifier", others, inspect.signature(Classifier).parameters)
+        own = ("self", "others", "__class__")
+        arguments = {name: value for name, value in locals().items() if name not in own}
         if batch_size < 1 or top_k < 1 or max_pixels < 1:
             given = f"{batch_size}, {top_k} and {max_pixels}"
             raise Error(f"batch_size, top_k and max_pixels must be at least 1, not {given}")
-        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights)
+        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights, labels=labels)
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
-        self.preprocess = NoPreprocess(max_pixels) if self.spec.pixels else Preprocess(self.spec.preset, max_pixels)
+        self.preprocess = (
+            NoPreprocess(max_pixels)
+            if self.spec.pixels
+            else Preprocess(self.spec.preset, max_pixels, channels=self.spec.in_channels)
+        )
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k, self.spec.num_classes)
         self.names = self.spec.classes.names(lang)

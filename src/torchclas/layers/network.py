@@ -99,7 +99,8 @@ class Network(nn.Module):
     The `classifier`, vector → logits, is made here; it is the identity when `num_classes` is 0.
 
     `initial` says what fresh parameters are. `arch` is the name it was built under (empty when a class is used
-    directly). `input_size` is the one image size that a network with position embeddings takes (see `set_input_size`);
+    directly). `preset` says how images are prepared for its weights, a `torchclas.catalog.Preset` that `create_model`
+    sets. `input_size` is the one image size that a network with position embeddings takes (see `set_input_size`);
     None where every size from `min_size` on will do. Unpadded convolutions and poolings leave nothing of smaller
     images.
     """
@@ -114,6 +115,7 @@ class Network(nn.Module):
     num_classes: int
     initial: ClassVar[Initialisation] = Initialisation()
     arch: str = ""
+    preset: object = None
     input_size: int | None = None
     min_size: int = 1
 

@@ -23,8 +23,7 @@ from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.reporting.console import Console
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.options import DistillOptions
-from torchclas.tasks.output import printable
+from torchclas.tasks.options import DistillOptions, Start
 from torchclas.tasks.train import Summary, run
 from torchclas.tasks.train_plan import (
     VALIDATION_SHARE,
@@ -36,6 +35,7 @@ from torchclas.tasks.train_plan import (
     preset_at,
     total_batch,
 )
+from torchclas.text import printable
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.distillation import (
     BatchNormMode,
@@ -120,23 +120,25 @@ def distill(options: DistillOptions, console: Console | None = None) -> list[Sum
 def make_plan(options: DistillOptions) -> DistillPlan:
     """Make every choice that the options leave open; nothing is written."""
     check_machine(options)
-    weights = None if options.start in (None, "pretrained", "scratch") else Path(options.start)
+    start = Start.of(options.start or "scratch")
     chosen = find_recipe(options.recipe) if options.recipe else None
     model = options.model or (chosen.distill.student if chosen and chosen.distill else None) or None
-    if model is None and weights is None:
+    if model is None and start.path is None:
         raise Error("which model is the student? Name it (-m), or choose a recipe that does, such as MobileNetV1_ssld")
-    student = find_model(model, weights=weights)
+    student = find_model(model, weights=start.path)
     recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
     settings = recipe.distill
     assert settings is not None
     teacher = find_model(settings.teacher)
+    if student.in_channels != 3 or teacher.in_channels != 3:
+        raise Error("a student learns from a teacher of RGB images, and sees them as well: both need 3 input channels")
     labelled = settings.method == "dkd" or settings.label_weight > 0
     if not labelled and (recipe.sampling or recipe.loss.class_weights):
         raise Error(
             f"{recipe.name} learns without labels, so it has no classes to balance: leave out sampling and "
             "loss.class_weights, or let labels count (--set distill.label_weight=1)"
         )
-    if student.num_classes != teacher.num_classes and options.start not in (None, "scratch"):
+    if student.num_classes != teacher.num_classes and start.kind != "scratch":
         raise Error(
             f"{student.name} has {student.num_classes} classes, its teacher {teacher.name} {teacher.num_classes}: a "
             "student that starts from weights needs the teacher's classes (or begin --from scratch)"
@@ -151,7 +153,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
     return DistillPlan(
         model=student,
-        pretrained=options.start not in (None, "scratch"),
+        pretrained=start.kind != "scratch",
         keep_head=True,
         settings=Settings(
             recipe=recipe,
@@ -178,7 +180,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
                 "trained_by": "torchclas distill",
                 "recipe": recipe.name,
                 "teacher": teacher.name,
-                "from": options.start or "scratch",
+                "from": str(start),
                 "data": printable(options.data.resolve().name),
             },
         ),
@@ -191,7 +193,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             "model": student.arch,
             "teacher": identity,
             "teacher_bn": options.teacher_bn,
-            "from": options.start or "scratch",
+            "from": str(start),
             "images": len(images),
             FINGERPRINT: f"{fingerprint(images)} {fingerprint(held_out)}",
             "seed": options.seed,

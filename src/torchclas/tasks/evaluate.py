@@ -97,13 +97,13 @@ class EvaluationReport:
 
 
 def evaluate(
-    data: Path,
+    data: str | Path,
     *,
-    model: str | None = None,
-    weights: Path | None = None,
-    labels: Path | None = None,
+    model: str | Path | None = None,
+    weights: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     delimiter: str = " ",
-    root: Path | None = None,
+    root: str | Path | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
@@ -111,13 +111,14 @@ def evaluate(
     precision: Precision = "fp32",
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
-    output: Path | None = None,
+    output: str | Path | None = None,
 ) -> EvaluationReport:
     """Run a model over every image of labelled data, in any form that `torchclas.data.opening` reads.
 
-    Of a folder of splits, the images for validation are taken. `labels` is a file that names the classes, and `root`
+    The model is named as for `torchclas.Classifier`. Of a folder of splits, the images for validation are taken.
+    `labels` names the classes in the order of a list's numbers, or of the outputs of a model that does not say; `root`
     is what a list's paths are relative to, by default its folder. An image that cannot be read is counted, listed and
-    left out of the figures.
+    left out of the figures, which are shares in 0..1.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
     with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png.
@@ -126,14 +127,20 @@ def evaluate(
         DataError: the data cannot be used, does not fit the model, or holds no readable image.
         OutputError: `output` cannot be written.
     """
+    data, root = Path(data), None if root is None else Path(root)
+    output = None if output is None else Path(output)
     if output is not None:
         _make_folder(output)  # not only after an hour's work
     spec = find_model(model, weights=weights)
+    names = labels if spec.numbered else None  # a model that knows its classes keeps their names
+    if names is not None:
+        spec = spec.with_names(names)
     opened = open_for_model(data, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter)
     images, notes = opened.images, list(opened.notes)
     classifier = Classifier(
         model,
         weights=weights,
+        labels=names,
         device=device,
         batch_size=batch_size,
         workers=workers,

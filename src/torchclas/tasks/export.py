@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -21,17 +21,17 @@ from torchclas.atomic import disk_is_full
 from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.engines.eager import fold_batch_norms
-from torchclas.errors import CheckpointError, Error, MissingDependencyError, OutputError
-from torchclas.export import gate
-from torchclas.export.gate import Array, DivergenceError, ExportedFile
-from torchclas.export.onnx import OnnxFile, write_onnx
-from torchclas.export.openvino import OpenVinoFile, write_openvino
-from torchclas.export.program import ProgramFile, write_program
-from torchclas.export.tensorrt import TensorRtFile, trtexec, write_tensorrt
-from torchclas.export.trace import traceable
+from torchclas.errors import CheckpointError, Error, MissingDependencyError, OutputError, UnknownNameError
+from torchclas.exporting import gate
+from torchclas.exporting.gate import Array, DivergenceError, ExportedFile
+from torchclas.exporting.onnx import OnnxFile, write_onnx
+from torchclas.exporting.openvino import OpenVinoFile, write_openvino
+from torchclas.exporting.program import ProgramFile, write_program
+from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
+from torchclas.exporting.trace import traceable
 from torchclas.layers.network import Network
 from torchclas.spec import ModelSpec, find_model
-from torchclas.weights.metadata import Metadata, read_metadata
+from torchclas.weights.metadata import Metadata, origin_of
 from torchclas.weights.published import published_file
 from torchclas.zoo import load_model
 
@@ -63,20 +63,23 @@ class Exported:
 
 
 def export(
-    model: str | None = None,
+    model: str | Path | None = None,
     *,
     to: Format,
-    weights: Path | None = None,
-    output: Path | None = None,
+    weights: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    output: str | Path | None = None,
     batch: int | None = None,
     input: Input = "float32",  # noqa: A002 - the option's name
     size: int | None = None,
 ) -> Exported:
-    """Write a published model, or a checkpoint, in another format, by default into the current folder.
+    """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
-    `batch` fixes the number of images at once. With `input="uint8"` the file takes the pixels of images of any size,
-    [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, where it is not to be
-    the model's own.
+    The model is named as for `torchclas.Classifier`. By default the file goes into the current folder and is called
+    after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
+    folder). `batch` fixes the number of images at once. With `input="uint8"` the file takes the pixels of images of any
+    size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, where it is not
+    to be the model's own.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -86,7 +89,9 @@ def export(
         OutputError: the file cannot be written.
     """
     start = time.perf_counter()
-    spec = find_model(model, weights=weights)
+    if to not in SUFFIXES:
+        raise UnknownNameError("format", to, SUFFIXES, f"choose from {', '.join(SUFFIXES)}")
+    spec = find_model(model, weights=weights, labels=labels)
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
     _require(to)
@@ -94,12 +99,12 @@ def export(
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
     if input == "uint8" and to == "tensorrt":
         raise Error("TensorRT engines are tuned for images of one size: leave `--input uint8` out")
-    path = output or Path(f"{Path(spec.name).name}{SUFFIXES[to]}")
+    path = Path(output or f"{spec.file_name}{SUFFIXES[to]}")
     if path.suffix != SUFFIXES[to]:
         raise OutputError(f"{path}: the name of {to} files must end in {SUFFIXES[to]}")
     network = _sized(spec, size)
     if size is not None:
-        spec = replace(spec, preset=resized(spec.preset, size))
+        spec = replace(spec, preset=spec.preset.at(size))
     metadata = describe(spec, input)
     pixels = input == "uint8"
     cases = [
@@ -159,26 +164,7 @@ def open_file(path: Path, format: Format, batch: int | None = None) -> ExportedF
 def describe(spec: ModelSpec, input: Input = "float32") -> Metadata:  # noqa: A002 - the option's name
     """What an exported file says of itself: what its weights' file says, and what input it takes."""
     path = published_file(catalog.find(spec.name)) if spec.path is None else spec.path
-    try:
-        metadata = read_metadata(path)
-    except CheckpointError:  # a published file that was given by hand
-        metadata = Metadata(
-            arch=spec.arch,
-            name=spec.name,
-            num_classes=spec.num_classes,
-            in_channels=spec.in_channels,
-            preset=spec.preset,
-            labels=spec.classes.name,
-            origin={"source": path.name},
-        )
-    origin = {**metadata.origin, "input": input}
-    return replace(metadata, name=metadata.name or spec.name, preset=spec.preset, origin=origin)
-
-
-def resized(preset: Preset, size: int) -> Preset:
-    """The preset for images of `size` pixels, with the same share of them cut off."""
-    short = max(size, round(preset.resize_short * size / preset.crop_size))
-    return replace(preset, crop_size=size, resize_short=short)
+    return spec.metadata(**{**origin_of(path), "input": input})
 
 
 @torch.inference_mode()

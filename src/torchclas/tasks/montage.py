@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
+from torchclas.data.preprocess import NoPreprocess
 from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
@@ -43,8 +43,8 @@ class Montage:
     """Collects pictures with their predictions, and draws them in rows of at most eight."""
 
     def __init__(self, classifier: Classifier) -> None:
-        preset, classes = classifier.spec.preset, classifier.spec.classes
-        self.mean, self.std = (np.array(values, np.float32)[:, None, None] for values in (preset.mean, preset.std))
+        classes = classifier.spec.classes
+        self.preprocess = classifier.preprocess
         self.english = dict(zip(classes.ids, classes.names("en"), strict=True))
         self.pictures: list[Picture] = []
 
@@ -83,11 +83,10 @@ class Montage:
             self.draw().save(temporary)
 
     def thumbnail(self, pixels: npt.NDArray[Any]) -> Image.Image:
-        """Undo the normalisation; the crop is what the network saw."""
-        if pixels.dtype == np.uint8:  # of a model that crops them itself
+        """The crop that the network saw."""
+        if isinstance(self.preprocess, NoPreprocess):  # a model that crops them itself
             return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
-        values = ((pixels * self.std + self.mean) * 255).round().clip(0, 255).astype(np.uint8)
-        return Image.fromarray(values.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.LANCZOS)
+        return Image.fromarray(self.preprocess.pixels(pixels)).resize((TILE, TILE), Image.Resampling.LANCZOS)
 
     def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture) -> None:
         row, name = picture.row, printable(Path(picture.row.source).name)

@@ -6,7 +6,7 @@ Imports no torch: the command line reads this to print its help.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,24 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Strategy = Literal["ddp", "fsdp"]
 Method = Literal["ssld", "ce", "dkd"]
 BatchNormMode = Literal["eval", "train"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the weights come from that a run begins with; `path` is the file's."""
+
+    kind: Literal["published", "scratch", "file"]
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, word: str | Path) -> Start:
+        """What `--from` says: `pretrained`, `scratch`, or a file of weights or the folder of a run."""
+        if word == "pretrained":
+            return cls("published")
+        return cls("scratch") if word == "scratch" else cls("file", Path(word))
+
+    def __str__(self) -> str:
+        return "pretrained" if self.kind == "published" else str(self.path or self.kind)
 
 
 def _option(help: str, *names: str) -> Parameter:  # noqa: A002 - cyclopts' name
@@ -46,10 +64,17 @@ class RunOptions:
         ARGUMENT,
         Parameter(help="Class folders, a list file, .tar or .parquet shards; or a folder with train and val."),
     ] = field(kw_only=False)
-    model: Annotated[str | None, MODELS, _option("Published name, or a .safetensors file.", "--model", "-m")] = None
+    model: Annotated[
+        str | None, MODELS, _option("Published name, a checkpoint, or a run's folder.", "--model", "-m")
+    ] = None
     val: Annotated[Path | None, _option("Images for validation.")] = None
     recipe: Annotated[str | None, _option("A recipe's name.")] = None
-    start: Annotated[str | None, _option("pretrained, scratch, or a weights file.", "--from")] = None
+    start: Annotated[
+        str | None,
+        _option(
+            "pretrained, scratch, a weights file of any number of classes, or a run's folder.", "--from", "--weights"
+        ),
+    ] = None
     epochs: Annotated[PositiveInt | None, _option("Default: the recipe's.")] = None
     batch_size: Annotated[PositiveInt | None, _option("Images of each step, over all devices.")] = None
     overrides: Annotated[
@@ -82,6 +107,18 @@ class RunOptions:
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " "
     output: Annotated[Path | None, _option("The run's folder.", "--output", "-o")] = None
 
+    def __post_init__(self) -> None:
+        """Let callers in Python name files by strings, names by paths, and one override alone."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("data", "val", "output", "finetune", "cache_folder"):
+            if isinstance(values.get(name), str):
+                object.__setattr__(self, name, Path(values[name]))
+        for name in ("model", "start", "teacher"):
+            if isinstance(values.get(name), Path):
+                object.__setattr__(self, name, str(values[name]))
+        if isinstance(self.overrides, str):
+            object.__setattr__(self, "overrides", (self.overrides,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(RunOptions):
@@ -89,20 +126,24 @@ class TrainOptions(RunOptions):
 
     Where nothing is said of validation, a fifth of the images of each class is held out. Without `recipe`, pretrained
     weights are fine-tuned with settings for few images, and a start from scratch follows the model's published recipe.
-    In the first `head_epochs` only the classifier learns (by default one where it is new). `fixres` adapts a trained
-    model to this image size.
+    Weights of other classes than the data's lose their last layer. In the first `head_epochs` only the classifier
+    learns (by default one where it is new). `fixres` adapts a trained model to this image size.
     """
 
     model: Annotated[
         str | None,
         MODELS,
-        _option("Published name, or a .safetensors file. Default: EfficientNet_lite0.", "--model", "-m"),
+        _option("Published name, a checkpoint, or a run's folder. Default: EfficientNet_lite0.", "--model", "-m"),
     ] = None
     val: Annotated[
         Path | None, _option("Images for validation. Default: those beside DATA's others, or a fifth of them.")
     ] = None
     recipe: Annotated[
         str | None, _option("A recipe's name. Default: finetune from weights, the model's own from scratch.")
+    ] = None
+    in_channels: Annotated[
+        Literal[1, 3] | None,
+        _option("1: images become gray, and the network's first layer takes one channel. Default: the weights'."),
     ] = None
     head_epochs: Annotated[
         NonNegativeInt | None,
@@ -141,7 +182,7 @@ class DistillOptions(RunOptions):
         str | None,
         MODELS,
         DISTILLATION,
-        _option("Published name, or a .safetensors file. Default: the recipe's.", "--teacher"),
+        _option("Published name, a checkpoint, or a run's folder. Default: the recipe's.", "--teacher"),
     ] = None
     method: Annotated[
         Method | None,

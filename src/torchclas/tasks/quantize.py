@@ -34,11 +34,11 @@ from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
 from torchclas.errors import CheckpointError, DataError, Error, MissingDependencyError, OutputError
+from torchclas.inference.metrics import Proportion
 from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.reporting.console import Console, escape
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
-from torchclas.inference.metrics import Proportion
 from torchclas.tasks.output import printable
 from torchclas.version import __version__
 from torchclas.weights import cache
@@ -136,7 +136,7 @@ def quantize(
     calibration: str | Path,
     weights: str | Path | None = None,
     val: str | Path | None = None,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
     max_drop: float | None = None,
@@ -151,8 +151,8 @@ def quantize(
     (default 0.5), or, without `val`, so many percent of its classes may differ from the float network's (default 2).
     Where that is too much, operations are put back into float, those first that disturb the result most.
 
-    Without `output` the file goes where `Classifier(model, precision="int8")` finds it. A report in JSON is put beside
-    it.
+    The model is named as for `torchclas.Classifier`. Without `output` the file goes where
+    `Classifier(model, precision="int8")` finds it. A report in JSON is put beside it.
 
     Raises:
         CheckpointError, DownloadError: the weights cannot be had.
@@ -165,6 +165,8 @@ def quantize(
     if not 0 <= bound <= 100 or images < 1:
         raise Error(f"max_drop is in 0..100 percentage points, and images at least 1: not {bound:g} and {images}")
     spec, name, path = find_source(model, weights, output)
+    if labels is not None and spec.numbered:
+        spec = spec.with_names(labels)
     pool = open_pictures(calibration, root=None if Path(calibration).is_dir() else root, delimiter=delimiter)
     others = None if val is None else _labelled(val, spec, labels, root, delimiter)
     chosen, checked = split(pool, others, images)
@@ -386,7 +388,9 @@ _OPENERS: dict[EngineName, Callable[[Path, Precision, int], Engine]] = {
 
 
 def find_source(
-    model: str | Path | None, weights: str | Path | None, output: str | Path | None
+    model: str | Path | None,
+    weights: str | Path | None,
+    output: str | Path | None,
 ) -> tuple[ModelSpec, str, Path]:
     """The float model, the name of the quantized one, and where that goes."""
     wanted = str(model).lower()
@@ -434,7 +438,11 @@ def _place(entry: Entry) -> str:
 
 
 def _labelled(
-    val: str | Path, spec: ModelSpec, labels: str | Path | None, root: str | Path | None, delimiter: str
+    val: str | Path,
+    spec: ModelSpec,
+    labels: str | Path | Sequence[str] | None,
+    root: str | Path | None,
+    delimiter: str,
 ) -> Opened:
     root = None if Path(val).is_dir() else root
     return open_for_model(val, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter)
@@ -466,7 +474,8 @@ def _read(
     remaining = iter(samples)
     truth = samples[0].images.labels
     failures: list[str] = []
-    for batch in load(samples, Preprocess(spec.preset), batch_size=BATCH, workers=usable_threads()):
+    preprocess = Preprocess(spec.preset, channels=spec.in_channels)
+    for batch in load(samples, preprocess, batch_size=BATCH, workers=usable_threads()):
         images.append(batch.images)
         for source, error in zip(batch.sources, batch.errors, strict=True):
             entry = next(remaining)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -23,6 +24,7 @@ from rich.progress import Progress as Bar
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from torchclas import signals
+from torchclas.counterparts import refuse
 from torchclas.data.datasets import Subset
 from torchclas.data.workers import is_shortage
 from torchclas.errors import Error, MissingDependencyError
@@ -69,6 +71,47 @@ def train(options: TrainOptions, console: Console | None = None) -> Summary:
     if find_spec("lightning_fabric") is None:
         raise MissingDependencyError("lightning-fabric", "'torchclas[train]'")
     return run(make_plan(options), console or Console(stderr=True))
+
+
+_Keywords = ParamSpec("_Keywords")
+
+
+def _by_keywords(options: Callable[_Keywords, TrainOptions]) -> Callable[_Keywords, Summary]:
+    """`train` with the fields of its options as arguments, so that these stand in one place alone."""
+
+    def train_by_options(*args: _Keywords.args, **kwargs: _Keywords.kwargs) -> Summary:
+        """Train a model, or fine-tune it on your images, as `torchclas train` does.
+
+        ```python
+        torchclas.train("photos", model="PPLCNet_x1_0", epochs=20, output="runs/mine")
+        torchclas.Classifier("runs/mine").predict("cat.jpg")
+        ```
+
+        The arguments are those of the command: `data` (class folders, a list file, shards, or a folder with train and
+        val), `model`, `val`, `recipe`, `start` (`--from`: `pretrained`, `scratch`, a weights file, or a run's folder),
+        `epochs`, `batch_size`, `overrides` (`--set`: `["optimizer.lr=0.05"]`), `in_channels`, `output` …;
+        `help(torchclas.tasks.options.TrainOptions)` lists all. The same call again goes on where a run was stopped.
+        Progress is told on standard error. Returns what became of the run; `output / "best.safetensors"` has the
+        weights, and top-1 there is in 0..1.
+
+        Raises:
+            DataError, UnknownNameError, CheckpointError, DownloadError, RecipeError: something given cannot be used.
+            RunError: the output folder holds another run, or something else.
+            TrainingError: the loss is not finite.
+            MissingDependencyError: the packages for training are not installed.
+            UnknownArgumentError: there is no such argument.
+        """
+        refuse("train", {name: None for name in kwargs if name not in known}, known)
+        return train(options(*args, **kwargs))
+
+    signature = inspect.signature(options)
+    known = tuple(signature.parameters)
+    train_by_options.__signature__ = signature.replace(return_annotation="Summary")  # pyright: ignore
+    train_by_options.__name__ = train_by_options.__qualname__ = "train"
+    return train_by_options
+
+
+train_by_options = _by_keywords(TrainOptions)
 
 
 def run(plan: Plan, console: Console) -> Summary:
@@ -192,6 +235,7 @@ def _train(fabric: Fabric, plan: Plan) -> _Outcome:
             fabric,
             plan.validation,
             plan.preset,
+            channels=plan.model.in_channels,
             batch_size=max(1, plan.total_batch // fabric.world_size // plan.settings.accumulate),
             workers=plan.workers,
             skipped=batches.skipped,

@@ -20,15 +20,15 @@ from torchclas.data.datasets import LabelledImages
 from torchclas.data.opening import fingerprint, open_training
 from torchclas.data.training import TrainingBatches, class_weights, sampling_weights, split_by_hash
 from torchclas.errors import DataError, DownloadError, Error
-from torchclas.labels import label_set
+from torchclas.labels import label_set, read_names
 from torchclas.layers.drop_path import DropPath
 from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.options import RunOptions, Strategy, TrainOptions
-from torchclas.tasks.output import printable
+from torchclas.tasks.options import RunOptions, Start, Strategy, TrainOptions
+from torchclas.text import printable
 from torchclas.training.loop import Criterion, Settings
 from torchclas.training.losses import classification_loss
 from torchclas.training.memory import StepMemory, free_memory, step_memory
@@ -81,7 +81,7 @@ class Plan:
         recipe = self.settings.recipe
         return TrainingBatches(
             self.train,
-            TrainTransform(recipe.augment, self.preset, self.preset.crop_size),
+            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size, self.model.in_channels),
             self.total_batch,
             seed=self.settings.seed,
             rank=fabric.global_rank,
@@ -110,12 +110,21 @@ class Plan:
 def make_plan(options: TrainOptions) -> Plan:
     """Make every choice that the options leave open; nothing is written."""
     check_machine(options)
-    weights = None if options.start in (None, "pretrained", "scratch") else Path(str(options.start))
-    spec = find_model(options.model, weights=weights)
-    start, notes = _start(options, spec)
-    tunes = start != "scratch" and options.recipe in (None, *TUNING)
+    asked = None if options.start is None else Start.of(options.start)
+    spec = find_model(options.model, weights=asked and asked.path, headless=True)
+    if options.in_channels is not None:
+        spec = replace(spec, in_channels=options.in_channels)
+    start, notes = _start(options, asked, spec)
+    if options.labels is not None and spec.path is not None and spec.numbered:
+        names = read_names(options.labels)
+        if len(names) == spec.num_classes:
+            spec = spec.with_names(names)
+            notes.append(f"{spec.path} does not name its {len(names)} classes: they are taken to be {options.labels}'s")
+    tunes = start.kind != "scratch" and options.recipe in (None, *TUNING)
     images, held_out, classes, taken = read_data(options, spec)
     same_classes = classes == spec.classes.ids
+    if start.kind != "scratch" and spec.path is not None and not same_classes:
+        notes.append(_new_head(spec, classes))
     if options.fixres is not None and not same_classes:
         raise DataError(f"{options.data}: FixRes keeps the classifier, so the data must have {spec.name}'s classes")
 
@@ -139,7 +148,7 @@ def make_plan(options: TrainOptions) -> Plan:
         "data": str(options.data.resolve()),
         "val": None if options.val is None else str(options.val.resolve()),
         "model": spec.name if spec.path is None else str(spec.path),
-        "from": start,
+        "from": str(start),
         "classes": len(classes),
         "images": len(images),
         FINGERPRINT: f"{fingerprint(images)} {fingerprint(held_out)}",
@@ -149,9 +158,12 @@ def make_plan(options: TrainOptions) -> Plan:
         "head_epochs": head_epochs,
         "early_stop": options.early_stop,
     }
+    if spec.in_channels != 3:
+        identity["in_channels"] = spec.in_channels
     metadata = Metadata(
         arch=spec.arch,
         num_classes=len(classes),
+        in_channels=spec.in_channels,
         preset=preset,
         name=spec.arch if spec.path is not None else spec.name,
         labels=catalog.find(spec.name).labels if same_classes and spec.path is None else "",
@@ -160,13 +172,13 @@ def make_plan(options: TrainOptions) -> Plan:
         origin={
             "trained_by": "torchclas train",
             "recipe": recipe.name,
-            "from": start,
+            "from": str(start),
             "data": printable(options.data.resolve().name),
         },
     )
     return Plan(
         model=spec,
-        pretrained=start != "scratch",
+        pretrained=start.kind != "scratch",
         keep_head=same_classes,
         settings=Settings(
             recipe=recipe,
@@ -263,21 +275,33 @@ def batch_for(images: int) -> int:
     return max(LEAST_BATCH, 2 ** (share.bit_length() - 1))
 
 
-def _start(options: TrainOptions, spec: ModelSpec) -> tuple[str, list[str]]:
+def _start(options: TrainOptions, asked: Start | None, spec: ModelSpec) -> tuple[Start, list[str]]:
     """Where the weights come from, and what to say about it."""
-    if options.fixres is not None and (options.recipe is not None or options.start == "scratch"):
+    if options.fixres is not None and (options.recipe is not None or asked == Start("scratch")):
         raise Error("--fixres adapts a trained model to larger images, by a recipe of its own: leave that option out")
-    if options.start is not None:
-        return options.start, []
+    if asked is not None:
+        return asked, []
     if spec.path is not None:
-        return "pretrained", []
+        return Start("published"), []  # of `-m FILE`
     if options.recipe not in (None, *TUNING):
-        return "scratch", []
+        return Start("scratch"), []
     if catalog.find(spec.name).weights is None:
         if options.fixres is not None:
             raise Error(f"no weights of {spec.name} were published that --fixres could adapt: name yours (--from FILE)")
-        return "scratch", [f"no weights of {spec.name} were published, so it is trained from scratch"]
-    return "pretrained", []
+        return Start("scratch"), [f"no weights of {spec.name} were published, so it is trained from scratch"]
+    return Start("published"), []
+
+
+def _new_head(spec: ModelSpec, classes: tuple[str, ...]) -> str:
+    """Why the last layer of a file's weights is not kept."""
+    if not spec.num_classes:
+        return f"{spec.path} has no classifier: the last layer starts anew"
+    if spec.num_classes != len(classes):
+        return f"{spec.path} has {spec.num_classes} classes, the data {len(classes)}: the last layer starts anew"
+    theirs, ours = next(pair for pair in zip(spec.classes.ids, classes, strict=True) if pair[0] != pair[1])
+    return (
+        f"the data's classes are not those of {spec.path} ({ours!r} stands for {theirs!r}): the last layer starts anew"
+    )
 
 
 def _recipe(options: TrainOptions, spec: ModelSpec, tunes: bool, batch_size: int | None, images: int) -> Recipe:
@@ -403,10 +427,7 @@ def _names(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[str, ...]:
 
 def preset_at(preset: Preset, size: int, *, whole: bool = False) -> Preset:
     """Evaluation at `size` pixels, of the same share of the image, or as FixRes does of its whole short side."""
-    if size == preset.crop_size and not whole:
-        return preset
-    short = size if whole else max(size, round(preset.resize_short * size / preset.crop_size))
-    return replace(preset, crop_size=size, resize_short=short)
+    return replace(preset, crop_size=size, resize_short=size) if whole else preset.at(size)
 
 
 def build_network(plan: Plan) -> Network:

@@ -9,11 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from torchclas.atomic import atomic_path
-from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import EpochBatches, Loader
@@ -100,7 +98,8 @@ def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mist
     tally = Tally(spec.num_classes)
     worst: list[tuple[float, int, Mistake]] = []
     batches = EpochBatches(len(images), BATCH, shuffle=False, drop_last=False)
-    for batch in Loader(images, Preprocess(spec.preset), batches):
+    preprocess = Preprocess(spec.preset, channels=spec.in_channels)
+    for batch in Loader(images, preprocess, batches):
         if not len(batch.images):
             continue
         probabilities = network(batch.images.to(memory_format=torch.channels_last)).float().softmax(-1).numpy()
@@ -111,16 +110,10 @@ def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mist
             score, index = float(probabilities[row, said[row]]), int(batch.indices[row])
             if len(worst) == SHOWN and score <= worst[0][0]:
                 continue
-            pixels = _pixels(batch.images[row].numpy(), spec.preset)
+            pixels = preprocess.pixels(batch.images[row].numpy())
             mistake = Mistake(images.name(index), names[labels[row]], names[said[row]], score, pixels)
             (heapq.heappushpop if len(worst) == SHOWN else heapq.heappush)(worst, (score, index, mistake))
     return tally, [mistake for _, _, mistake in sorted(worst, key=lambda item: -item[0])], names
-
-
-def _pixels(image: npt.NDArray[np.float32], preset: Preset) -> npt.NDArray[np.uint8]:
-    """Undo the normalisation."""
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (preset.mean, preset.std))
-    return ((image * std + mean) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _percent(proportion: Proportion) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from torchclas.reporting.console import Console, escape
 from torchclas.tasks.listing import mebibytes
 from torchclas.text import printable
 from torchclas.weights import cache
-from torchclas.weights.location import converted_path, is_converted
+from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
+from torchclas.weights.location import checkpoint, converted_path, is_converted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from torchclas.weights.metadata import Metadata
+    from torchclas.weights.naming import Format
 
 
 def choose(names: Sequence[str], *, everything: bool, series: str | None) -> list[Entry]:
@@ -61,8 +63,10 @@ def fetch(entries: Sequence[Entry], console: Console, errors: Console) -> bool:
     return not failed
 
 
-def convert(source: Path, destination: Path, *, model: str | None, layout: str) -> None:
+def convert(source: Path, destination: Path, *, model: str | None, layout: str, labels: Path | None = None) -> None:
     """Convert a weights file to our own format, or, where `destination` ends in .pdparams, to PaddlePaddle's.
+
+    `labels` is a file with names of the classes, for weights that do not say.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit the model exactly.
@@ -71,33 +75,35 @@ def convert(source: Path, destination: Path, *, model: str | None, layout: str) 
     from torchclas.spec import find_model
     from torchclas.weights.checkpoint import save_checkpoint
     from torchclas.weights.export import to_pdparams
-    from torchclas.weights.metadata import Metadata
+    from torchclas.weights.metadata import origin_of
     from torchclas.zoo import load_model
 
     if destination.suffix not in (".safetensors", ".pdparams"):
         raise Error(f"{destination}: the name must end in .safetensors (torchclas) or .pdparams (PaddlePaddle)")
-    if model is None and source.suffix != ".safetensors":
-        raise Error(f"{source} does not say which model it is: name it with --model")
-    spec = find_model(model, weights=source)
+    spec = find_model(model, weights=source, labels=labels)
     network = load_model(spec)
     if destination.suffix == ".pdparams":
         to_pdparams(network, destination, layout=layout)
         return
-    own = _own_metadata(source)
-    metadata = own or Metadata(
-        arch=spec.arch,
-        name=spec.name,
-        num_classes=spec.num_classes,
-        in_channels=spec.in_channels,
-        preset=spec.preset,
-        labels=spec.classes.name,
-        origin={"source": source.name},
-    )
-    save_checkpoint(network, destination, metadata)
+    assert spec.path is not None
+    save_checkpoint(network, destination, spec.metadata(**origin_of(spec.path)))
 
 
 def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bool) -> bool:
     """Say what a weights file is; return whether it fits `model` (or, without one, can be read)."""
+    from torchclas.weights.metadata import find_metadata
+
+    path = checkpoint(path)
+    metadata = find_metadata(path)
+    lines = [("file", f"{path} ({mebibytes(path.stat().st_size)})")]
+    if metadata is not None and path.suffix in EXPORTED_SUFFIXES:
+        lines += [("format", _EXPORTED[path.suffix]), *_of_metadata(metadata)]
+        fits = model is None or catalog.find(model).arch == metadata.arch
+        if model is not None:
+            lines.append((f"as {model}", "it was exported from that" if fits else f"it is a {metadata.arch}"))
+        _print_pairs(lines, console)
+        return fits
+
     import torch
 
     from torchclas.weights.load import read_checkpoint
@@ -108,31 +114,25 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in Counter(map(_dtype, arrays.values())).items())
     values = sum(tensor.numel() for tensor in arrays.values())
     bad = [name for name, tensor in arrays.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    lines = [
-        ("file", f"{path} ({mebibytes(path.stat().st_size)})"),
+    lines += [
         ("format", _FORMATS[kind]),
         ("tensors", f"{len(arrays)} ({dtypes}), {values:,} values"),
         ("NaN, infinity", f"in {len(bad)}: {_some(bad)}" if bad else "none"),
     ]
-    try:
-        own = find_metadata(path) if kind == "torchclas" else None
-    except CheckpointError as error:
-        own = None
-        lines.append(("metadata", str(error)))
-    if own is not None:
-        classes = own.labels or _some(own.class_names)
-        channels = "" if own.in_channels == 3 else f", {own.in_channels} input channels"
-        lines.append(("model", f"{own.name or own.arch} ({own.arch}{channels})"))
-        lines.append(("classes", f"{own.num_classes} ({classes})"))
-        size = f"{own.preset.resize_short} → {own.preset.crop_size}"
-        lines.append(("preprocessing", f"{size}, {own.preset.interpolation} ({own.preset.backend})"))
-        lines += [(key, str(value)) for key, value in own.origin.items()]
+    if metadata is not None:
+        lines += _of_metadata(metadata)
     elif model is None:
-        candidates = fitting_architectures({name: tuple(tensor.shape) for name, tensor in arrays.items()})
-        lines.append(("fits", _some(candidates, 8) or "no architecture that could be told by its size"))
+        from torchclas.weights.identity import recognise
+
+        found = recognise(path, kind, arrays)
+        lines.append(
+            ("fits", _some(list(map(str, found)), 8) or "no architecture here exactly; -m NAME says what differs")
+        )
+        if found:
+            lines.append(("use it", f"-m {found[0].arch} --weights {path}"))
     fits = True
     if model is not None:
-        fits, verdict = _coverage(path, model)
+        fits, verdict = _coverage(path, model, kind, arrays)
         lines.append((f"as {model}", verdict))
     _print_pairs(lines, console)
     if list_tensors:
@@ -140,29 +140,6 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
         console.print()
         _print_pairs(pairs, console)
     return fits
-
-
-def fitting_architectures(shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """The architectures whose published checkpoints have exactly these tensors; those of about this size are tried."""
-    import math
-
-    import torch
-
-    from torchclas import models
-    from torchclas.weights.export import layouts, published_tensors
-
-    millions = sum(math.prod(shape) for shape in shapes.values()) / 1e6
-    near = [e for e in catalog.entries() if e.params_m is not None and abs(e.params_m / millions - 1) < 0.15]
-    built = set(models.architectures())
-    fitting: list[str] = []
-    for arch, num_classes in dict.fromkeys((entry.arch, entry.num_classes) for entry in near if entry.arch in built):
-        with torch.device("meta"):
-            network = models.build(arch, num_classes=num_classes)
-        for layout in layouts(arch):
-            wanted = {name: tuple(tensor.shape) for name, tensor in published_tensors(network, layout).items()}
-            if wanted.items() <= shapes.items():
-                fitting.append(f"{arch} ({layout} layout)")
-    return fitting
 
 
 def path_of(name: str | None) -> Path:
@@ -178,6 +155,7 @@ def clear(names: Sequence[str], *, everything: bool) -> int:
 
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False}
+_EXPORTED = {".onnx": "ONNX, a whole model", ".xml": "OpenVINO, a whole model"}
 _FORMATS = {
     "paddle": "PaddlePaddle (.pdparams)",
     "paddle-onnx": "ONNX, exported from PaddlePaddle",
@@ -195,30 +173,37 @@ def _named(name: str) -> Iterable[Entry]:
     return map(catalog.find, found)
 
 
-def _own_metadata(path: Path) -> Metadata | None:
-    from torchclas.weights.metadata import read_metadata
+def _of_metadata(metadata: Metadata) -> list[tuple[str, str]]:
+    """What a file of ours says of itself."""
+    channels = "" if metadata.in_channels == 3 else f", input channels: {metadata.in_channels}"
+    size = f"{metadata.preset.resize_short} → {metadata.preset.crop_size}"
+    return [
+        ("model", f"{metadata.name or metadata.arch} ({metadata.arch}{channels})"),
+        ("classes", f"{metadata.num_classes} ({metadata.labels or _some(metadata.class_names)})"),
+        ("preprocessing", f"{size}, {metadata.preset.interpolation} ({metadata.preset.backend})"),
+        *((key, str(value)) for key, value in metadata.origin.items()),
+    ]
 
-    try:
-        return read_metadata(path)
-    except CheckpointError:
-        return None
 
-
-def _coverage(path: Path, model: str) -> tuple[bool, str]:
-    """Whether the file is exactly what `model` needs, and the report in words."""
+def _coverage(path: Path, model: str, kind: Format, tensors: Mapping[str, Tensor]) -> tuple[bool, str]:
+    """Whether the file is exactly what `model` needs, with any number of classes, and the report in words."""
     import torch
 
     from torchclas import models
+    from torchclas.weights.identity import identify
     from torchclas.weights.load import load_weights
 
     entry = catalog.find(model)
-    with torch.device("meta"):
-        network = models.build(entry.arch, num_classes=entry.num_classes)
     try:
+        found = identify(path, entry.arch, kind, tensors)
+        classes, channels = found.num_classes or entry.num_classes, found.in_channels
+        with torch.device("meta"):
+            network = models.build(entry.arch, num_classes=classes, in_channels=channels)
         report = load_weights(network, path, strict=False)
     except CheckpointError as error:
         return False, str(error)
-    return report.complete, report.summary()
+    others = f", {classes} classes" if classes != entry.num_classes else ""
+    return report.complete, f"{report.summary()}{others}"
 
 
 def _files_of(entry: Entry) -> Iterator[Path]:

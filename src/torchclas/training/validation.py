@@ -39,6 +39,7 @@ class Validation:
         images: LabelledImages,
         preset: Preset,
         *,
+        channels: int = 3,
         batch_size: int,
         workers: int = 0,
         skipped: dict[str, str] | None = None,
@@ -54,7 +55,7 @@ class Validation:
             shuffle=False,
             drop_last=False,
         )
-        self._loader = Loader(images, Preprocess(preset), batches, workers=workers)
+        self._loader = Loader(images, Preprocess(preset, channels=channels), batches, workers=workers)
 
     @torch.no_grad()  # in inference mode, sharded networks would keep tensors that training cannot use
     def __call__(self, network: Network) -> Scores:

@@ -9,6 +9,27 @@ from torchclas.catalog import Entry, WeightsFile
 from torchclas.errors import CheckpointError
 from torchclas.weights import cache
 
+BEST = "best.safetensors"  # of a run's folder
+
+
+def checkpoint(path: str | Path) -> Path:
+    """The file that `path` stands for: itself, or for the folder of a run its best weights.
+
+    Raises CheckpointError: a folder without any.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if (path / BEST).is_file():
+        return path / BEST
+    if (path / "run.json").is_file():
+        raise CheckpointError(f"{path}: the run has no {BEST} yet: its first epoch is not over")
+    files = sorted(
+        file.name for file in path.iterdir() if file.suffix in (".safetensors", ".pdparams", ".pth", ".onnx")
+    )
+    hint = f"name the file: {', '.join(files[:3])}" if files else "name a file of weights, or the folder of a run"
+    raise CheckpointError(f"{path}: a folder without {BEST}: {hint}")
+
 
 def weights_file(entry: Entry) -> WeightsFile:
     """The published file of `entry`; raises `CheckpointError` where there never was one."""

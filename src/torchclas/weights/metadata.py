@@ -15,6 +15,7 @@ from torchclas.labels import LabelSet, label_set
 from torchclas.tables import Table, integer_within, mapping, positive_integer, text, texts
 from torchclas.text import json_text
 from torchclas.weights import exported
+from torchclas.weights.kinds import kind_of
 from torchclas.weights.links import utf8_path
 
 KEY = "torchclas"  # of the file's own metadata
@@ -105,23 +106,36 @@ class Metadata:
 def read_metadata(path: str | Path) -> Metadata:
     """The metadata of a checkpoint or of an exported model; raises `CheckpointError` for a file without."""
     path = Path(path)
-    if (metadata := find_metadata(path)) is not None:
-        return metadata
-    hint = f"say which model it is (`-m NAME --weights {path}`)"
-    if path.suffix in exported.SUFFIXES:
-        hint = "its classes and preprocessing are unknown: write it with `torchclas export`"
-    raise CheckpointError(f"{path}: a file without torchclas metadata: {hint}")
+    metadata = find_metadata(path)
+    if metadata is None:
+        hint = f"say which model it is (`-m NAME --weights {path}`)"
+        if path.suffix in exported.SUFFIXES:
+            hint = "its classes and preprocessing are unknown: write it with `torchclas export`"
+        raise CheckpointError(f"{path}: a file without torchclas metadata: {hint}")
+    return metadata
 
 
 def find_metadata(path: Path) -> Metadata | None:
-    """`read_metadata`, or None for a file without; raises `CheckpointError` where it is damaged."""
-    content = exported.read_note(path, KEY) if path.suffix in exported.SUFFIXES else _of_safetensors(path)
+    """`read_metadata`, but None for weights and models that others wrote; still raises for what is no model at all."""
+    match kind_of(path):
+        case "safetensors":
+            content = _of_safetensors(path)
+        case "onnx" | "openvino":
+            content = exported.read_note(path, KEY)
+        case "torch" | "paddle":
+            return None
     if content is None:
         return None
     try:
         return Metadata.from_json(content)
     except Error as error:
         raise CheckpointError(f"{path}: its torchclas metadata is damaged ({error})") from error
+
+
+def origin_of(path: Path) -> Mapping[str, Any]:
+    """Where the weights in a file come from, as far as it is known; others' files are their own origin."""
+    metadata = find_metadata(path)
+    return {"source": path.name} if metadata is None else metadata.origin
 
 
 def _parsed(content: str) -> Mapping[str, object]:

@@ -113,7 +113,7 @@ def write_pdparams(
 
 def _refuse_other_formats(head: bytes) -> None:
     """Name the usual impostors; every file that Paddle pickles starts with the PROTO opcode."""
-    redownload = "delete it and fetch it again"
+    redownload = "get it again from where it came from"
     if not head:
         raise Damaged(f"the file is empty: {redownload}")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import Error, MissingDependencyError
-from torchclas.export.onnx import INPUT, OUTPUT
+from torchclas.exporting.onnx import INPUT, OUTPUT
 
 MAX_BATCH = 32  # of an engine whose batch is free; it is tuned for 8
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from torchclas.errors import MissingDependencyError
-from torchclas.export.trace import example, export_mode, traceable
+from torchclas.exporting.trace import example, export_mode, traceable
 from torchclas.labels import label_set
 from torchclas.onnxruntime_guest import open_session
 from torchclas.text import printable

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from torchclas.export.trace import example, export_mode, traceable
+from torchclas.exporting.trace import example, export_mode, traceable
 from torchclas.weights.metadata import KEY, Metadata
 
 
@@ -24,7 +24,7 @@ def write_program(
     batch: int | None = None,
     pixels: bool = False,
 ) -> None:
-    """Write a network in evaluation mode; input and output are as `torchclas.export.onnx.write_onnx` has them."""
+    """Write a network in evaluation mode; input and output are as `torchclas.exporting.onnx.write_onnx` has them."""
     images, free = example(metadata, size=size, batch=batch, pixels=pixels)
     with export_mode():
         program = torch.export.export(traceable(network, metadata, pixels=pixels), (images,), dynamic_shapes=free)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.export.onnx import INPUT, OUTPUT, class_lines, module_of
+from torchclas.exporting.onnx import INPUT, OUTPUT, class_lines, module_of
 from torchclas.openvino_core import convert_model, openvino_core
 from torchclas.weights.metadata import KEY, Metadata
 
 
 def write_openvino(onnx_file: str | Path, path: str | Path, metadata: Metadata) -> None:
-    """Convert a file that `torchclas.export.onnx.write_onnx` wrote; weights stay float32."""
+    """Convert a file that `torchclas.exporting.onnx.write_onnx` wrote; weights stay float32."""
     model = convert_model(str(onnx_file))
     from openvino import save_model
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torchclas.export.preprocess import PixelsToLogits
+from torchclas.exporting.preprocess import PixelsToLogits
 from torchclas.weights.metadata import Metadata
 
 BATCH = "batch"  # what the first axis is called where it takes any number
