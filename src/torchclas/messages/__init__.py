@@ -19,7 +19,7 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _language: Language = "en"
 
-_PLACEHOLDER = re.compile(r"\{(\d)(:n|:label)?\}")
+_PLACEHOLDER = re.compile(r"\{(\d+)(:n|:label)?\}")
 _NUMBER = r"[-+]?[\d.,]+(?:e[-+]?\d+)?%?|-?inf|nan|None"
 _DEEPEST = 8  # texts within each other
 _LONGEST = 4000  # characters; longer texts are lists of names
@@ -102,7 +102,7 @@ def _template(english: str, words: str) -> Template:
     pieces = _PLACEHOLDER.split(english)  # text, number, format, text …
     texts = pieces[::3]
     weight = sum(map(len, texts))
-    vague = len(texts) == 2 and weight < _FEW and texts[0].strip() == ""
+    vague = len(texts) == 2 and weight < _FEW and english[0] in " ,;:{"
     pattern, follows = re.escape(texts[0]), False
     for number, form, text in zip(pieces[1::3], pieces[2::3], texts[1:], strict=True):
         if form or vague:

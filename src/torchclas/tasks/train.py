@@ -358,11 +358,12 @@ def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
     if state is not None:
         begun = f", going on at epoch {state['progress']['epoch'] + 1}, step {state['progress']['step'] + 1}"
     parts = f" in {plan.settings.accumulate} parts" if plan.settings.accumulate > 1 else ""
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     return escape(
         f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
         f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
         f"{plan.preset.crop_size} px, batches of {plan.total_batch}{parts}, "
-        f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} → {plan.output}{begun}"
+        f"{epochs} → {plan.output}{begun}"
     )
 
 
