@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ["LC_ALL"] = "C.UTF-8"  # messages follow the locale
+
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 # In a job that a script put behind it Ctrl-C is ignored, and so it would be in all that tests start.

@@ -18,7 +18,7 @@ from torchclas.cli import run
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 SOURCES = Path(messages.__file__).parents[1]
 
@@ -150,7 +150,6 @@ UNITS = {
     "{0:n} ms ({1})",
     "{0} px",
     "input_size: {0}",
-    "{0}; {1} in {2}",
     "as {0}",
     "{0:n} ({1}), {2:n} values",
     "layout of {0}",

@@ -94,7 +94,7 @@ def _choose_language(arguments: Sequence[str]) -> Sequence[str]:
     rest = asked + 1 if equals else asked + 2
     if not equals:
         value = arguments[asked + 1] if rest <= end else ""
-    chosen = next((language for language in messages.LANGUAGES if language == value), None)
+    chosen = messages.named(value)
     if chosen is None:
         raise Error(f"--lang {value}: choose from {', '.join(messages.LANGUAGES)}")
     messages.use(chosen)

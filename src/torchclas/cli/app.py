@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = App(
     name="torchclas",
     help="The ImageNet model zoo of PaddleClas in PyTorch. `torchclas COMMAND --help` says more about a command.",
-    help_epilogue="With --debug, anywhere, errors come with their traceback.",
+    help_epilogue="Anywhere: with --lang zh, messages are in Chinese; with --debug, errors come with their traceback.",
     version=f"torchclas {__version__}",
     help_format="plaintext",
     result_action="return_value",

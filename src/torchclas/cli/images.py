@@ -50,7 +50,7 @@ def predict(
     labels: Labels = None,
     top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
     threshold: Annotated[float, Share, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
-    lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names.")] = "en",
+    lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names and the messages.")] = "en",
     format: Annotated[  # noqa: A002 - the option's name
         Format | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
     ] = None,

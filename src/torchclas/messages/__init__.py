@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 Language = Literal["en", "zh"]
-LANGUAGES: tuple[Language, ...] = get_args(Language)
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 _language: Language = "en"
 
@@ -37,6 +37,11 @@ def use(language: Language) -> None:
 def language() -> Language:
     """The language of this process's messages."""
     return _language
+
+
+def named(name: str) -> Language | None:
+    """The language that has this name, such as zh."""
+    return next((known for known in LANGUAGES if known == name), None)
 
 
 def of_environment(environment: Mapping[str, str]) -> Language:
@@ -90,7 +95,7 @@ def _table(language: Language) -> _Table:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
     text = resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8")
     tables: dict[str, dict[str, str]] = tomllib.loads(text)
     messages = tables["messages"] | tables["foreign"]
@@ -135,6 +140,11 @@ def _attempts(text: str, language: Language, depth: int) -> Iterator[str | None]
         if template.ending is not None and (match := template.ending.fullmatch(text)) is not None:
             head = _translate(match[1], language, depth + 1)
             yield head + _filled(template.words, match, table, language, depth)
+    inner = text.strip()
+    if inner != text and (translated := _translate(inner, language, depth + 1)) != inner:
+        yield text.replace(inner, translated)
+    if text.endswith(":") and (translated := _translate(text[:-1], language, depth + 1)) != text[:-1]:
+        yield f"{translated}："
     for joint, joined in _JOINTS:
         for place in re.finditer(joint, text):
             parts = text[: place.start()], text[place.end() :]

@@ -35,5 +35,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(_=label, say=say, language=language)
+    spoken: dict[str, Any] = {"_": label, "say": say, "language": language}
+    environment.globals.update(spoken)
     return environment

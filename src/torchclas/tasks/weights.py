@@ -62,7 +62,7 @@ def fetch(entries: Sequence[Entry], console: Console, errors: Console) -> bool:
     here = len(entries) - failed - fetched
     problem = f", [bold red]{failed} failed[/]" if failed else ""
     counts = f"{fetched} fetched, {here} already here{problem}"
-    console.print(f"{counts}; {mebibytes(size)} in {escape(str(cache.cache_dir()))}", **_PLAIN)
+    console.print(f"{counts}; {mebibytes(size)} altogether in {escape(str(cache.cache_dir()))}", **_PLAIN)
     return not failed
 
 
