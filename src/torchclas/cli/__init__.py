@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from torchclas import messages, signals
+from torchclas import signals
 from torchclas.cli import export, images, models, quantize, speed, spellings, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
@@ -30,7 +30,7 @@ def main() -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal's encoding does not
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(messages.translate(str(message)))}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     code = run(sys.argv[1:])
     if code > 128:
         # Not sys.exit: it would wait for threads, and those may be waiting for a server.
@@ -48,12 +48,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    messages.use(messages.of_locale())
-    try:
-        arguments = _in_language(arguments)
-    except Error as error:
-        _report(str(error))
-        return 2
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options
     if debug:
@@ -83,24 +77,6 @@ def _run(arguments: Sequence[str]) -> int:
         return 2
 
 
-def _in_language(arguments: Sequence[str]) -> Sequence[str]:
-    """Obey `--lang` wherever it stands; only `predict`, which has an option of that name, sees it too."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if argument == "--":
-            break
-        if name != "--lang":
-            continue
-        length = 1 if equals else 2
-        language = value if equals else "".join(arguments[place + 1 : place + 2])
-        if language not in ("en", "zh"):
-            raise Error(f"--lang {language}: there are en and zh")
-        messages.use("zh" if language == "zh" else "en")
-        if arguments[0] != "predict":
-            return [*arguments[:place], *arguments[place + length :]]
-    return arguments
-
-
 def _replace_closed_streams() -> None:
     """Open something in place of the standard streams that the process was started without.
 
@@ -113,4 +89,4 @@ def _replace_closed_streams() -> None:
 
 
 def _report(message: str) -> None:
-    print(f"torchclas: {printable(messages.translate(' '.join(message.split())))}", file=sys.stderr)
+    print(f"torchclas: {printable(' '.join(message.split()))}", file=sys.stderr)

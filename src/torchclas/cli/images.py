@@ -28,7 +28,6 @@ from torchclas.cli.app import (
 )
 from torchclas.cli.spellings import unknown_option
 from torchclas.errors import Error
-from torchclas.messages import translate
 from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
 
@@ -101,7 +100,7 @@ def predict(
     )
     if summary.errors or output is not None:
         where = "" if output is None else f" → {printable(str(output))}"
-        print(printable(translate(f"{summary}, {summary.seconds:.1f} s{where}")), file=sys.stderr)
+        print(f"{summary}, {summary.seconds:.1f} s{where}", file=sys.stderr)
     return 1 if summary.errors else 0
 
 

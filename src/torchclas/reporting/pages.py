@@ -9,13 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from torchclas import messages
 from torchclas.atomic import atomic_path
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
     """Fill in a file of `templates/` and write it; characters that UTF-8 lacks become question marks."""
-    text = _environment().get_template(template).render(language=messages.language(), **values)
+    text = _environment().get_template(template).render(**values)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return path
@@ -28,12 +27,10 @@ def embedded(content: bytes, kind: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("torchclas.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["said"] = messages.translate
-    return environment

@@ -31,7 +31,6 @@ from rich.cells import cell_len, set_cell_size
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError, OutputError
-from torchclas.messages import translate
 from torchclas.signals import held_back
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
 
@@ -152,7 +151,7 @@ class TableWriter:
     @staticmethod
     def _classes(row: Prediction) -> list[str]:
         if row.error is not None:
-            return [f" error  {printable(translate(row.error))}"]
+            return [f" error  {printable(row.error)}"]
         classes = zip(row.scores, map(printable, row.labels), strict=True)
         return [f"{score:6.1%}  {short_label(label)}" for score, label in classes] or ["     –  no class scores enough"]
 
