@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from torchclas import signals
+from torchclas import messages, signals
 from torchclas.cli import export, images, models, quantize, speed, spellings, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
+from torchclas.messages import say
 from torchclas.text import printable
 
 __all__ = ["app", "export", "images", "main", "models", "quantize", "run", "speed", "training", "weights"]
@@ -30,7 +32,7 @@ def main() -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal's encoding does not
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
+    warnings.formatwarning = lambda message, *_, **__: say(f"warning: {printable(str(message))}") + "\n"
     code = run(sys.argv[1:])
     if code > 128:
         # Not sys.exit: it would wait for threads, and those may be waiting for a server.
@@ -53,6 +55,7 @@ def _run(arguments: Sequence[str]) -> int:
     if debug:
         arguments = [*(option for option in options if option != "--debug"), *arguments[len(options) :]]
     try:
+        arguments = _choose_language(arguments)
         spellings.check(app, arguments)
         code = app(arguments)
         sys.stdout.flush()
@@ -77,6 +80,37 @@ def _run(arguments: Sequence[str]) -> int:
         return 2
 
 
+def _choose_language(arguments: Sequence[str]) -> Sequence[str]:
+    """Say things in the language of --lang, or else of the locale; return the arguments that the command takes.
+
+    `predict` has an option of that name, which chooses the language of the class names, too; no locale does that.
+    """
+    messages.use(_displayable(messages.of_environment(os.environ)))
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    asked = next((place for place in range(end) if re.fullmatch(r"--lang(=.*)?", arguments[place])), None)
+    if asked is None:
+        return arguments
+    _, equals, value = arguments[asked].partition("=")
+    rest = asked + 1 if equals else asked + 2
+    if not equals:
+        value = arguments[asked + 1] if rest <= end else ""
+    chosen = next((language for language in messages.LANGUAGES if language == value), None)
+    if chosen is None:
+        raise Error(f"--lang {value}: choose from {', '.join(messages.LANGUAGES)}")
+    messages.use(chosen)
+    arguments = [*arguments[:asked], *arguments[rest:]]
+    return spellings.with_language(app, arguments, chosen)
+
+
+def _displayable(language: messages.Language) -> messages.Language:
+    """English where the terminal's encoding lacks the characters of `language`."""
+    try:
+        "中文".encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except (LookupError, UnicodeEncodeError):
+        return "en"
+    return language
+
+
 def _replace_closed_streams() -> None:
     """Open something in place of the standard streams that the process was started without.
 
@@ -89,4 +123,4 @@ def _replace_closed_streams() -> None:
 
 
 def _report(message: str) -> None:
-    print(f"torchclas: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print(f"torchclas: {say(printable(' '.join(message.split())))}", file=sys.stderr)

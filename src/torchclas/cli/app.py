@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.messages import say
 from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 from torchclas.version import __version__
@@ -96,7 +97,7 @@ def log_to_stderr() -> None:
 
     class Formatter(logging.Formatter):
         def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-            return printable(super().formatMessage(record))
+            return say(printable(super().formatMessage(record)))
 
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("%(message)s"))

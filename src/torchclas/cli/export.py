@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Labels, Weights, app
+from torchclas.messages import say
 from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 
@@ -58,4 +59,4 @@ def export(
 
     done = task.export(model, to=to, weights=weights, labels=labels, output=output, batch=batch, input=input, size=size)
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
-    print(f"{printable(str(done.path))}: {how}", file=sys.stderr)
+    print(f"{printable(str(done.path))}: {say(how)}", file=sys.stderr)

@@ -28,6 +28,7 @@ from torchclas.cli.app import (
 )
 from torchclas.cli.spellings import unknown_option
 from torchclas.errors import Error
+from torchclas.messages import say
 from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
 
@@ -100,7 +101,7 @@ def predict(
     )
     if summary.errors or output is not None:
         where = "" if output is None else f" → {printable(str(output))}"
-        print(f"{summary}, {summary.seconds:.1f} s{where}", file=sys.stderr)
+        print(f"{say(str(summary))}, {summary.seconds:.1f} s{where}", file=sys.stderr)
     return 1 if summary.errors else 0
 
 

@@ -227,6 +227,14 @@ def _command(app: App, name: str) -> App | None:
     return app
 
 
+def with_language(app: App, arguments: Sequence[str], language: str) -> Sequence[str]:
+    """The arguments with `--lang`, where the command has such an option."""
+    command, rest = _split(app, arguments)
+    if "--lang" not in options(app, command):
+        return arguments
+    return [*arguments[: len(arguments) - len(rest)], "--lang", language, *rest]
+
+
 def _commands(app: App) -> list[str]:
     return [name for name in app if not name.startswith("-")]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from torchclas.cli.app import Labels, app, stderr, stdout
+from torchclas.messages import say
 from torchclas.tasks.completion import NAMES, SERIES
 from torchclas.text import printable
 
@@ -80,7 +81,7 @@ def weights_path(name: Annotated[str | None, NAMES, Parameter(help="A published 
     print(path)
     if not path.exists():
         hint = "nothing has been fetched yet" if name is None else f"not there yet: `torchclas weights fetch {name}`"
-        print(hint, file=sys.stderr)
+        print(say(hint), file=sys.stderr)
 
 
 @weights_app.command
@@ -92,4 +93,4 @@ def clear(
     from torchclas.tasks import weights as task
 
     freed = task.clear(names, everything=all)
-    print(f"{freed:,} bytes freed", file=sys.stderr)
+    print(say(f"{freed:,} bytes freed"), file=sys.stderr)

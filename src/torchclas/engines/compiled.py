@@ -20,6 +20,7 @@ from torchclas.engines.forks import with_openmp
 from torchclas.engines.graph import check_operators
 from torchclas.engines.machine import this_machine
 from torchclas.errors import CheckpointError
+from torchclas.messages import say
 from torchclas.spec import ModelSpec
 from torchclas.text import printable
 from torchclas.version import __version__
@@ -124,7 +125,7 @@ def _export(spec: ModelSpec, path: Path) -> None:
     from torchclas.zoo import load_model
 
     if sys.stderr.isatty():
-        print(f"preparing {printable(spec.name)} for this machine, once …", file=sys.stderr)
+        print(say(f"preparing {printable(spec.name)} for this machine, once …"), file=sys.stderr)
     building = path.parent / f".{uuid.uuid4().hex[:12]}"
     building.mkdir()
     try:

@@ -1,4 +1,4 @@
-"""The one way to a terminal: text from strangers is made printable on its way."""
+"""The one way to a terminal: text of ours is translated on its way, and text from strangers made printable."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ from typing import Any
 
 import rich.console
 import rich.markup
+import rich.table
 from rich.text import Text
 
+from torchclas.messages import label, say
 from torchclas.text import printable
 
 
 def escape(text: str) -> str:
-    """`text` as it is to be seen: on one line, nothing in it a command to the terminal or markup of ours."""
-    return rich.markup.escape(printable(text))
+    """`text` as it is to be seen: on one line, nothing in it a command to the terminal or markup of ours.
+
+    What the program says, such as an error, is translated; where that goes into a text, the text is, too.
+    """
+    return rich.markup.escape(say(printable(text)))
 
 
 class Console(rich.console.Console):
     """Rich's, which obeys no text: also where `escape` was forgotten, nothing but line breaks has an effect."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return `text`, which `print` or the cell of a table was given, made printable line by line."""
-        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+        """Return `text`, which `print` or the cell of a table was given, translated and printable line by line."""
+        return super().render_str("\n".join(map(printable, say(text).split("\n"))), **options)
+
+
+class Table(rich.table.Table):
+    """Rich's, with translated titles and headings."""
+
+    def __init__(self, *, title: str | None = None, **options: Any) -> None:
+        super().__init__(title=None if title is None else label(title), **options)
+
+    def add_column(self, header: str = "", **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Add a column with the translated `header`."""
+        super().add_column(label(header), **options)

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from torchclas.atomic import atomic_path
+from torchclas.messages import label, language, say
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
@@ -27,10 +28,12 @@ def embedded(content: bytes, kind: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("torchclas.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(_=label, say=say, language=language)
+    return environment

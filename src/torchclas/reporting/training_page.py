@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchclas.inference.metrics import ClassCounts, Tally
+from torchclas.messages import label
 from torchclas.reporting import pages, svg_chart
 from torchclas.reporting.confusion import matrix
 from torchclas.reporting.curves import has_large_range
@@ -116,4 +117,4 @@ def _matrix(run: Run) -> _Matrix | None:
         (name, [(int(images), float(images / max(1, row.sum())), at == column) for column, images in enumerate(row)])
         for at, (name, row) in enumerate(zip(names, counts, strict=True))
     ]
-    return _Matrix([*names, *(["any other"] if others else [])], rows)
+    return _Matrix([*names, *([label("any other")] if others else [])], rows)

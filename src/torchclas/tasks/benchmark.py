@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from torchclas.benchmarking import timing
 from torchclas.benchmarking.bench import Bench, cases
 from torchclas.benchmarking.results import Case, Result, Results, published
 from torchclas.engines.machine import Machine, load_average
 from torchclas.errors import MissingDependencyError
-from torchclas.reporting.console import Console, escape
+from torchclas.messages import say
+from torchclas.reporting.console import Console, Table, escape
 
 __all__ = ["benchmark", "cases", "duration", "figure", "print_remarks", "print_rows", "print_table"]
 
@@ -121,7 +121,7 @@ def _progress(due: Sequence[Case], notes: Console) -> Generator[Callable[[Result
     total = sum(map(_cost, due))
     done, spent, start = 0, 0.0, time.monotonic()
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal or not due) as bar:
-        task = bar.add_task(_many(len(due)), total=total)
+        task = bar.add_task(say(_many(len(due))), total=total)
 
         def advance(row: Result) -> None:
             nonlocal done, spent

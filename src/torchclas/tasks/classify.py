@@ -16,6 +16,7 @@ from torchclas.data.decode import is_image
 from torchclas.data.sources import expand
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
+from torchclas.messages import say
 from torchclas.signals import held_back
 from torchclas.tasks.output import Format, Writer, format_of, open_output, open_stream
 
@@ -178,10 +179,10 @@ def _progress(summary: Summary, *, shown: bool) -> Generator[Advance, None, None
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, start = bar.add_task("0 images", total=None), time.perf_counter()
+        task, start = bar.add_task(say("0 images"), total=None), time.perf_counter()
 
         def advance(rows: Sequence[Prediction]) -> None:
             rate = summary.images / (time.perf_counter() - start)
-            bar.update(task, description=f"{summary}, {rate:,.0f} images/s")
+            bar.update(task, description=say(f"{summary}, {rate:,.0f} images/s"))
 
         yield advance

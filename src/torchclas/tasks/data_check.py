@@ -30,6 +30,7 @@ from torchclas.data.decode import MAX_PIXELS, Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError, OutputError
+from torchclas.messages import label
 from torchclas.reporting.console import Console, escape
 from torchclas.text import ANY_NAME, printable
 
@@ -453,7 +454,7 @@ def _write_list(keep: Sequence[_Image], output: Path) -> None:
 @contextmanager
 def _progress(total: int) -> Generator[Callable[[int], None], None, None]:
     """Yield a function that is told how many images were done; it draws a bar on stderr if that is a terminal."""
-    columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(label("checking")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=total)
         yield lambda images: bar.advance(task, images)

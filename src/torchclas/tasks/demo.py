@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.table import Table
-
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.reporting.console import Console, escape
+from torchclas.reporting.console import Console, Table, escape
 from torchclas.tasks.montage import open_montage
 from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
 

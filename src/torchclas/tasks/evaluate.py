@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from torchclas import __version__
 from torchclas.atomic import atomic_path
@@ -29,8 +28,9 @@ from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
+from torchclas.messages import label
 from torchclas.reporting.confusion import draw
-from torchclas.reporting.console import Console, escape
+from torchclas.reporting.console import Console, Table, escape
 from torchclas.spec import find_model
 from torchclas.tasks.image_rows import image_rows, write_csv
 from torchclas.text import csv_path, csv_text, printable
@@ -215,7 +215,7 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     ]
     for title, text in rows:
         if text:
-            figures.add_row(title, escape(text))
+            figures.add_row(label(title), escape(text))
     console.print(figures)
 
     tested = [row for row in report.classes if row.support]
@@ -256,7 +256,7 @@ def _labels(batch: Batch, own: Sequence[int]) -> npt.NDArray[np.int64]:
 @contextmanager
 def _progress(total: int) -> Generator[Callable[[int], None]]:
     """Yield a function that is told how many images were done; it draws a bar on stderr if that is a terminal."""
-    columns = TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(label("evaluating")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=total)
         yield lambda images: bar.advance(task, images)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
-from rich.table import Table
+from rich.cells import cell_len
 
 from torchclas import catalog
 from torchclas.catalog import Entry
 from torchclas.errors import UnknownNameError
-from torchclas.reporting.console import Console, escape
+from torchclas.messages import label
+from torchclas.reporting.console import Console, Table, escape
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
 
@@ -77,6 +78,7 @@ def print_list(entries: Sequence[Entry], console: Console, notes: Console, *, or
     cached = {entry.name for entry in entries if is_converted(entry)}
     latency = [] if device is None else [f"{device} ms"]
     header = ["name", "series", "top-1", "params", "GFLOPs", "input", *latency, "weights"]
+    header = [label(title) for title in header]
     table = [header, *(_row(entry, device, cached=entry.name in cached) for entry in entries)]
     if console.is_terminal and console.width < SERIES_FROM:
         table = [[row[0], *row[2:]] for row in table]
@@ -126,7 +128,7 @@ def print_info(entry: Entry, console: Console, *, computed: Sequence[tuple[str, 
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for title, text in (*_info(entry), *computed):
-        table.add_row(title, text)
+        table.add_row(label(title), text)
     _print_whole(table, console)
 
 
@@ -185,9 +187,13 @@ def _row(entry: Entry, device: str | None, *, cached: bool) -> list[str]:
 def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines of padded cells; columns of figures, which all but their header are, stand to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    # Chinese headings are two cells wide a character.
+    wider = [cell_len(cell) - len(cell) for cell in table[0]]
+    widths = [max(width, cell_len(cell)) for cell, width in zip(table[0], widths, strict=True)]
     right = [all(cell[:1] in "–0123456789" for cell in column) for column in zip(*table[1:], strict=True)]
-    for row in table:
-        cells = zip(row, widths, right, strict=True)
+    for number, row in enumerate(table):
+        room = widths if number else [width - more for width, more in zip(widths, wider, strict=True)]
+        cells = zip(row, room, right, strict=True)
         yield "  ".join(cell.rjust(width) if figures else cell.ljust(width) for cell, width, figures in cells).rstrip()
 
 

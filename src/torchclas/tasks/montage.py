@@ -17,6 +17,7 @@ from torchclas.data.loader import Batch
 from torchclas.data.preprocess import NoPreprocess
 from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Classifier, Prediction
+from torchclas.messages import say
 from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
 from torchclas.tasks.output import short_label
 from torchclas.text import printable
@@ -78,7 +79,7 @@ class Montage:
         labels = (picture.row.labels[0] for picture in self.pictures if picture.row.labels)
         if any(map(is_chinese, labels)) and not chinese_font():
             remark = "no font with Chinese characters was found, so its labels are English"
-            print(f"{printable(str(path))}: {remark}", file=sys.stderr)
+            print(f"{printable(str(path))}: {say(remark)}", file=sys.stderr)
         with atomic_path(path) as temporary:
             self.draw().save(temporary)
 

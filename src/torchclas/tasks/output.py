@@ -31,6 +31,7 @@ from rich.cells import cell_len, set_cell_size
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError, OutputError
+from torchclas.messages import label, say
 from torchclas.signals import held_back
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
 
@@ -119,7 +120,7 @@ class TableWriter:
     def __init__(self, stream: IO[str], clip: int | None = None) -> None:
         self.stream = stream
         self.clip = clip
-        self.width = len("image")
+        self.width = cell_len(label("image"))
         self.started = False
 
     def write(self, rows: Sequence[Prediction]) -> None:
@@ -129,7 +130,9 @@ class TableWriter:
         self.width = max(self.width, *lengths, 0)
         lines: list[str] = []
         if not self.started:
-            lines.append(f"{_padded('image', self.width)}   score  class")
+            lines.append(
+                f"{_padded(label('image'), self.width)}   {set_cell_size(label('score'), 5)}  {label('class')}"
+            )
             self.started = True
         for source, row in zip(sources, rows, strict=True):
             for number, text in enumerate(self._classes(row)):
@@ -151,9 +154,11 @@ class TableWriter:
     @staticmethod
     def _classes(row: Prediction) -> list[str]:
         if row.error is not None:
-            return [f" error  {printable(row.error)}"]
+            return [f" error  {say(printable(row.error))}"]
         classes = zip(row.scores, map(printable, row.labels), strict=True)
-        return [f"{score:6.1%}  {short_label(label)}" for score, label in classes] or ["     –  no class scores enough"]
+        return [f"{score:6.1%}  {short_label(label)}" for score, label in classes] or [
+            say("     –  no class scores enough")
+        ]
 
 
 class JsonLinesWriter:

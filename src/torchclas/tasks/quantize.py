@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from torchclas import catalog
 from torchclas.atomic import atomic_path
@@ -35,8 +34,9 @@ from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
 from torchclas.errors import CheckpointError, DataError, Error, MissingDependencyError, OutputError
 from torchclas.inference.metrics import Proportion
+from torchclas.messages import label, say
 from torchclas.quantization.search import Noise, fewest, rank
-from torchclas.reporting.console import Console, escape
+from torchclas.reporting.console import Console, Table, escape
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
 from torchclas.tasks.output import printable
@@ -224,7 +224,7 @@ def print_report(report: QuantizationReport, console: Console) -> None:
     ]
     for title, text in rows:
         if text:
-            table.add_row(title, escape(text))
+            table.add_row(label(title), escape(text))
     console.print(table)
     if report.in_float:
         shown = Table(title=f"{len(report.in_float)} left in float")
@@ -511,7 +511,7 @@ def _progress() -> Generator[_Stage]:
         task = bar.add_task("")
 
         def stage(title: str, total: int | None) -> Callable[[], None]:
-            bar.reset(task, description=title, total=total)
+            bar.reset(task, description=say(title), total=total)
             return lambda: bar.advance(task)
 
         yield stage

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rich.table import Table
-
 from torchclas.benchmarking.bench import Bench
 from torchclas.benchmarking.results import Case
 from torchclas.benchmarking.search import Bounds, Search, candidates, top1
@@ -17,7 +15,7 @@ from torchclas.catalog import Entry
 from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
-from torchclas.reporting.console import Console, escape
+from torchclas.reporting.console import Console, Table, escape
 from torchclas.tasks.benchmark import duration, figure, print_remarks, print_table
 
 SHOWN = 3  # the choice and its runners-up

@@ -23,11 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from torchclas import signals
+from torchclas import messages, signals
 from torchclas.counterparts import refuse
 from torchclas.data.datasets import Subset
 from torchclas.data.workers import is_shortage
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.messages import say
 from torchclas.reporting.console import Console, escape
 from torchclas.tasks.options import TrainOptions
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
@@ -185,7 +186,7 @@ def _launch(plan: Plan) -> _Outcome:
     failures: SimpleQueue[str] = multiprocessing.get_context("spawn").SimpleQueue()
     with _forwarded_signals() as received:
         try:
-            return fabric.launch(partial(_work, plan=plan, failures=failures))
+            return fabric.launch(partial(_work, plan=plan, failures=failures, speaking=messages.language()))
         except Exception as error:
             if not failures.empty():
                 raise TrainingError(failures.get()) from error
@@ -199,11 +200,18 @@ def _launch(plan: Plan) -> _Outcome:
             raise
 
 
-def _work(fabric: Fabric, plan: Plan, failures: SimpleQueue[str] | None = None) -> _Outcome:
+def _work(
+    fabric: Fabric,
+    plan: Plan,
+    failures: SimpleQueue[str] | None = None,
+    speaking: messages.Language | None = None,
+) -> _Outcome:
     """What each process does.
 
     One that was started for it puts its error into `failures`, and fails: the others wait for it, and must be ended.
     """
+    if speaking is not None:
+        messages.use(speaking)
     _end_with_parent()
     keep_freed_memory()
     try:
@@ -304,9 +312,9 @@ class _Display:
         self.total = steps_per_epoch
         if sys.stderr.isatty():
             columns = (
-                TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}"),
-                TextColumn("{task.fields[speed]:,.0f} images/s"),
+                TextColumn(say("epoch {task.fields[epoch]}")), BarColumn(), MofNCompleteColumn(),
+                TextColumn(say("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}")),
+                TextColumn(say("{task.fields[speed]:,.0f} images/s")),
                 TimeRemainingColumn(),
             )  # fmt: skip
             self.bar = Bar(*columns, console=self.console, transient=True)
@@ -350,11 +358,12 @@ def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
     if state is not None:
         begun = f", going on at epoch {state['progress']['epoch'] + 1}, step {state['progress']['step'] + 1}"
     parts = f" in {plan.settings.accumulate} parts" if plan.settings.accumulate > 1 else ""
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     return escape(
         f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
         f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
         f"{plan.preset.crop_size} px, batches of {plan.total_batch}{parts}, "
-        f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} → {plan.output}{begun}"
+        f"{epochs} → {plan.output}{begun}"
     )
 
 

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
+
 from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.catalog import Entry
 from torchclas.errors import CheckpointError, Error, UnknownNameError
+from torchclas.messages import label
 from torchclas.reporting.console import Console, escape
 from torchclas.tasks.listing import mebibytes
 from torchclas.text import printable
@@ -55,7 +58,7 @@ def fetch(entries: Sequence[Entry], console: Console, errors: Console) -> bool:
         fetched += not here
         size += bytes_here
         state = "already here" if here else "fetched"
-        console.print(f"{entry.name:<{width}}  {mebibytes(bytes_here):>12}  {state}", **_PLAIN)
+        console.print(f"{entry.name:<{width}}  {mebibytes(bytes_here):>12}  {label(state)}", **_PLAIN)
     here = len(entries) - failed - fetched
     problem = f", [bold red]{failed} failed[/]" if failed else ""
     counts = f"{fetched} fetched, {here} already here{problem}"
@@ -234,6 +237,7 @@ def _dtype(tensor: Tensor) -> str:
 
 def _print_pairs(pairs: Sequence[tuple[str, str]], console: Console) -> None:
     """Tensors' names come from strangers: what a terminal would obey is escaped."""
-    width = max(len(printable(title)) for title, _ in pairs)
-    for title, text in pairs:
-        console.print(f"[dim]{escape(f'{printable(title):<{width}}')}[/]  {escape(printable(text))}", **_PLAIN)
+    titles = [printable(label(title)) for title, _ in pairs]
+    width = max(map(cell_len, titles))
+    for title, (_, text) in zip(titles, pairs, strict=True):
+        console.print(f"[dim]{escape(set_cell_size(title, width))}[/]  {escape(printable(text))}", **_PLAIN)
