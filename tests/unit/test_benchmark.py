@@ -267,7 +267,7 @@ def test_a_failed_case_is_a_row(tmp_path: Path) -> None:
     case = Case(str(broken), "torch", "fp32", 1, 1, "cpu")
     (failed,) = benchmark.benchmark([case], seconds=0.1, output=tmp_path / "out", console=console(), notes=console())
     assert failed.timing is None
-    assert "not a readable safetensors file" in failed.error
+    assert "is no safetensors file" in failed.error
     assert Results(tmp_path / "out").read()[case] == failed
 
 

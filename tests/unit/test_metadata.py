@@ -136,9 +136,11 @@ def test_class_names_that_no_file_should_hold(name: str, message: str) -> None:
         replace(PLAIN, class_names=("cat", "dog", name))
 
 
-def test_an_origin_that_is_no_text_is_replaced() -> None:
+def test_an_origin_that_is_no_text_is_kept() -> None:
     metadata = replace(PLAIN, origin={"data": b"d\xe9p\xf4t".decode("utf-8", "surrogateescape")})
-    assert Metadata.from_json(metadata.to_json()).origin == {"data": "d?p?t"}
+    text = metadata.to_json()
+    text.encode()
+    assert Metadata.from_json(text).origin == metadata.origin
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_an_origin_that_is_no_text_is_replaced() -> None:
 def test_damaged_openvino_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.xml"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a readable OpenVINO file"):
+    with pytest.raises(CheckpointError, match=r"not a readable OpenVINO file|the file is empty|is a web page"):
         find_metadata(path)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from torchclas.data.datasets import Dataset, LabelledImages
 from torchclas.data.opening import fingerprint, open_data, open_for_model, open_pictures, open_training
@@ -506,3 +507,13 @@ def test_training_reads_through_the_same_door(tmp_path: Path) -> None:
         read_data(options, spec)
     tree(tmp_path / "val", "dog")
     assert read_data(replace(options, val=tmp_path / "val"), spec)[2] == ("cat", "dog")
+
+
+def test_a_link_to_itself_beside_the_classes_hides_none(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    (tmp_path / "loop").symlink_to("loop")
+    opened = open_data(tmp_path)
+    assert opened.images.classes == ("cat", "dog")
+    assert len(opened.images) == 2

@@ -110,7 +110,7 @@ def test_errors_and_logs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 def test_names_of_classes_survive_in_files() -> None:
     """As they are in our own metadata, a line for each class in what other runtimes read."""
-    names = (HOSTILE, "caf\udce9", "咖啡")
+    names = ("\u202egnp.exe", "café", "咖啡")
     metadata = Metadata("PPLCNet_x0_25", 3, find("PPLCNet_x0_25").preset, class_ids=("0", "1", "2"), class_names=names)
     text = metadata.to_json()
     text.encode()

@@ -105,7 +105,7 @@ def test_memory_that_pillow_lacks_does_not_make_an_image_damaged(
         raise MemoryError
 
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
-    monkeypatch.setattr("PIL.ImageOps.exif_transpose", full)
+    monkeypatch.setattr("PIL.Image.Image.convert", full)
     with pytest.raises(LoadingError, match="no memory is left"):
         list(loader(images, "", 0))
 

@@ -201,6 +201,8 @@ def _from_pillow(image: Image.Image, max_pixels: int) -> Pixels:
             return cv2.cvtColor(high, cv2.COLOR_GRAY2RGB)  # pyright: ignore[reportReturnType]
         if image.mode not in ("I", "F"):
             return _to_rgb(image)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever damaged data makes of the decoder
         raise ImageError(f"is truncated or damaged: {error}") from error
     raise ImageError(f"Pillow images of mode {image.mode} have no fixed range: scale to 0..255 and convert to RGB")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from torchclas.data.datasets import Dataset, Sample
-from torchclas.data.sources import SUFFIXES, expand
+from torchclas.data.sources import SUFFIXES, expand, is_folder
 from torchclas.errors import DataError
 
 Split = Literal["train", "val", "test"]
@@ -177,7 +177,7 @@ def look(folder: Path) -> _Inside:
                 if entry.name.startswith("."):
                     continue
                 suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - of every entry
-                if entry.is_dir():
+                if is_folder(entry):
                     if entry.name.lower() not in _STRAY:
                         folders.append(entry.name)
                 elif suffix in SUFFIXES:
@@ -204,7 +204,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str], list[str]]:
             for entry in entries:
                 if not entry.name.startswith("."):
                     is_stray = entry.name.lower() in _STRAY
-                    (stray if is_stray else folders if entry.is_dir() else files).append(entry.name)
+                    (stray if is_stray else folders if is_folder(entry) else files).append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     return sorted(folders), sorted(stray), sorted(files)

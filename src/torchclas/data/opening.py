@@ -192,9 +192,9 @@ def fingerprint(images: LabelledImages) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in images.classes or ():
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\n")
     for index, label in enumerate(images.labels.tolist()):
-        digest.update(f"\0{images.key(index)}\0{label}".encode("utf-8", "surrogateescape"))
+        digest.update(f"\0{images.key(index)}\0{label}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -108,23 +108,24 @@ def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
             return
         with os.scandir(folder) as entries:
             names = sorted(
-                (entry.name, is_folder)
+                (entry.name, leads_on)
                 for entry in entries
                 if not entry.name.startswith(".")
-                and ((is_folder := _is_folder(entry)) or os.path.splitext(entry.name)[1].lower() in SUFFIXES)  # noqa: PTH122
+                and ((leads_on := is_folder(entry)) or os.path.splitext(entry.name)[1].lower() in SUFFIXES)  # noqa: PTH122
             )
     except OSError:
         yield folder  # becomes an error row
         return
-    for name, is_folder in names:
+    for name, leads_on in names:
         path = os.path.join(folder, name)  # noqa: PTH118
-        if is_folder:
+        if leads_on:
             yield from _walk(path, (*ancestors, identity))
         else:
             yield path
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself; if it is named like an image, its row says so
@@ -161,7 +162,7 @@ def _read_file(path: Path, max_bytes: int, accept: Callable[[bytes], object] | N
 def _describe_folder(path: Path) -> str:
     with os.scandir(path) as entries:
         kinds = Counter(
-            "folders" if _is_folder(entry) else Path(entry.name).suffix.lower() or "without suffix" for entry in entries
+            "folders" if is_folder(entry) else Path(entry.name).suffix.lower() or "without suffix" for entry in entries
         )
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(5)) or "nothing"
 

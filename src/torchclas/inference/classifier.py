@@ -86,9 +86,8 @@ class Classifier:
         labels: str | Path | Sequence[str] | None = None,
         **others: Never,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
         refuse("Classifier", others, inspect.signature(Classifier).parameters)
-        own = ("self", "others", "__class__")
-        arguments = {name: value for name, value in locals().items() if name not in own}
         if batch_size < 1 or top_k < 1 or max_pixels < 1:
             given = f"{batch_size}, {top_k} and {max_pixels}"
             raise Error(f"batch_size, top_k and max_pixels must be at least 1, not {given}")

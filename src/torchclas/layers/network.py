@@ -198,12 +198,17 @@ class Network(nn.Module):
         self.classifier = self.make_classifier(num_classes).to(device=like.device, dtype=like.dtype)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """A fresh last layer, initialised."""
+        """A last layer for other classes.
+
+        It begins near zero, whatever the published networks began with: its first answers are almost even, so that its
+        first gradients do not spoil what the layers before it have learnt.
+        """
         self.num_classes = num_classes
         if num_classes == 0:
             return nn.Identity()
         layer = nn.Linear(self.num_features, num_classes)
-        self.initial.apply_to_classifier(layer)
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
         return layer
 
     def set_input_size(self, size: int) -> None:
@@ -256,6 +261,9 @@ class Network(nn.Module):
         """Initialise for training from scratch, as `initial` says; the classifier is made anew."""
         self.initial.apply(self)
         self.reset_classifier(self.num_classes)
+        for name, layer in self.named_children():
+            if name.startswith("classifier") and isinstance(layer, nn.Linear):
+                self.initial.apply_to_classifier(layer)
 
 
 class _Features(nn.Module):

@@ -86,7 +86,7 @@ def _classify(photographs: Sequence[Path], picture: Path, console: Console) -> P
             predictions = list(classifier.rows(batch))
             sheet.add(batch, predictions)
             for row in predictions:
-                table.add_row(escape(Path(row.source).name), escape(row.error) if row.error else _ranking(row))
+                table.add_row(escape(Path(row.source).name), _ranking(row) if row.error is None else escape(row.error))
     console.print(f"\n[bold]{classifier.spec.name}[/] names what photographs show:")
     console.print(table)
     console.print("Low scores throughout mean that it is none of the classes: ImageNet has no astronauts.")
@@ -95,7 +95,7 @@ def _classify(photographs: Sequence[Path], picture: Path, console: Console) -> P
 
 def _ranking(prediction: Prediction) -> str:
     ranked = zip(prediction.scores, prediction.labels, strict=True)
-    return "\n".join(f"{100 * score:4.1f} %  {escape(name)}" for score, name in ranked)
+    return "\n".join(f"{100 * score:4.1f} %  {escape(label)}" for score, label in ranked)
 
 
 def _check_orientation(output: Path, console: Console) -> list[Path]:
