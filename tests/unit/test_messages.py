@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from torchclas import messages
 from torchclas.cli import run
+from torchclas.reporting.console import Console, Table, escape, verbatim
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -278,3 +280,19 @@ def test_english_reads_no_translations() -> None:
         "import torchclas.messages as m, sys; m.say('no such file'); assert not {'tomllib', 'tomli'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("english")
+def test_names_of_classes_are_no_messages() -> None:
+    messages.use("zh")
+    shown = io.StringIO()
+    console = Console(file=shown, width=100)
+    table = Table(title="Classes")
+    table.add_column("name")
+    table.add_row(verbatim("no classifier"))
+    console.print(table)
+    console.print(f"[yellow]Note:[/] {escape('pip: no such file')}")
+    assert "类别" in shown.getvalue()
+    assert "名称" in shown.getvalue()
+    assert "no classifier" in shown.getvalue()
+    assert "注意：pip：没有这个文件" in shown.getvalue()

@@ -21,12 +21,21 @@ def escape(text: str) -> str:
     return rich.markup.escape(say(printable(text)))
 
 
+def verbatim(text: str) -> str:
+    """`escape` for names of others, such as classes, which may read like something that the program says."""
+    return rich.markup.escape(printable(text))
+
+
 class Console(rich.console.Console):
     """Rich's, which obeys no text: also where `escape` was forgotten, nothing but line breaks has an effect."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Rich does, with texts translated; the cells of a table are as they were given."""
+        super().print(*(say(item) if isinstance(item, str) else item for item in objects), **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return `text`, which `print` or the cell of a table was given, translated and printable line by line."""
-        return super().render_str("\n".join(map(printable, say(text).split("\n"))), **options)
+        """Return `text`, which `print` or the cell of a table was given, made printable line by line."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
 
 
 class Table(rich.table.Table):

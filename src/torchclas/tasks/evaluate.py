@@ -30,7 +30,7 @@ from torchclas.inference.classifier import Classifier
 from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.messages import label
 from torchclas.reporting.confusion import draw
-from torchclas.reporting.console import Console, Table, escape
+from torchclas.reporting.console import Console, Table, escape, verbatim
 from torchclas.spec import find_model
 from torchclas.tasks.image_rows import image_rows, write_csv
 from torchclas.text import csv_path, csv_text, printable
@@ -230,7 +230,7 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         confused = "" if row.confused_with is None else f"{report.class_names[row.confused_with]} ({row.confused})"
         shares = ("–" if share is None else f"{100 * share:.1f} %" for share in (row.precision, row.recall))
         names = report.class_ids[row.index], report.class_names[row.index]
-        table.add_row(*map(escape, names), f"{row.support:,}", *shares, escape(confused))
+        table.add_row(*map(verbatim, names), f"{row.support:,}", *shares, verbatim(confused))
     console.print(table)
 
     for note in report.notes:

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from torchclas import catalog
 from torchclas.catalog import Entry
 from torchclas.errors import UnknownNameError
-from torchclas.messages import label
+from torchclas.messages import label, say
 from torchclas.reporting.console import Console, Table, escape
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
@@ -128,7 +128,7 @@ def print_info(entry: Entry, console: Console, *, computed: Sequence[tuple[str, 
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for title, text in (*_info(entry), *computed):
-        table.add_row(label(title), text)
+        table.add_row(label(title), say(text))
     _print_whole(table, console)
 
 

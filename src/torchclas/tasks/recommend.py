@@ -15,6 +15,7 @@ from torchclas.catalog import Entry
 from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
+from torchclas.messages import say
 from torchclas.reporting.console import Console, Table, escape
 from torchclas.tasks.benchmark import duration, figure, print_remarks, print_table
 
@@ -52,7 +53,7 @@ def recommend(
         measured = _Measured(bench, case, notes)
         search = measured.search(bounds, found)
         try:
-            with notes.status("measuring, of the candidates, those that may fit"):
+            with notes.status(say("measuring, of the candidates, those that may fit")):
                 measured.run(search)
             if search.fitting:
                 _print_choice(search, console)
