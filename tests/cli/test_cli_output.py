@@ -116,7 +116,7 @@ def test_predict_on_a_terminal(photographs: Path) -> None:
     picture = photographs / "coffee.png"
     shown = on_a_terminal([*TORCHCLAS, "predict", "--engine", "torch", "--lang", "zh", str(picture)], columns=60)
     header, first, *_ = shown.splitlines()
-    assert header.split() == ["image", "score", "class"]
+    assert header.split() == ["图像", "分数", "类别"]
     assert first.split()[-1] == "意式浓缩咖啡"
     assert first.split()[0].endswith("coffee.png")
     assert len(first.split()[0]) <= 30
