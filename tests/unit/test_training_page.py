@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from torchclas import messages
 from torchclas.inference.metrics import Tally
 from torchclas.reporting import confusion, svg_chart, training_page
 from torchclas.reporting.fonts import chinese_font, matplotlib_fonts, pillow_font
@@ -51,6 +52,24 @@ def run_of(names: Sequence[str], epochs: int = 3) -> Run:
         mistakes=[Mistake("/data/x.jpg", names[0], names[1], 0.9, pixels)],
         confusion=None,
     )
+
+
+def test_the_page_in_chinese(tmp_path: Path) -> None:
+    messages.use("zh")
+    try:
+        page = training_page.write(tmp_path / "report.html", run_of(NAMES)).read_text(encoding="utf-8")
+    finally:
+        messages.use("en")
+    for text in (
+        '<html lang="zh">',
+        "top-1 准确率",
+        "/data/花卉：9 张图像",
+        "one note",
+        "训练轮次",
+        "认作 意式浓缩咖啡（90 %）",
+    ):
+        assert text in page
+    assert "<h2>Epochs" not in page
 
 
 class Text(HTMLParser):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib import resources
+from itertools import islice
 from typing import Literal, NamedTuple
 
 Language = Literal["en", "zh"]
@@ -22,7 +23,9 @@ _language: Language = "en"
 _PLACEHOLDER = re.compile(r"\{(\d+)(:n|:label)?\}")
 _NUMBER = r"[-+]?[\d.,]+(?:e[-+]?\d+)?%?|-?inf|nan|None"
 _DEEPEST = 8  # texts within each other
+_JOINED = 3  # texts beside each other that no template joins
 _LONGEST = 4000  # characters; longer texts are lists of names
+_WAYS = 10_000  # to find the parts of a template in a text: names of files may be made to have very many
 _FEW = 11  # characters: such a template says so little that only a number between them is taken for a match
 _JOINTS = ((": ", "："), ("; ", "；"))
 _SERIES = ((", ", "，"), (" and ", "，"))
@@ -78,8 +81,17 @@ class Template(NamedTuple):
     words: str
     pattern: re.Pattern[str]
     ending: re.Pattern[str] | None  # of what follows something else: `, 3 of them failed`
-    part: str  # of the English text, which a match must contain
+    parts: tuple[str, ...]  # of the English text, which a match must contain; the longest comes first
     weight: int  # characters that are not filled in
+
+    def may_fit(self, text: str) -> bool:
+        """Whether `text` holds all parts, and not so often that a search would take long."""
+        if self.parts[0] not in text:
+            return False
+        ways = 1
+        for part in self.parts[1:]:
+            ways *= text.count(part)
+        return 0 < ways <= _WAYS
 
 
 class _Table(NamedTuple):
@@ -117,22 +129,20 @@ def _template(english: str, words: str) -> Template:
         follows = not (form or text)
         pattern += re.escape(text)
     ending = re.compile(f"(.+?){pattern}", re.DOTALL) if english[:1] in " ,;:" and english.strip(" ,;:{}0n") else None
-    return Template(english, words, re.compile(pattern, re.DOTALL), ending, max(texts, key=len), weight)
+    parts = tuple(sorted(filter(None, texts), key=len, reverse=True))
+    return Template(english, words, re.compile(pattern, re.DOTALL), ending, parts, weight)
 
 
 @lru_cache(maxsize=4096)
 def _translate(text: str, language: Language, depth: int) -> str:
     if depth > _DEEPEST or len(text) > _LONGEST or not re.search(r"[a-z]{2}", text):
         return text
-    for translated in _attempts(text, language, depth):
-        if translated is not None:
-            return translated
-    return text
+    return next(_attempts(text, language, depth), text)
 
 
-def _attempts(text: str, language: Language, depth: int) -> Iterator[str | None]:
+def _attempts(text: str, language: Language, depth: int) -> Iterator[str]:
     table = _table(language)
-    possible = [template for template in table.templates if template.part in text]
+    possible = [template for template in table.templates if template.may_fit(text)]
     for template in possible:
         if (match := template.pattern.fullmatch(text)) is not None:
             yield _filled(template.words, match, table, language, depth)
@@ -146,7 +156,7 @@ def _attempts(text: str, language: Language, depth: int) -> Iterator[str | None]
     if text.endswith(":") and (translated := _translate(text[:-1], language, depth + 1)) != text[:-1]:
         yield f"{translated}："
     for joint, joined in _JOINTS:
-        for place in re.finditer(joint, text):
+        for place in islice(re.finditer(joint, text), _JOINED if depth < _JOINED else 0):
             parts = text[: place.start()], text[place.end() :]
             translated = [_translate(part, language, depth + 1) for part in parts]
             if translated != [*parts]:
