@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -84,6 +85,17 @@ def test_predict_writes_a_table(folder: Path, capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert "95.1%  espresso" in lines[1]
     assert "the file is empty" in lines[2]
+
+
+def test_what_follows_two_dashes_is_no_option(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "b c.png").rename("--top-k")
+    assert cli.run(["predict", "--top-k", "1", "--", "--top-k"]) == 0
+    assert "./--top-k   95.1%  espresso" in capsys.readouterr().out
+    assert cli.run(["data", "check", "--", "-none"]) == 2
+    assert "-none: no such file" in capsys.readouterr().err
 
 
 def test_predict_writes_csv_and_parquet(folder: Path, tmp_path: Path) -> None:
@@ -274,6 +286,13 @@ def test_inspect_tells_which_model_a_file_fits(tmp_path: Path, capsys: pytest.Ca
     assert cli.run(["weights", "inspect", str(path)]) == 0
     assert "PPLCNet_x0_25 (current layout, 1000 classes)" in capsys.readouterr().out
     assert cli.run(["weights", "inspect", str(path), "-m", "VGG11"]) != 0
+
+
+def test_a_command_that_is_advised_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "of mine $1.pdparams"
+    golden("PPLCNet_x0_25").write(path)
+    assert cli.run(["weights", "inspect", str(path)]) == 0
+    assert f"-m PPLCNet_x0_25 --weights {shlex.quote(str(path))}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_fetch_path_and_clear(

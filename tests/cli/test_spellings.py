@@ -56,6 +56,21 @@ def test_the_likeliest_meaning(arguments: str, said: str, capsys: pytest.Capture
     assert said in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", ""], "there is an empty word"),
+        (["predict", "x.jpg", "-o", ""], "after -o there is an empty word"),
+        (["train", "d", "-m", "", "-o", "run"], "after -m there is an empty word"),
+    ],
+)
+def test_an_empty_word_is_not_the_current_folder(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", ["list --min-top1 80 --limit 1", "list --max-params 5M --limit 1"])
 def test_what_is_right_is_left_alone(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments.split()) == 0

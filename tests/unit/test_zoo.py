@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import torchclas
 from tests.parity.golden import golden
 from torchclas.catalog import find
-from torchclas.errors import CheckpointError, DownloadError, UnknownNameError
+from torchclas.errors import CheckpointError, DownloadError, Error, UnknownNameError
 from torchclas.spec import DEFAULT_MODEL, find_model
 from torchclas.weights import location
 from torchclas.weights.checkpoint import save_checkpoint
@@ -52,6 +54,25 @@ def test_weights_that_cannot_be_had() -> None:
         torchclas.create_model("MobileNetV3_large_x1_0_ssld_int8", pretrained=True)
     with pytest.raises(CheckpointError, match="two sets of weights"):
         torchclas.create_model("ResNet18", pretrained=True, weights="mine.pth")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("num_classes", value) for value in (-1, "3", 3.0, True)] + [("in_channels", value) for value in (0, -3, "3")],
+)
+def test_what_is_no_number_of_classes_or_channels(argument: str, value: Any) -> None:
+    with pytest.raises(Error, match=f"{argument} is a whole number from . on, not {value!r}"):
+        torchclas.create_model("PPLCNet_x0_25", **{argument: value})
+
+
+def test_a_classifier_that_cannot_be_made_leaves_the_network_as_it_was() -> None:
+    model = torchclas.create_model("PPLCNet_x0_25", num_classes=2)
+    with pytest.raises(Error, match="num_classes is a whole number"):
+        model.reset_classifier(-1)
+    assert model.num_classes == 2
+    number: Any = np.int64(3)
+    model.reset_classifier(number)
+    assert type(model.num_classes) is int
 
 
 def test_a_checkpoint_contradicts_the_name(tmp_path: Path) -> None:

@@ -50,10 +50,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    debug = "--debug" in options
-    if debug:
-        arguments = [*(option for option in options if option != "--debug"), *arguments[len(options) :]]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    debug = "--debug" in arguments[:end]
+    # What follows -- is no option: with ./ no command takes the name of a file for one.
+    names = (f"./{name}" if name.startswith("-") and name not in ("-", "--") else name for name in arguments[end:])
+    arguments = [*(option for option in arguments[:end] if option != "--debug"), *names]
     try:
         arguments = _choose_language(arguments)
         spellings.check(app, arguments)

@@ -134,6 +134,9 @@ def check(app: App, arguments: Sequence[str]) -> None:
         return
     for place, token in enumerate(rest):
         after = rest[place + 1] if place + 1 < len(rest) else ""
+        if not token.strip():  # Path("") would be the current folder
+            before = f"after {rest[place - 1]} " if place else ""
+            raise Error(f"{before}there is an empty word: name something, or see whether a shell variable is not set")
         if token == "--":
             return
         if token == "--set" and after and "=" not in after:
@@ -214,7 +217,7 @@ def _split(app: App, arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The command's name, of one word or of two, and what follows it."""
     for words in (2, 1):
         name = " ".join(arguments[:words])
-        if len(arguments) >= words and _command(app, name) is not None:
+        if len(arguments) >= words and arguments[words - 1].strip() and _command(app, name) is not None:
             return name, arguments[words:]
     return "", arguments
 

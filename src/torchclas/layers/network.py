@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, NoReturn, Protocol, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,17 @@ def pyramid(stride: int, channels: Sequence[int], steps: Sequence[int] | None = 
     """
     strides = accumulate(steps or [2] * (len(channels) - 1), mul, initial=stride)
     return list(zip(strides, channels, strict=True))
+
+
+def count_of(name: str, value: SupportsIndex, *, least: int) -> int:
+    """The argument `name` as an int, NumPy's as well; raises `Error` for no whole number, and for one below `least`."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if count < least or isinstance(value, bool):
+        raise Error(f"{name} is a whole number from {least} on, not {value!r}")
+    return count
 
 
 class Stage(nn.Sequential):
@@ -193,17 +205,20 @@ class Network(nn.Module):
         return (self(x),)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one for `num_classes`; 0 makes the network return its vectors."""
+        """Replace the last layer by a fresh one for `num_classes`; 0 makes the network return its vectors.
+
+        Raises `Error` for what is no number of classes, and changes nothing then.
+        """
         like = next(self.parameters())
         self.classifier = self.make_classifier(num_classes).to(device=like.device, dtype=like.dtype)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """A last layer for other classes.
+        """A last layer for other classes; raises `Error` for what is no number of them.
 
         It begins near zero, whatever the published networks began with: its first answers are almost even, so that its
         first gradients do not spoil what the layers before it have learnt.
         """
-        self.num_classes = num_classes
+        self.num_classes = num_classes = count_of("num_classes", num_classes, least=0)
         if num_classes == 0:
             return nn.Identity()
         layer = nn.Linear(self.num_features, num_classes)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from torchclas.errors import UnknownNameError
-from torchclas.layers.network import Network, Renames
+from torchclas.layers.network import Network, Renames, count_of
 
 FAMILIES: tuple[ModuleType, ...] = tuple(
     import_module(f"{__name__}.{name}")
@@ -70,7 +70,14 @@ def architectures() -> list[str]:
 
 
 def build(arch: str, *, num_classes: int = 1000, in_channels: int = 3) -> Network:
-    """The architecture with fresh weights; raises `UnknownNameError`."""
+    """The architecture with fresh weights.
+
+    Raises:
+        UnknownNameError: no such architecture.
+        Error: `num_classes` or `in_channels` is no such number.
+    """
+    num_classes = count_of("num_classes", num_classes, least=0)
+    in_channels = count_of("in_channels", in_channels, least=1)
     cls, fields = _family(arch).VARIANTS[arch]
     network = cls(**fields, num_classes=num_classes, in_channels=in_channels)
     network.arch = arch

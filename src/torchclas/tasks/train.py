@@ -6,6 +6,7 @@ import inspect
 import logging
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -408,5 +409,6 @@ def print_summary(summary: Summary, console: Console) -> None:
     for path in summary.written:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     console.print(
-        f"use it: torchclas predict IMAGE -m {escape(str(summary.output / 'best.safetensors'))}", soft_wrap=True
+        f"use it: torchclas predict IMAGE -m {escape(shlex.quote(str(summary.output / 'best.safetensors')))}",
+        soft_wrap=True,
     )

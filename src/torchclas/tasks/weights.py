@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -132,7 +133,7 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
             ("fits", _some(list(map(str, found)), 8) or "no architecture here exactly; -m NAME says what differs")
         )
         if found:
-            lines.append(("use it", f"-m {found[0].arch} --weights {path}"))
+            lines.append(("use it", f"-m {found[0].arch} --weights {shlex.quote(str(path))}"))
     fits = True
     if model is not None:
         fits, verdict = _coverage(path, model, kind, arrays)
