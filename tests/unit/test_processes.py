@@ -92,17 +92,20 @@ def test_copies_are_opened_with_the_same_arguments(engine: EngineName) -> None:
         np.testing.assert_allclose(row.scores, expected.scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["own.safetensors", "run"])
 def test_a_copy_of_a_model_of_ones_own_is_opened_in_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from torchclas.catalog import find
     from torchclas.spec import DEFAULT_MODEL
     from torchclas.weights.location import converted_path
 
     Classifier(engine="torch")  # converts it
-    (tmp_path / "own.safetensors").symlink_to(converted_path(find(DEFAULT_MODEL)))
+    (tmp_path / "run").mkdir()
+    for path in (tmp_path / "own.safetensors", tmp_path / "run" / "best.safetensors"):
+        path.symlink_to(converted_path(find(DEFAULT_MODEL)))
     monkeypatch.chdir(tmp_path)
-    pickled = pickle.dumps(Classifier("own.safetensors", engine="torch", workers=0))
+    pickled = pickle.dumps(Classifier(name, engine="torch", workers=0))
     monkeypatch.chdir("/")
     (row,) = pickle.loads(pickled).predict(PICTURE)
     assert row.status == "ok"

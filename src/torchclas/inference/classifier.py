@@ -25,6 +25,7 @@ from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines import Engine, EngineName, Precision, open_engine
 from torchclas.errors import Error, ImageError
 from torchclas.spec import ModelSpec, find_model
+from torchclas.weights.location import BEST
 
 Language = Literal["en", "zh"]
 
@@ -153,7 +154,10 @@ class Classifier:
 
 def _absolute(value: Any) -> Any:
     """A copy may be opened where another folder is the current one."""
-    return Path(value).absolute() if isinstance(value, (str, Path)) and Path(value).is_file() else value
+    if not isinstance(value, (str, Path)):
+        return value
+    path = Path(value)
+    return path.absolute() if path.is_file() or (path / BEST).is_file() else value
 
 
 def _likeliest(probabilities: NDArray[np.float32], count: int) -> list[int]:
