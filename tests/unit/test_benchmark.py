@@ -224,7 +224,8 @@ def assert_sound(row: Result) -> None:
     assert 0 < taken.best_ms <= taken.p5_ms <= taken.median_ms <= taken.p95_ms
     assert taken.images_per_s == pytest.approx(1000 * row.case.batch / taken.median_ms)
     assert taken.repeats >= timing.MIN_REPEATS
-    assert taken.peak_mib is None or 30 < taken.peak_mib < 4000
+    # What the process held before counts too, and here that is whatever tests it ran.
+    assert taken.peak_mib is None or 30 < taken.peak_mib <= (timing.peak_mebibytes() or 0)
 
 
 def test_random_weights(tmp_path: Path) -> None:
