@@ -30,9 +30,9 @@ from torchclas import create_model
 from torchclas.catalog import find
 from torchclas.tasks.distill import DistillOptions, distill
 from torchclas.tasks.evaluate import evaluate
-from torchclas.tasks.options import TrainOptions
 from torchclas.tasks.train import train
 from torchclas.tasks.train_plan import preset_at
+from torchclas.training.options import TrainOptions
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 

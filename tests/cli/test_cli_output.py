@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from tests.parity.golden import golden
 from torchclas import catalog, cli
 from torchclas.data.decode import MAX_PIXELS
-from torchclas.tasks import listing, output
+from torchclas.reporting import rows as output
+from torchclas.tasks import listing
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path
 from torchclas.weights.metadata import find_metadata

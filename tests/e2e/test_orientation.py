@@ -10,8 +10,8 @@ from PIL import Image
 
 from torchclas import catalog
 from torchclas.data.loader import load
+from torchclas.data.sample_pages import ROTATIONS, render_page, turned
 from torchclas.inference.classifier import Classifier
-from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
 
 NAME = "PPLCNet_x1_0_text_orientation"
 PAGES = 50

@@ -30,8 +30,8 @@ from torchclas.errors import CheckpointError, Error, MissingDependencyError, Out
 from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
 from torchclas.models import build
+from torchclas.reporting.contact_sheet import open_montage
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.montage import open_montage
 from torchclas.tasks.weights import clear
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint

@@ -16,15 +16,15 @@ from rich.console import Console
 
 from torchclas import create_model
 from torchclas.catalog import Preset
+from torchclas.data.sample_pages import ROTATIONS, render_page, turned
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.metrics import Proportion
+from torchclas.reporting import image_rows
 from torchclas.reporting.confusion import MOST_CELLS, matrix
+from torchclas.reporting.contact_sheet import CAPTION, GAP, LINE, TILE
 from torchclas.tasks import evaluate as module
-from torchclas.tasks import image_rows
 from torchclas.tasks.evaluate import evaluate, print_report
-from torchclas.tasks.montage import CAPTION, GAP, LINE, TILE
-from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 

@@ -15,9 +15,9 @@ from torchclas.data.loader import Batch
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Prediction
+from torchclas.reporting import contact_sheet as montage
+from torchclas.reporting.contact_sheet import BAR, BLANK, GAP, TILE, TRACK, open_montage
 from torchclas.spec import find_model
-from torchclas.tasks import montage
-from torchclas.tasks.montage import BAR, BLANK, GAP, TILE, TRACK, open_montage
 
 ORANGE = (230, 120, 20)
 

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.inference.classifier import Prediction
-from torchclas.tasks.output import ROW_GROUP, Format, TableWriter, format_of, open_output, printable
+from torchclas.reporting.rows import ROW_GROUP, Format, TableWriter, format_of, open_output, printable
 
 ROWS = [
     Prediction(

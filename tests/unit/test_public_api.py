@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 
 import torchclas
-from torchclas.tasks.options import TrainOptions
+from torchclas.training.options import TrainOptions
 
 SIGNATURES = {
     "list_models": "(pattern: 'str | None' = None, *, series: 'str | None' = None, pretrained: 'bool' = False, "

@@ -10,9 +10,9 @@ import torch
 from tests.training_runs import paint, train
 from torchclas import models
 from torchclas.tasks import train_plan as task
-from torchclas.tasks.options import TrainOptions
 from torchclas.training import memory
 from torchclas.training.memory import COPIES, StepMemory, free_memory, step_memory
+from torchclas.training.options import TrainOptions
 
 # One step, as the trainer computes it, in a process of its own; prints what it took at its peak beyond the start's.
 STEP = r"""

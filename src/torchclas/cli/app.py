@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.completion import MODELS
 from torchclas.messages import say
-from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 from torchclas.version import __version__
 

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Labels, Weights, app
+from torchclas.completion import MODELS
 from torchclas.messages import say
-from torchclas.tasks.completion import MODELS
 from torchclas.text import printable
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.

@@ -76,7 +76,7 @@ def predict(
     _start_lean(verbose)
 
     from torchclas.inference.classifier import Classifier
-    from torchclas.tasks.classify import classify
+    from torchclas.tasks.predict import classify
 
     summary = classify(
         list(map(str, sources)),

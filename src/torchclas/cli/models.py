@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Percent, app, stderr, stdout
-from torchclas.tasks.completion import NAMES, SERIES
+from torchclas.completion import NAMES, SERIES
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]

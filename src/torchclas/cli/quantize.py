@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Weights, app, stdout
-from torchclas.tasks.completion import MODELS
+from torchclas.completion import MODELS
 
 
 @app.command

@@ -11,7 +11,7 @@ from cyclopts.types import PositiveFloat, PositiveInt
 
 from torchclas.cli.app import Device, Percent, app, stderr, stdout
 from torchclas.cli.models import Amount
-from torchclas.tasks.completion import MODELS, SERIES
+from torchclas.completion import MODELS, SERIES
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 Engine = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from torchclas.cli.app import MaxPixels, Workers, app, stderr, stdout
-from torchclas.tasks.options import DistillOptions, TrainOptions
+from torchclas.training.options import DistillOptions, TrainOptions
 
 FLAT = Parameter(name="*")  # the fields of a class as options of the command
 

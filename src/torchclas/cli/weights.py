@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from torchclas.cli.app import Labels, app, stderr, stdout
+from torchclas.completion import NAMES, SERIES
 from torchclas.messages import say
-from torchclas.tasks.completion import NAMES, SERIES
 from torchclas.text import printable
 
 weights_app = App(name="weights", help="Fetch, convert and inspect weights.")

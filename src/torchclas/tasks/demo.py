@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from torchclas.atomic import atomic_path
+from torchclas.data.sample_pages import ROTATIONS, render_page, turned
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.reporting.console import Console, Table, escape
-from torchclas.tasks.montage import open_montage
-from torchclas.tasks.sample_pages import ROTATIONS, render_page, turned
+from torchclas.reporting.contact_sheet import open_montage
 
 # The photographs of everyday things inside scikit-image's wheel; which of them ship depends on its version.
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png", "astronaut.png")

@@ -23,7 +23,6 @@ from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.reporting.console import Console
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.options import DistillOptions, Start
 from torchclas.tasks.train import Summary, run
 from torchclas.tasks.train_plan import (
     VALIDATION_SHARE,
@@ -47,6 +46,7 @@ from torchclas.training.distillation import (
     predicted_classes,
 )
 from torchclas.training.loop import Settings
+from torchclas.training.options import DistillOptions, Start
 from torchclas.training.run import FINGERPRINT, check, stored
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model

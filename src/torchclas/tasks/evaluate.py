@@ -31,8 +31,8 @@ from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, 
 from torchclas.messages import label
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.console import Console, Table, escape, verbatim
+from torchclas.reporting.image_rows import image_rows, write_csv
 from torchclas.spec import find_model
-from torchclas.tasks.image_rows import image_rows, write_csv
 from torchclas.text import csv_path, csv_text, printable
 
 SHOWN = 10  # rows of a printed list; the files have all

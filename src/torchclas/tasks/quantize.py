@@ -37,9 +37,9 @@ from torchclas.inference.metrics import Proportion
 from torchclas.messages import label, say
 from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.reporting.console import Console, Table, escape
+from torchclas.reporting.rows import printable
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
-from torchclas.tasks.output import printable
 from torchclas.version import __version__
 from torchclas.weights import cache
 from torchclas.weights.location import quantized_path

@@ -31,11 +31,11 @@ from torchclas.data.workers import is_shortage
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.messages import say
 from torchclas.reporting.console import Console, escape
-from torchclas.tasks.options import TrainOptions
+from torchclas.reporting.training_report import write_report
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
-from torchclas.tasks.train_report import write_report
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.loop import Epoch, Interrupted, Progress, Trainer, TrainingError
+from torchclas.training.options import TrainOptions
 from torchclas.training.run import check
 from torchclas.training.sharding import sharded_fabric
 from torchclas.training.validation import Validation
@@ -92,7 +92,7 @@ def _by_keywords(options: Callable[_Keywords, TrainOptions]) -> Callable[_Keywor
         The arguments are those of the command: `data` (class folders, a list file, shards, or a folder with train and
         val), `model`, `val`, `recipe`, `start` (`--from`: `pretrained`, `scratch`, a weights file, or a run's folder),
         `epochs`, `batch_size`, `overrides` (`--set`: `["optimizer.lr=0.05"]`), `in_channels`, `output` …;
-        `help(torchclas.tasks.options.TrainOptions)` lists all. The same call again goes on where a run was stopped.
+        `help(torchclas.training.options.TrainOptions)` lists all. The same call again goes on where a run was stopped.
         Progress is told on standard error. Returns what became of the run; `output / "best.safetensors"` has the
         weights, and top-1 there is in 0..1.
 

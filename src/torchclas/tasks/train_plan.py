@@ -27,11 +27,11 @@ from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.options import RunOptions, Start, Strategy, TrainOptions
 from torchclas.text import printable
 from torchclas.training.loop import Criterion, Settings
 from torchclas.training.losses import classification_loss
 from torchclas.training.memory import StepMemory, free_memory, step_memory
+from torchclas.training.options import RunOptions, Start, Strategy, TrainOptions
 from torchclas.training.run import FINGERPRINT, RunFolder, stored
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model

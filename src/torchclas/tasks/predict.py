@@ -17,8 +17,8 @@ from torchclas.data.sources import expand
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.messages import say
+from torchclas.reporting.rows import Format, Writer, format_of, open_output, open_stream
 from torchclas.signals import held_back
-from torchclas.tasks.output import Format, Writer, format_of, open_output, open_stream
 
 Advance = Callable[[Sequence[Prediction]], None]
 
@@ -73,7 +73,7 @@ def classify(
     with ExitStack() as stack:
         sheet = None
         if montage is not None:
-            from torchclas.tasks.montage import open_montage  # what draws, which few runs need
+            from torchclas.reporting.contact_sheet import open_montage  # what draws, which few runs need
 
             sheet = stack.enter_context(open_montage(montage, classifier))
         if output is None:

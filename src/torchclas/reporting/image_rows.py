@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.tasks.montage import MAX_PICTURES, Montage, Picture
+from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage, Picture
 from torchclas.text import ANY_NAME, csv_path, csv_text
 
 TRUTH = ("true_class_id", "true_label", "true_score")

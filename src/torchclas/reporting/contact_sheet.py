@@ -19,7 +19,7 @@ from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.messages import say
 from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
-from torchclas.tasks.output import short_label
+from torchclas.reporting.rows import short_label
 from torchclas.text import printable
 
 MAX_PICTURES = 64
