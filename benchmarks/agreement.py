@@ -21,10 +21,11 @@ from PIL import Image
 
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.sample_pages import ROTATIONS, render_page
-from torchclas.engines import ENGINES, Engine, open_engine
+from torchclas.engines import Engine, open_engine
 from torchclas.engines.engine import PRECISIONS
 from torchclas.errors import Error
 from torchclas.spec import find_model
+from torchclas.vocabulary import ENGINES
 
 MODELS = ("EfficientNet_lite0", "PPLCNet_x1_0_text_orientation")
 CALIBRATION = 1_000_000  # the first seed of the pictures to calibrate with

@@ -11,8 +11,9 @@ import argparse
 import time
 from unittest.mock import patch
 
-from torchclas.engines import EngineName, open_engine
+from torchclas.engines import open_engine
 from torchclas.spec import ModelSpec, find_model
+from torchclas.vocabulary import EngineName
 from torchclas.weights import cache
 
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")

@@ -23,10 +23,10 @@ import onnx
 from tests.parity.check import loaded
 from tests.parity.golden import cases, golden, mosaic
 from torchclas import models
-from torchclas.engines.eager import fold_batch_norms
 from torchclas.exporting.gate import TOLERANCE, Array, ExportedFile, relative_error
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
+from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
 from torchclas.tasks.export import logits

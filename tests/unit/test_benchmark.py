@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 from xml.etree import ElementTree
 
 import hypothesis
@@ -29,8 +28,8 @@ from torchclas.benchmarking.fresh_weights import write_fresh_weights
 from torchclas.benchmarking.results import Case, Result, Results, Timing, settings
 from torchclas.benchmarking.search import top1
 from torchclas.catalog import Entry
-from torchclas.cli import app, speed
-from torchclas.engines import EngineName, Precision, installed
+from torchclas.cli import app
+from torchclas.engines import installed
 from torchclas.engines.machine import busy_seconds, this_machine
 from torchclas.errors import Error, MissingDependencyError, OutputError, UnknownNameError
 from torchclas.reporting import charts, speed_charts, speed_page
@@ -571,11 +570,6 @@ def test_recommend_gives_up_where_nothing_can_be_measured() -> None:
 
 
 # The command line.
-
-
-def test_choices_are_the_engines() -> None:
-    assert get_args(speed.Engine) == ("auto", *get_args(EngineName))
-    assert get_args(speed.Precision) == get_args(Precision)
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

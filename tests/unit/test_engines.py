@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from torchclas.catalog import find
-from torchclas.engines import EngineName, Precision, choice, compiled, engine, installed, open_engine
+from torchclas.engines import choice, compiled, engine, installed, open_engine
 from torchclas.engines.eager import TorchEngine
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
@@ -33,6 +33,7 @@ from torchclas.models import build
 from torchclas.reporting.contact_sheet import open_montage
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.weights import clear
+from torchclas.vocabulary import EngineName, Precision
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import KEY, Metadata

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
@@ -22,17 +21,19 @@ from torch import nn
 from torchclas import cli, models
 from torchclas.catalog import find
 from torchclas.data.preprocess import Preprocess
-from torchclas.engines.eager import fold_batch_norms
 from torchclas.errors import Error, MissingDependencyError, OutputError
-from torchclas.exporting import gate, tensorrt
+from torchclas.exporting import formats, gate, tensorrt
+from torchclas.exporting.formats import FORMATS
 from torchclas.exporting.gate import DivergenceError
 from torchclas.exporting.onnx import OnnxFile
 from torchclas.exporting.openvino import write_openvino
 from torchclas.exporting.preprocess import Axis, OpenCV, Pillow
 from torchclas.exporting.trace import traceable
+from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
 from torchclas.tasks import export as task
+from torchclas.vocabulary import ExportFormat
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata, read_metadata
 from torchclas.zoo import load_model
@@ -71,7 +72,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def written(checkpoint: Path, name: str, to: task.Format, *options: str) -> Path:
+def written(checkpoint: Path, name: str, to: ExportFormat, *options: str) -> Path:
     """A file beside the checkpoint, as the command writes it."""
     path = checkpoint.with_name(name)
     assert cli.run(["export", str(checkpoint), "--to", to, "-o", str(path), *options]) == 0
@@ -86,7 +87,7 @@ def onnx_file(checkpoint: Path) -> Path:
 @pytest.fixture(scope="module")
 def openvino_file(checkpoint: Path, onnx_file: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:  # tracing takes seconds
-        patch.setattr(task, "write_onnx", lambda network, path, *_, **__: shutil.copy(onnx_file, path))
+        patch.setattr(formats, "write_onnx", lambda network, path, *_, **__: shutil.copy(onnx_file, path))
         return written(checkpoint, "pets.xml", "openvino")
 
 
@@ -103,7 +104,7 @@ def pixels_file(checkpoint: Path) -> Path:
 @pytest.fixture(params=["onnx", "openvino", "torch-export"])
 def any_file(request: pytest.FixtureRequest) -> gate.ExportedFile:
     name = {"onnx": "onnx_file", "openvino": "openvino_file", "torch-export": "program_file"}[request.param]
-    return task.open_file(request.getfixturevalue(name), request.param)
+    return FORMATS[request.param].open(request.getfixturevalue(name), None)
 
 
 def pictures() -> list[np.ndarray]:
@@ -163,7 +164,7 @@ def test_labels_of_published_sets() -> None:
 
 def test_a_fixed_batch_and_another_size(checkpoint: Path) -> None:
     path = written(checkpoint, "large.pt2", "torch-export", "--batch", "2", "--size", "96")
-    file = task.open_file(path, "torch-export")
+    file = FORMATS["torch-export"].open(path, None)
     assert file(np.zeros((2, 3, 96, 96), np.float32)).shape == (2, 3)
     with pytest.raises(Exception, match="2"):
         file(np.zeros((1, 3, 96, 96), np.float32))
@@ -200,13 +201,13 @@ def test_sizes_are_rounded_as_python_rounds() -> None:
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_pixels_in(to: task.Format, pixels_file: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_pixels_in(to: ExportFormat, pixels_file: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert read_metadata(pixels_file).origin["input"] == "uint8"
     path = pixels_file
     if to == "openvino":
         path = tmp_path / "pixels.xml"
         write_openvino(pixels_file, path, METADATA)
-    file, network = task.open_file(path, to), load_model(find_model(checkpoint))
+    file, network = FORMATS[to].open(path, None), load_model(find_model(checkpoint))
     for pixels in pictures():
         want = task.logits(network, METADATA.preset, pixels[None])
         assert gate.relative_error(file(np.repeat(pixels[None], 2, 0))[:1], want) < 1e-5
@@ -258,7 +259,7 @@ def test_a_corrupt_file_gets_no_name(
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         onnx.save(model, str(path))
 
-    monkeypatch.setattr(task, "write_onnx", corrupt)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=corrupt))
     target = tmp_path / "pets.onnx"
     target.write_text("an earlier one")
     assert cli.run(["export", str(checkpoint), "--to", "onnx", "-o", str(target)]) == 2
@@ -313,7 +314,7 @@ def test_tensorrt_is_built_and_run_by_trtexec(
         Path(options["exportOutput"]).write_text(json.dumps([output]))
 
     monkeypatch.setattr(tensorrt, "trtexec", lambda: "trtexec")
-    monkeypatch.setattr(task, "trtexec", lambda: "trtexec")
+    monkeypatch.setitem(FORMATS, "tensorrt", replace(FORMATS["tensorrt"], find_program=None))
     monkeypatch.setattr(tensorrt, "_run", trtexec)
     done = task.export(str(checkpoint), to="tensorrt", output=tmp_path / "pets.engine")
     assert done.path.read_bytes() == onnx_file.read_bytes()  # writing ONNX again gives the same file
@@ -331,10 +332,3 @@ def test_pictures_need_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 20 < picture.std() < 80
         neighbours = np.corrcoef(picture[:, 1:, 0].ravel(), picture[:, :-1, 0].ravel())[0, 1]
         assert neighbours > 0.8  # as in photographs
-
-
-def test_the_command_line_offers_what_there_is() -> None:
-    from torchclas.cli import export
-
-    assert get_args(export.Format) == get_args(task.Format) == tuple(task.SUFFIXES)
-    assert get_args(export.Input) == get_args(task.Input)

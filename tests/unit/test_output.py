@@ -16,7 +16,8 @@ from rich.cells import cell_len
 
 from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.inference.classifier import Prediction
-from torchclas.reporting.rows import ROW_GROUP, Format, TableWriter, format_of, open_output, printable
+from torchclas.reporting.rows import ROW_GROUP, TableWriter, format_of, open_output, printable
+from torchclas.vocabulary import RowFormat
 
 ROWS = [
     Prediction(
@@ -121,19 +122,19 @@ def test_table_keeps_to_a_terminal_but_cuts_nothing_for_a_pipe() -> None:
         ("a.dat", "parquet", "parquet"),
     ],
 )
-def test_format(name: str | None, chosen: Format | None, expected: Format) -> None:
+def test_format(name: str | None, chosen: RowFormat | None, expected: RowFormat) -> None:
     assert format_of(None if name is None else Path(name), chosen) == expected
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("a.json", None), ("a", None), (None, "parquet")])
-def test_no_format(name: str | None, chosen: Format | None) -> None:
+def test_no_format(name: str | None, chosen: RowFormat | None) -> None:
     with pytest.raises(Error, match=r"parquet"):
         format_of(None if name is None else Path(name), chosen)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("kind", get_args(Format))
-def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format) -> None:
+@pytest.mark.parametrize("kind", get_args(RowFormat))
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: RowFormat) -> None:
     path = tmp_path / "out.data"
     path.write_text("precious")
     some = uuid.uuid4()

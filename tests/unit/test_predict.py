@@ -13,10 +13,10 @@ from PIL import Image
 
 import torchclas
 from torchclas.catalog import find
-from torchclas.engines import EngineName
 from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
+from torchclas.vocabulary import EngineName
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 

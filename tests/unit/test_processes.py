@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchclas.engines import EngineName
 from torchclas.errors import CheckpointError, Error, MissingDependencyError, UnknownNameError
 from torchclas.inference.classifier import Classifier
+from torchclas.vocabulary import EngineName
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
 

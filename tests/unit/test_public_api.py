@@ -23,13 +23,13 @@ SIGNATURES = {
     "preprocess_for": "(model: 'str | Path | Network') -> 'Preprocess'",
     "Classifier": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
     "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int' = 5, lang: 'Language' = 'en', "
-    "workers: 'int | None' = None, engine: \"EngineName | Literal['auto']\" = 'auto', "
+    "workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
-    "engine: \"EngineName | Literal['auto']\" = 'auto', precision: 'Precision' = 'fp32', "
+    "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",
     "export": "(model: 'str | Path | None' = None, *, to: 'Format', weights: 'str | Path | None' = None, "

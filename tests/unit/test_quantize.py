@@ -20,7 +20,6 @@ import torchclas
 from torchclas import catalog
 from torchclas.cli import run
 from torchclas.data.opening import open_for_model, open_pictures
-from torchclas.engines import EngineName, Precision
 from torchclas.engines.compiled import graph_file, int8_path
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.errors import CheckpointError, DataError, Error
@@ -32,6 +31,7 @@ from torchclas.quantization.search import Noise, fewest, rank, relative_power
 from torchclas.spec import find_model
 from torchclas.tasks import quantize as task
 from torchclas.tasks.quantize import QuantizationReport, quantize
+from torchclas.vocabulary import EngineName, Precision
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 

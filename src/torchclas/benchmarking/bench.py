@@ -15,17 +15,18 @@ from datetime import datetime, timezone
 from importlib import metadata
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from torchclas import catalog
 from torchclas.benchmarking import timing
 from torchclas.benchmarking.results import Case, Result, Results, Timing, Weights, published
-from torchclas.engines import EngineName, Precision, installed
+from torchclas.engines import installed
 from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.errors import Error
 from torchclas.spec import find_model
+from torchclas.vocabulary import EngineChoice, Precision
 from torchclas.weights.cache import cache_dir
 from torchclas.weights.location import is_converted
 
@@ -37,7 +38,7 @@ def cases(
     models: Sequence[str] = (),
     *,
     series: str | None = None,
-    engines: Sequence[EngineName | Literal["auto"]] = ("auto",),
+    engines: Sequence[EngineChoice] = ("auto",),
     precisions: Sequence[Precision] = ("fp32",),
     batches: Sequence[int] = (1,),
     threads: Sequence[int] | None = None,

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from torchclas import catalog
 from torchclas.atomic import atomic_path
-from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import Machine
 from torchclas.errors import OutputError, UnknownNameError
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text
+from torchclas.vocabulary import EngineChoice, EngineName, Precision
 
 Weights = Literal["published", "own", "random"]
 
@@ -24,7 +24,7 @@ class Case:
     """One way to run one network. `model` is a published name or a file."""
 
     model: str
-    engine: EngineName | Literal["auto"]
+    engine: EngineChoice
     precision: Precision
     batch: int
     threads: int

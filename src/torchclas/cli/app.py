@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -14,6 +14,7 @@ from torchclas.completion import MODELS
 from torchclas.messages import say
 from torchclas.text import printable
 from torchclas.version import __version__
+from torchclas.vocabulary import EngineChoice, Precision
 
 if TYPE_CHECKING:
     from torchclas.reporting.console import Console
@@ -57,12 +58,10 @@ MaxPixels = Annotated[
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")]
 Engine = Annotated[
-    Literal["auto", "torch", "compile", "onnxruntime", "openvino"],
+    EngineChoice,
     Parameter(help="What runs the network; auto: what is the fastest for it on this machine."),
 ]
-Precision = Annotated[
-    Literal["fp32", "bf16", "int8"], Parameter(help="int8 needs a model that `torchclas quantize` has been run on.")
-]
+OnePrecision = Annotated[Precision, Parameter(help="int8 needs a model that `torchclas quantize` has been run on.")]
 Threads = Annotated[PositiveInt | None, Parameter(help="Threads of the engine. Default: one per core.")]
 Verbose = Annotated[
     bool, Parameter(name=("--verbose", "-v"), negative="", help="Say which engine was chosen, and why.")

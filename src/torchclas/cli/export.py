@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
@@ -14,10 +14,9 @@ from torchclas.cli.app import Labels, Weights, app
 from torchclas.completion import MODELS
 from torchclas.messages import say
 from torchclas.text import printable
+from torchclas.vocabulary import ExportFormat, ExportInput
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-Format = Literal["onnx", "openvino", "torch-export", "tensorrt"]
-Input = Literal["float32", "uint8"]
 
 
 def _batch(kind: type, tokens: Sequence[Any]) -> int | None:
@@ -38,7 +37,7 @@ def export(
     ] = None,
     /,
     *,
-    to: Annotated[Format, Parameter(help="Format of the file.")],
+    to: Annotated[ExportFormat, Parameter(help="ExportFormat of the file.")],
     weights: Weights = None,
     labels: Labels = None,
     output: Annotated[
@@ -49,7 +48,7 @@ def export(
         int | None, Parameter(converter=_batch, help="Images at once: a number, or dynamic, the default.")
     ] = None,
     input: Annotated[  # noqa: A002 - the option's name
-        Input, Parameter(help="uint8: the file takes pixels of images of any size and prepares them itself.")
+        ExportInput, Parameter(help="uint8: the file takes pixels of images of any size and prepares them itself.")
     ] = "float32",
     size: Annotated[PositiveInt | None, Parameter(help="Image size in pixels. Default: the model's own.")] = None,
 ) -> None:

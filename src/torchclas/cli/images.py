@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
@@ -16,7 +16,7 @@ from torchclas.cli.app import (
     Labels,
     MaxPixels,
     Model,
-    Precision,
+    OnePrecision,
     Share,
     Threads,
     Verbose,
@@ -31,9 +31,9 @@ from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
+from torchclas.vocabulary import Language, RowFormat
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-Format = Literal["table", "jsonl", "csv", "parquet"]
 
 
 @app.command
@@ -50,9 +50,9 @@ def predict(
     labels: Labels = None,
     top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
     threshold: Annotated[float, Share, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
-    lang: Annotated[Literal["en", "zh"], Parameter(help="Language of the class names and the messages.")] = "en",
+    lang: Annotated[Language, Parameter(help="Language of the class names and the messages.")] = "en",
     format: Annotated[  # noqa: A002 - the option's name
-        Format | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
+        RowFormat | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
     ] = None,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
@@ -61,7 +61,7 @@ def predict(
     max_pixels: MaxPixels = 100_000_000,
     device: Device = "auto",
     engine: Engine = "auto",
-    precision: Precision = "fp32",
+    precision: OnePrecision = "fp32",
     threads: Threads = None,
     verbose: Verbose = False,
 ) -> int:
@@ -130,7 +130,7 @@ def evaluate(
     max_pixels: MaxPixels = 100_000_000,
     device: Device = "auto",
     engine: Engine = "auto",
-    precision: Precision = "fp32",
+    precision: OnePrecision = "fp32",
     threads: Threads = None,
     verbose: Verbose = False,
 ) -> int:

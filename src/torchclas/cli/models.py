@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Percent, app, stderr, stdout
 from torchclas.completion import NAMES, SERIES
+from torchclas.vocabulary import Order
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
 
 
 def _amount(kind: type, tokens: Sequence[Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter, convert
 from cyclopts.types import PositiveFloat, PositiveInt
@@ -12,10 +12,9 @@ from cyclopts.types import PositiveFloat, PositiveInt
 from torchclas.cli.app import Device, Percent, app, stderr, stdout
 from torchclas.cli.models import Amount
 from torchclas.completion import MODELS, SERIES
+from torchclas.vocabulary import EngineChoice, Precision
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-Engine = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
 
 
 def _separated(kind: Any, tokens: Sequence[Any]) -> Any:
@@ -35,7 +34,7 @@ Seconds = Annotated[PositiveFloat, Parameter(help="How long to time each case; s
 def benchmark(
     *models: Annotated[str, MODELS, Parameter(help="Names, globs such as 'PPLCNet_*', or files. Default: all.")],
     series: Annotated[str | None, SERIES, Parameter(help="Only this series.")] = None,
-    engine: Annotated[tuple[Engine, ...], SEVERAL, Parameter(help="Several: torch,openvino.")] = ("auto",),
+    engine: Annotated[tuple[EngineChoice, ...], SEVERAL, Parameter(help="Several: torch,openvino.")] = ("auto",),
     precision: Annotated[tuple[Precision, ...], SEVERAL] = ("fp32",),
     batch: Annotated[tuple[PositiveInt, ...], SEVERAL, Parameter(help="Images at once: 1,8.")] = (1,),
     threads: Annotated[
@@ -79,7 +78,7 @@ def recommend(
     ] = None,
     max_params: Annotated[Amount, Parameter(help="At most so many parameters, such as 5M.")] = None,
     series: Annotated[str | None, SERIES, Parameter(help="Only this series.")] = None,
-    engine: Engine = "auto",
+    engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     batch: Annotated[PositiveInt, Parameter(help="Images at once.")] = 1,
     threads: Annotated[PositiveInt | None, Parameter(help="Threads of the network. Default: one per core.")] = None,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torchclas.engines.choice import open_fastest
-from torchclas.engines.engine import ENGINES, Engine, EngineName, Precision, engine_named, installed
+from torchclas.engines.engine import Engine, engine_named, installed
 from torchclas.engines.opening import on_gpu, open_named
 from torchclas.spec import ModelSpec
+from torchclas.vocabulary import EngineChoice, EngineName, Precision
 
-__all__ = ["ENGINES", "Engine", "EngineName", "Precision", "installed", "open_engine"]
+__all__ = ["Engine", "engine_named", "installed", "open_engine"]
 
 
 def open_engine(
     spec: ModelSpec,
-    engine: EngineName | Literal["auto"] = "auto",
+    engine: EngineChoice = "auto",
     *,
     precision: Precision = "fp32",
     threads: int | None = None,

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from torchclas.atomic import atomic_path
 from torchclas.engines import compiled
-from torchclas.engines.engine import PRECISIONS, Engine, EngineName, Precision, version
+from torchclas.engines.engine import PRECISIONS, Engine, version
 from torchclas.errors import CheckpointError, DownloadError, OutputError
 from torchclas.spec import ModelSpec
+from torchclas.vocabulary import EngineName, Precision
 
 log = logging.getLogger(__name__)
 

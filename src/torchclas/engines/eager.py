@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from torchclas.engines.engine import EngineName, Precision
 from torchclas.engines.forks import with_openmp
 from torchclas.errors import Error
-from torchclas.layers.conv import ConvNormAct
+from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
+from torchclas.vocabulary import EngineName, Precision
 
 
 class TorchEngine:
@@ -87,15 +86,6 @@ class TorchEngine:
                     "try a smaller batch size"
                 ) from error
             raise Error(f"{self.arch}: torch failed on images of shape {list(images.shape)} ({first_line})") from error
-
-
-def fold_batch_norms(network: Network) -> Network:
-    """Fold each batch norm into the convolution before it, in place; outputs stay but for rounding."""
-    for module in network.modules():
-        if isinstance(module, ConvNormAct) and type(module.bn) is nn.BatchNorm2d:
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-            module.register_module("bn", nn.Identity())
-    return network
 
 
 def find_device(name: str) -> torch.device:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import UnknownNameError
+from torchclas.vocabulary import ENGINES, EngineChoice, EngineName, Precision
 
-EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
-
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PACKAGES: dict[EngineName, str] = {name: "torch" if name == "compile" else name for name in ENGINES}
 
 _OTHER_NAMES: dict[str, EngineName] = {
@@ -53,7 +50,7 @@ class Engine(Protocol):
         ...
 
 
-def engine_named(name: str) -> EngineName | Literal["auto"]:
+def engine_named(name: str) -> EngineChoice:
     """The engine of this name, or of one that people know it by: `onnx`, `ort`, `ov`, `pytorch`.
 
     Raises UnknownNameError: there is none.

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.engines.engine import EngineName, Precision, in_parts
+from torchclas.engines.engine import in_parts
 from torchclas.engines.forks import Reopening
 from torchclas.engines.graph import Port, Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
 from torchclas.onnxruntime_guest import open_session
+from torchclas.vocabulary import EngineName, Precision
 
 # Threads that wait by spinning make small networks up to 1.7 times as fast. Between calls they leave the cores to
 # whoever decodes the next images.

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from torchclas.engines import compiled
-from torchclas.engines.engine import PRECISIONS, Engine, EngineName, Precision, version
+from torchclas.engines.engine import PRECISIONS, Engine, version
 from torchclas.engines.forks import with_openmp
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error, UnknownNameError
 from torchclas.spec import ModelSpec
+from torchclas.vocabulary import EngineName, Precision
 
 
 def open_named(

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.atomic import locked
-from torchclas.engines.engine import EngineName, Precision, in_parts
+from torchclas.engines.engine import in_parts
 from torchclas.engines.forks import Reopening
 from torchclas.engines.graph import Port, Signature, check_operators
 from torchclas.engines.machine import usable_threads
 from torchclas.engines.survival import Attempt
 from torchclas.errors import CheckpointError, Error, OutputError
 from torchclas.openvino_core import openvino_core
+from torchclas.vocabulary import EngineName, Precision
 from torchclas.weights import cache
 
 # Left alone, OpenVINO computes in bfloat16 wherever the processor can.

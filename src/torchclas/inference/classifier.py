@@ -22,12 +22,11 @@ from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike
 from torchclas.data.loader import Batch, load
 from torchclas.data.preprocess import NoPreprocess, Preprocess
-from torchclas.engines import Engine, EngineName, Precision, open_engine
+from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError
 from torchclas.spec import ModelSpec, find_model
+from torchclas.vocabulary import EngineChoice, Language, Precision
 from torchclas.weights.location import BEST
-
-Language = Literal["en", "zh"]
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ class Classifier:
         top_k: int = 5,
         lang: Language = "en",
         workers: int | None = None,
-        engine: EngineName | Literal["auto"] = "auto",
+        engine: EngineChoice = "auto",
         precision: Precision = "fp32",
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib import resources
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Language = Literal["en", "zh"]
+from torchclas.vocabulary import Language
+
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 _language: Language = "en"

@@ -11,10 +11,10 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import Self
 
 from torchclas.layers.conv import ConvNormAct, hardswish
+from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.initialisation import Initialisation, glorot_uniform, initialise, truncated_normal
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
@@ -167,11 +167,7 @@ class LeViT(Network):
 
     def fuse(self) -> Self:
         """Fold every batch norm behind a convolution into it: the form in which the paper measures speed."""
-        for module in self.modules():
-            if isinstance(module, ConvNormAct) and module.conv.bias is None:
-                module.conv = fuse_conv_bn_eval(module.conv.eval(), module.bn.eval())
-                module.register_module("bn", nn.Identity())
-        return self
+        return fold_batch_norms(self)
 
     def init_weights(self) -> None:
         """As `initial` says; layers over tokens begin as the linear ones they are, residual branches as zero."""

@@ -25,7 +25,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.cells import cell_len, set_cell_size
 
@@ -34,14 +34,14 @@ from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.messages import label, say
 from torchclas.signals import held_back
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
+from torchclas.vocabulary import ROW_FORMATS, RowFormat
 
 if TYPE_CHECKING:
     from torchclas.inference.classifier import Prediction
 
-Format = Literal["table", "jsonl", "csv", "parquet"]
 
 ROW_GROUP = 1024  # rows: fewer would cost more in metadata than in data
-_SUFFIXES: dict[str, Format] = {
+_SUFFIXES: dict[str, RowFormat] = {
     ".txt": "table",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -62,7 +62,7 @@ class Writer(Protocol):
         ...
 
 
-def format_of(output: Path | None, chosen: Format | None) -> Format:
+def format_of(output: Path | None, chosen: RowFormat | None) -> RowFormat:
     """The format asked for, or else the one that the file's suffix stands for; raises `Error` for any other suffix."""
     if chosen is None:
         if output is None:
@@ -72,7 +72,7 @@ def format_of(output: Path | None, chosen: Format | None) -> Format:
         except KeyError:
             raise Error(
                 f"{output}: cannot tell the format from {output.suffix or 'a name without suffix'!r}: "
-                f"end it in {', '.join(_SUFFIXES)}, or add --format ({', '.join(get_args(Format))})"
+                f"end it in {', '.join(_SUFFIXES)}, or add --format ({', '.join(ROW_FORMATS)})"
             ) from None
     if chosen == "parquet" and output is None:
         raise Error("Parquet is no text: say where it goes with --output FILE.parquet")
@@ -80,7 +80,7 @@ def format_of(output: Path | None, chosen: Format | None) -> Format:
 
 
 @contextmanager
-def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[Writer, None, None]:
+def open_output(path: Path, output_format: RowFormat, *, top_k: int) -> Generator[Writer, None, None]:
     """Yield a writer to `path`, which appears (or is replaced) complete at the end, or on an error not at all.
 
     Who writes under `signals.held_back`, and catches KeyboardInterrupt before leaving, has a valid file of what was
@@ -100,7 +100,7 @@ def open_output(path: Path, output_format: Format, *, top_k: int) -> Generator[W
             file.flush()
 
 
-def open_stream(stream: IO[str], output_format: Format, *, top_k: int, clip: int | None = None) -> Writer:
+def open_stream(stream: IO[str], output_format: RowFormat, *, top_k: int, clip: int | None = None) -> Writer:
     """A writer to a text stream; `clip` is the width beyond which the table shortens sources."""
     if output_format == "table":
         return TableWriter(stream, clip)
@@ -253,7 +253,7 @@ class _Flushed:
         self.stream.flush()
 
 
-def _writer(file: IO[bytes], output_format: Format, top_k: int) -> Writer:
+def _writer(file: IO[bytes], output_format: RowFormat, top_k: int) -> Writer:
     if output_format == "parquet":
         return ParquetWriter(file)
     # Written through, so that nothing is left to fail when the file is closed.

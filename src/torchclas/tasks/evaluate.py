@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from torchclas.data.datasets import entries
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
-from torchclas.engines import EngineName, Precision
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
@@ -34,6 +33,7 @@ from torchclas.reporting.console import Console, Table, escape, verbatim
 from torchclas.reporting.image_rows import image_rows, write_csv
 from torchclas.spec import find_model
 from torchclas.text import csv_path, csv_text, printable
+from torchclas.vocabulary import EngineChoice, Precision
 
 SHOWN = 10  # rows of a printed list; the files have all
 
@@ -107,7 +107,7 @@ def evaluate(
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
-    engine: EngineName | Literal["auto"] = "auto",
+    engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,

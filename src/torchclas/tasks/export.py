@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-import uuid
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from torchclas import catalog
-from torchclas.atomic import disk_is_full
 from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
-from torchclas.engines.eager import fold_batch_norms
-from torchclas.errors import CheckpointError, Error, MissingDependencyError, OutputError, UnknownNameError
+from torchclas.errors import CheckpointError, Error, OutputError, UnknownNameError
 from torchclas.exporting import gate
-from torchclas.exporting.gate import Array, DivergenceError, ExportedFile
-from torchclas.exporting.onnx import OnnxFile, write_onnx
-from torchclas.exporting.openvino import OpenVinoFile, write_openvino
-from torchclas.exporting.program import ProgramFile, write_program
-from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
+from torchclas.exporting.files import named_when_done
+from torchclas.exporting.formats import FORMATS
+from torchclas.exporting.gate import Array, DivergenceError
 from torchclas.exporting.trace import traceable
+from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import ModelSpec, find_model
+from torchclas.vocabulary import ExportFormat, ExportInput
 from torchclas.weights.metadata import Metadata, origin_of
 from torchclas.weights.published import published_file
 from torchclas.zoo import load_model
-
-Format = Literal["onnx", "openvino", "torch-export", "tensorrt"]
-Input = Literal["float32", "uint8"]
-
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "tensorrt": ".engine"}
-
-# Packages, and the extras that bring them.
-_NEEDED: dict[Format, dict[str, str]] = {
-    "onnx": {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
-    "openvino": {"onnxscript": "onnx", "openvino": "openvino"},
-    "torch-export": {},
-    "tensorrt": {"onnxscript": "onnx"},
-}
 
 # Pillow's rounding comes out differently for a few pixels in 100,000, by one of 255 levels.
 TOLERANCE_FILTERED = 1e-2
@@ -65,12 +45,12 @@ class Exported:
 def export(
     model: str | Path | None = None,
     *,
-    to: Format,
+    to: ExportFormat,
     weights: str | Path | None = None,
     labels: str | Path | Sequence[str] | None = None,
     output: str | Path | None = None,
     batch: int | None = None,
-    input: Input = "float32",  # noqa: A002 - the option's name
+    input: ExportInput = "float32",  # noqa: A002 - the option's name
     size: int | None = None,
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
@@ -89,35 +69,34 @@ def export(
         OutputError: the file cannot be written.
     """
     start = time.perf_counter()
-    if to not in SUFFIXES:
-        raise UnknownNameError("format", to, SUFFIXES, f"choose from {', '.join(SUFFIXES)}")
+    kind = FORMATS.get(to)
+    if kind is None:
+        raise UnknownNameError("format", to, FORMATS, f"choose from {', '.join(FORMATS)}")
     spec = find_model(model, weights=weights, labels=labels)
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
-    _require(to)
-    if input == "uint8" and spec.in_channels != 3:
+    pixels = input == "uint8"
+    kind.require(pixels=pixels)
+    if pixels and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
-    if input == "uint8" and to == "tensorrt":
-        raise Error("TensorRT engines are tuned for images of one size: leave `--input uint8` out")
-    path = Path(output or f"{spec.file_name}{SUFFIXES[to]}")
-    if path.suffix != SUFFIXES[to]:
-        raise OutputError(f"{path}: the name of {to} files must end in {SUFFIXES[to]}")
+    path = Path(output or f"{spec.file_name}{kind.suffix}")
+    if path.suffix != kind.suffix:
+        raise OutputError(f"{path}: the name of {to} files must end in {kind.suffix}")
     network = _sized(spec, size)
     if size is not None:
         spec = replace(spec, preset=spec.preset.at(size))
     metadata = describe(spec, input)
-    pixels = input == "uint8"
     cases = [
         (images, logits(network, spec.preset, images))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
     ]
     fold_batch_norms(network.fuse())  # the exporter would as well, in twice the time
-    with _named_when_done(path) as temporary:
-        write(network, temporary, metadata, to=to, batch=batch, pixels=pixels)
+    with named_when_done(path) as temporary:
+        kind.write(network, temporary, metadata, size=spec.preset.crop_size, batch=batch, pixels=pixels)
         exact = not pixels or (spec.preset.backend, spec.preset.interpolation) == ("opencv", "bilinear")
         try:
             error = gate.check(
-                open_file(temporary, to, batch),
+                kind.open(temporary, batch),
                 traceable(network, metadata, pixels=pixels),
                 cases,
                 tolerance=gate.TOLERANCE if exact else TOLERANCE_FILTERED,
@@ -128,40 +107,7 @@ def export(
     return Exported(path, bytes_written, error, time.perf_counter() - start)
 
 
-def write(
-    network: Network, path: Path, metadata: Metadata, *, to: Format, batch: int | None = None, pixels: bool = False
-) -> None:
-    """Write a fused network in evaluation mode, unchecked; OpenVINO's and ONNX's files may get a second one beside."""
-    size = metadata.preset.crop_size
-    if to == "torch-export":
-        write_program(network, path, metadata, size=size, batch=batch, pixels=pixels)
-        return
-    if to == "onnx":
-        write_onnx(network, path, metadata, size=size, batch=batch, pixels=pixels)
-        return
-    with _folder_beside(path) as folder:
-        graph = folder / "network.onnx"
-        write_onnx(network, graph, metadata, size=size, batch=batch, pixels=pixels)
-        if to == "openvino":
-            write_openvino(graph, path, metadata)
-        else:
-            write_tensorrt(graph, path, shape=(metadata.in_channels, size, size), batch=batch)
-
-
-def open_file(path: Path, format: Format, batch: int | None = None) -> ExportedFile:  # noqa: A002 - the option's name
-    """The written file, ready to run; `batch` as it was written with."""
-    match format:
-        case "onnx":
-            return OnnxFile(path)
-        case "openvino":
-            return OpenVinoFile(path)
-        case "torch-export":
-            return ProgramFile(path)
-        case "tensorrt":
-            return TensorRtFile(path, batch)
-
-
-def describe(spec: ModelSpec, input: Input = "float32") -> Metadata:  # noqa: A002 - the option's name
+def describe(spec: ModelSpec, input: ExportInput = "float32") -> Metadata:  # noqa: A002 - the option's name
     """What an exported file says of itself: what its weights' file says, and what input it takes."""
     path = published_file(catalog.find(spec.name)) if spec.path is None else spec.path
     return spec.metadata(**{**origin_of(path), "input": input})
@@ -178,47 +124,8 @@ def logits(network: Network, preset: Preset, images: Array) -> NDArray[np.float3
     return found
 
 
-def _require(to: Format) -> None:
-    """Say what is missing before the minutes that all else takes."""
-    if to == "tensorrt":
-        trtexec()
-    for package, extra in _NEEDED[to].items():
-        if find_spec(package) is None:
-            raise MissingDependencyError(package, f"'torchclas[{extra}]'")
-
-
 def _sized(spec: ModelSpec, size: int | None) -> Network:
     network = load_model(spec)
     if size is not None:
         network.set_input_size(size)
     return network
-
-
-@contextmanager
-def _named_when_done(path: Path) -> Generator[Path, None, None]:
-    """Yield a place for `path`, and for files beside it, in a folder of its own; on success all get their names."""
-    try:
-        with _folder_beside(path) as folder:
-            yield folder / path.name
-            # The weights first: what has a name is complete.
-            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-                file.replace(path.with_name(file.name))
-    except Error:
-        raise
-    except Exception as error:
-        if disk_is_full(error, path.parent):
-            raise OutputError(f"{path}: the disk is full: free some space or choose another place") from error
-        raise
-
-
-@contextmanager
-def _folder_beside(path: Path) -> Generator[Path, None, None]:
-    folder = path.parent / f".{path.stem[:64]}.{uuid.uuid4().hex[:12]}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{path.parent}: cannot be written: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from rich.cells import cell_len
 
@@ -17,10 +17,9 @@ from torchclas.catalog import Entry
 from torchclas.errors import UnknownNameError
 from torchclas.messages import label, say
 from torchclas.reporting.console import Console, Table, escape
+from torchclas.vocabulary import Order
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
-
-Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
 
 SERIES_FROM = 118  # columns a terminal needs before names, series and figures stand side by side
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}

@@ -17,8 +17,9 @@ from torchclas.data.sources import expand
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.messages import say
-from torchclas.reporting.rows import Format, Writer, format_of, open_output, open_stream
+from torchclas.reporting.rows import Writer, format_of, open_output, open_stream
 from torchclas.signals import held_back
+from torchclas.vocabulary import RowFormat
 
 Advance = Callable[[Sequence[Prediction]], None]
 
@@ -46,7 +47,7 @@ def classify(
     make_classifier: Callable[[], Classifier],
     *,
     output: Path | None = None,
-    output_format: Format | None = None,
+    output_format: RowFormat | None = None,
     threshold: float = 0.0,
     montage: Path | None = None,
     stdin: Iterable[str] | None = None,

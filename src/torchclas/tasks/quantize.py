@@ -27,7 +27,7 @@ from torchclas.data.loader import load
 from torchclas.data.opening import Opened, open_for_model, open_pictures
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.shards import ParquetImages
-from torchclas.engines import Engine, EngineName, Precision, installed
+from torchclas.engines import Engine, installed
 from torchclas.engines.compiled import graph_file, int8_path
 from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
@@ -41,6 +41,7 @@ from torchclas.reporting.rows import printable
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
 from torchclas.version import __version__
+from torchclas.vocabulary import EngineName, Precision
 from torchclas.weights import cache
 from torchclas.weights.location import quantized_path
 from torchclas.weights.metadata import KEY

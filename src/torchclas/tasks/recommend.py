@@ -6,18 +6,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from torchclas.benchmarking.bench import Bench
 from torchclas.benchmarking.results import Case
 from torchclas.benchmarking.search import Bounds, Search, candidates, top1
 from torchclas.catalog import Entry
-from torchclas.engines import EngineName, Precision
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.reporting.console import Console, Table, escape
 from torchclas.tasks.benchmark import duration, figure, print_remarks, print_table
+from torchclas.vocabulary import EngineChoice, Precision
 
 SHOWN = 3  # the choice and its runners-up
 
@@ -27,7 +26,7 @@ def recommend(
     *,
     batch: int = 1,
     threads: int | None = None,
-    engine: EngineName | Literal["auto"] = "auto",
+    engine: EngineChoice = "auto",
     precision: Precision = "fp32",
     series: str | None = None,
     device: str = "auto",

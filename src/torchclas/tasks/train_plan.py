@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from torchclas import catalog, models
 from torchclas.catalog import Preset
+from torchclas.compat import BatchNorm
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.opening import fingerprint, open_training
@@ -31,8 +31,9 @@ from torchclas.text import printable
 from torchclas.training.loop import Criterion, Settings
 from torchclas.training.losses import classification_loss
 from torchclas.training.memory import StepMemory, free_memory, step_memory
-from torchclas.training.options import RunOptions, Start, Strategy, TrainOptions
+from torchclas.training.options import RunOptions, Start, TrainOptions
 from torchclas.training.run import FINGERPRINT, RunFolder, stored
+from torchclas.vocabulary import Strategy
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model
 
@@ -350,7 +351,7 @@ def parts_of_a_step(
     with torch.device("meta"):
         network = models.build(spec.arch, num_classes=classes, in_channels=spec.in_channels)
     world, here = processes(options.devices)
-    least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
+    least = 2 if any(isinstance(module, BatchNorm) for module in network.modules()) else 1
     if total // world < least:
         why = "batch norm needs at least 2 images at once" if least == 2 else "each process needs an image"
         where = f" in each of {world} processes" if world > 1 and least == 2 else ""

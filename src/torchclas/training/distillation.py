@@ -13,16 +13,16 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.utils.data import Sampler
 
 from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
+from torchclas.compat import BatchNorm
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import Indices, LabelledImages
 from torchclas.data.preprocess import Preprocess
@@ -31,11 +31,11 @@ from torchclas.errors import Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Augment, Distill, Loss
 from torchclas.training.losses import distillation_loss
+from torchclas.vocabulary import BatchNormMode
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-BatchNormMode = Literal["eval", "train"]
 
 VIEWS_SEED = 0  # not the run's: runs with other seeds share a cache
 SHARD = 4096  # rows that count as written together
@@ -71,7 +71,7 @@ class Teacher:
         if batch_norm == "train":
             network.train()
             for module in network.modules():
-                if isinstance(module, _BatchNorm):  # without statistics of its own it takes the batch's
+                if isinstance(module, BatchNorm):  # without statistics of its own it takes the batch's
                     module.running_mean = module.running_var = None
         _resize(network, student.crop_size)
         mean, std, own_mean, own_std = (

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.optim.swa_utils import AveragedModel
 
 from torchclas import signals
+from torchclas.compat import BatchNorm
 from torchclas.errors import Error
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe
@@ -226,7 +226,7 @@ class Trainer:
                 shard(cast(Network, self.averaged.module), mesh)
         self.optimizer = build_optimizer(self.network, recipe.optimizer)
         self._step_optimizer = cast(Any, fabric.setup_optimizers(self.optimizer))
-        self._least = 2 if any(isinstance(module, _BatchNorm) for module in network.modules()) else 1
+        self._least = 2 if any(isinstance(module, BatchNorm) for module in network.modules()) else 1
         self._prepared: tuple[bool, nn.Module] | None = None
         self._fast_bf16 = fabric.device.type == "cpu" and "bf16" in recipe.precision and not settings.compile
         self._saved_at = time.monotonic()
@@ -467,7 +467,7 @@ def freeze_body(network: Network, *, last_norm: bool = False) -> None:
     """
     network.requires_grad_(False).eval()
     awake = [module for name, module in network.named_children() if name.startswith("classifier")]
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     for module in [*awake, *(norms[-1:] if last_norm else [])]:
         module.requires_grad_(True).train()
 

@@ -14,11 +14,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from torchclas.completion import MODELS
-
-Precision = Literal["fp32", "bf16", "fp16"]
-Strategy = Literal["ddp", "fsdp"]
-Method = Literal["ssld", "ce", "dkd"]
-BatchNormMode = Literal["eval", "train"]
+from torchclas.vocabulary import BatchNormMode, DistillationMethod, Strategy, TrainingPrecision
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class RunOptions:
         Strategy, Parameter(help="Each device holds the whole network (ddp), or they share it, as large ones need.")
     ] = "ddp"
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
-    precision: Annotated[Precision | None, Parameter(help="Default: the recipe's.")] = None
+    precision: Annotated[TrainingPrecision | None, Parameter(help="Default: the recipe's.")] = None
     compile: Annotated[bool, Parameter(negative="", help="Compile the network: slow to start, then faster.")] = False
     accumulate: Annotated[
         PositiveInt | None, _option("Parts to split each step into. Default: as few as the free memory allows for.")
@@ -185,7 +181,7 @@ class DistillOptions(RunOptions):
         _option("Published name, a checkpoint, or a run's folder. Default: the recipe's.", "--teacher"),
     ] = None
     method: Annotated[
-        Method | None,
+        DistillationMethod | None,
         DISTILLATION,
         Parameter(help="Symmetric KL divergence, cross entropy, or DKD (needs labels). Default: the recipe's."),
     ] = None

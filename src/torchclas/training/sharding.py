@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from torchclas.compat import launch_by_spawning
 from torchclas.layers.network import Network, Stage
 
 if TYPE_CHECKING:
@@ -19,15 +20,12 @@ if TYPE_CHECKING:
 def sharded_fabric(processes: int, *, spawn: bool, **settings: Any) -> Fabric:
     """A Fabric for `processes` that share networks; with `spawn` its `launch` starts them."""
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies.launchers.multiprocessing import (
-        _MultiProcessingLauncher,  # pyright: ignore[reportPrivateUsage]
-    )
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     strategy = ModelParallelStrategy(_as_it_is, data_parallel_size=processes, tensor_parallel_size=1)
     fabric = Fabric(strategy=strategy, **settings)
-    if spawn:  # Fabric would run the command line again in each of them
-        strategy._launcher = _MultiProcessingLauncher(strategy, "spawn")  # pyright: ignore[reportPrivateUsage]
+    if spawn:
+        launch_by_spawning(strategy)
     return fabric
 
 

@@ -1,0 +1,22 @@
+"""Every use of what other packages call private. Each has a test that says when it is no longer there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+if TYPE_CHECKING:
+    from lightning_fabric.strategies.parallel import ParallelStrategy
+
+BatchNorm = _BatchNorm  # what all batch norms of torch are
+
+
+def launch_by_spawning(strategy: ParallelStrategy) -> None:
+    """Let Fabric start the processes of `strategy` itself; it would run the command line again in each of them."""
+    from lightning_fabric.strategies.launchers.multiprocessing import (
+        _MultiProcessingLauncher,  # pyright: ignore[reportPrivateUsage]
+    )
+
+    launcher: Any = _MultiProcessingLauncher(strategy, "spawn")
+    strategy._launcher = launcher  # pyright: ignore[reportPrivateUsage]

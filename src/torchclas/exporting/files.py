@@ -1,0 +1,46 @@
+"""Where exported files are written until all of their parts are complete."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torchclas.atomic import disk_is_full
+from torchclas.errors import Error, OutputError
+
+
+@contextmanager
+def named_when_done(path: Path) -> Generator[Path, None, None]:
+    """Yield a place for `path`, and for files beside it, in a folder of its own; on success all get their names.
+
+    Raises OutputError: the disk is full, or the folder of `path` cannot be written.
+    """
+    try:
+        with folder_beside(path) as folder:
+            yield folder / path.name
+            # The weights first: what has a name is complete.
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                file.replace(path.with_name(file.name))
+    except Error:
+        raise
+    except Exception as error:
+        if disk_is_full(error, path.parent):
+            raise OutputError(f"{path}: the disk is full: free some space or choose another place") from error
+        raise
+
+
+@contextmanager
+def folder_beside(path: Path) -> Generator[Path, None, None]:
+    """Yield a new folder on the disk that `path` will be on, which is removed at the end."""
+    folder = path.parent / f".{path.stem[:64]}.{uuid.uuid4().hex[:12]}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{path.parent}: cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

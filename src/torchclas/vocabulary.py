@@ -1,0 +1,26 @@
+"""The values that options take, said once for the command line, engines, exports, training and servers."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
+EngineChoice = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]  # of what runs a network
+TrainingPrecision = Literal["fp32", "bf16", "fp16"]
+
+ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt"]
+ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
+
+RowFormat = Literal["table", "jsonl", "csv", "parquet"]  # of predictions
+Language = Literal["en", "zh"]
+Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
+
+Strategy = Literal["ddp", "fsdp"]  # how several devices share the work of training
+DistillationMethod = Literal["ssld", "ce", "dkd"]
+BatchNormMode = Literal["eval", "train"]  # of a teacher
+
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
