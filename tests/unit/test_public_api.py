@@ -32,9 +32,9 @@ SIGNATURES = {
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",
-    "export": "(model: 'str | Path | None' = None, *, to: 'Format', weights: 'str | Path | None' = None, "
+    "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, output: 'str | Path | None' = None, "
-    "batch: 'int | None' = None, input: 'Input' = 'float32', size: 'int | None' = None) -> 'Exported'",
+    "batch: 'int | None' = None, input: 'ExportInput' = 'float32', size: 'int | None' = None) -> 'Exported'",
     "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
     "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, root: 'str | Path | None' = None, delimiter: 'str' = ' ', "
