@@ -18,16 +18,17 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from torchclas import create_model
 from torchclas.catalog import find
+from torchclas.reporting.console import Console
 from torchclas.tasks.distill import DistillOptions, distill
 from torchclas.tasks.evaluate import evaluate
 from torchclas.tasks.train import train
@@ -47,7 +48,7 @@ RATE = ("optimizer.name=adamw", "optimizer.lr=0.002", "optimizer.weight_decay=0.
 
 def write_digits(folder: Path) -> None:
     """Make `all` (no class folders), `labelled` and `test` (class folders)."""
-    digits = load_digits()
+    digits: Any = load_digits()
     rest, test = train_test_split(np.arange(len(digits.target)), test_size=TEST, random_state=0, stratify=digits.target)
     few = [index for digit in range(10) for index in rest[digits.target[rest] == digit][:LABELLED]]
     for index in rest:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,8 +86,9 @@ def torchclas(folder: Path, workers: int, backend: str) -> Epoch:
 def timm(folder: Path, workers: int) -> Epoch:
     from timm.data import create_dataset, create_loader
 
+    dataset: Any = create_dataset("", root=str(folder), is_training=True)
     loader = create_loader(
-        create_dataset("", root=str(folder), is_training=True),
+        dataset,
         input_size=SIZE,
         batch_size=BATCH,
         is_training=True,

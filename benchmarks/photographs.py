@@ -27,7 +27,8 @@ def originals() -> tuple[np.ndarray, ...]:
     skimage_data = Path(skimage.__file__).parent / "data"
     sklearn_data = Path(sklearn.__file__).parent / "datasets" / "images"
     paths = [*(skimage_data / name for name in NAMES), *sorted(sklearn_data.glob("*.jpg"))]
-    return tuple(cv2.imread(str(path), cv2.IMREAD_COLOR) for path in paths)
+    read = (cv2.imread(str(path), cv2.IMREAD_COLOR) for path in paths)
+    return tuple(pixels for pixels in read if pixels is not None)
 
 
 def photograph(seed: int) -> np.ndarray:

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -127,7 +128,7 @@ def fresh_cache(cache: Path) -> None:
 
 def paddleclas_top1(output: Path) -> dict[str, str]:
     rows = re.findall(r"label_names: \[(.+?)\], filename: (.+)", (output / "printed.txt").read_text())
-    return {Path(name).name: re.match(r"""(['"])(.*?)\1""", labels)[2] for labels, name in rows}
+    return {Path(name).name: cast("re.Match[str]", re.match(r"""(['"])(.*?)\1""", labels))[2] for labels, name in rows}
 
 
 def torchclas_top1(output: Path) -> dict[str, str]:
@@ -183,8 +184,8 @@ def stages(folder: Path, cache: Path) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def stages_table(found: dict[str, object]) -> str:
-    times = dict(found["ms_per_image"])
+def stages_table(found: dict[str, Any]) -> str:
+    times: dict[str, float] = dict(found["ms_per_image"])
     limit = times.pop("limit")
     # The network's time is already that of all threads at once.
     shares = {name: ms * (THREADS if name == "network" else 1) for name, ms in times.items()}

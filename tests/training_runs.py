@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,21 +31,21 @@ def paint(root: Path) -> Path:
     return root
 
 
-def train(data, output, *more, expect=0):
+def train(data: Path, output: Path, *more: Path | str, expect: int = 0) -> Path:
     assert run(["train", str(data), "-o", str(output), *map(str, more)]) == expect
     return output
 
 
-def command(data, output, *more):
+def command(data: Path, output: Path, *more: str) -> list[str]:
     return ["-m", "torchclas", "train", str(data), "-o", str(output), *map(str, more)]
 
 
-def start(data, output, *more):
+def start(data: Path, output: Path, *more: str) -> Popen[str]:
     arguments = [sys.executable, *command(data, output, *more)]
     return subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def last_state(folder):
+def last_state(folder: Path) -> Any:
     state = torch.load(sorted((folder / "last").glob("*.pt"))[-1], weights_only=True)
     progress = state["progress"]
     progress["seconds"] = 0
@@ -52,7 +54,7 @@ def last_state(folder):
     return state
 
 
-def same_run(first, second, *, rtol=0.0, atol=0.0):
+def same_run(first: Path, second: Path, *, rtol: float = 0.0, atol: float = 0.0) -> None:
     """Network, average, optimizer, position and figures are equal, and so is what is kept."""
     assert_close(last_state(first), last_state(second), rtol=rtol, atol=atol)
     same_result(first, second, rtol=rtol, atol=atol)
@@ -60,6 +62,6 @@ def same_run(first, second, *, rtol=0.0, atol=0.0):
         assert read_metadata(first / "best.safetensors") == read_metadata(second / "best.safetensors")
 
 
-def same_result(first, second, *, rtol, atol):
+def same_result(first: Path, second: Path, *, rtol: float, atol: float) -> None:
     one, other = (load_file(folder / "best.safetensors") for folder in (first, second))
     assert_close(one, other, rtol=rtol, atol=atol)

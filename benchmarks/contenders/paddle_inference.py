@@ -7,11 +7,12 @@ writes the inference files, which `paddleclas --inference_model_dir FOLDER` take
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import paddle
-from paddle import inference
-from paddleclas.ppcls.arch import backbone
+import paddle  # pyright: ignore[reportMissingImports] - in an environment of its own
+from paddle import inference  # pyright: ignore[reportMissingImports]
+from paddleclas.ppcls.arch import backbone  # pyright: ignore[reportMissingImports]
 from protocol import MATRIX, Case, Contender, matrices, serve
 
 
@@ -48,7 +49,7 @@ def export(arch: str, checkpoint: Path, folder: Path, *, softmax: bool) -> None:
     write(paddle.nn.Sequential(network, paddle.nn.Softmax()) if softmax else network, [None, 3, 224, 224], folder)
 
 
-def write(network: paddle.nn.Layer, shape: list[int | None], folder: Path) -> None:
+def write(network: Any, shape: list[int | None], folder: Path) -> None:
     network.eval()
     spec = [paddle.static.InputSpec(shape, "float32")]
     paddle.jit.save(paddle.jit.to_static(network, input_spec=spec), str(folder / "inference"))

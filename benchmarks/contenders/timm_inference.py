@@ -11,6 +11,7 @@ import csv
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -44,8 +45,8 @@ def main() -> None:
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     network = network.to(memory_format=layout)
     config = resolve_input_data_config(network, {}, use_test_size=True)
-    dataset = create_dataset(root=args.data_dir, name="", split="validation")
-    loader = create_loader(
+    dataset: Any = create_dataset(root=args.data_dir, name="", split="validation")
+    loader: Any = create_loader(
         dataset,
         batch_size=args.batch_size,
         use_prefetcher=True,
@@ -54,7 +55,8 @@ def main() -> None:
         **config,
     )
     names = DatasetInfoLabelMapper(
-        ImageNetInfo(infer_imagenet_subset({"num_classes": network.num_classes})), label_type="description"
+        ImageNetInfo(infer_imagenet_subset({"num_classes": network.num_classes}) or "imagenet-1k"),
+        label_type="description",
     )
     label = np.vectorize(names, otypes=[object])
 

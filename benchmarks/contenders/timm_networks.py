@@ -5,6 +5,7 @@ Its best form each time: RepVGG is re-parameterised, torch.compile and the ONNX 
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -78,7 +79,8 @@ def onnx_runtime(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    run: Any = session.run
+    return lambda images: run(None, {name: images})[0]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.data import create_dataset, create_loader, resolve_data_config
@@ -59,9 +60,11 @@ def main() -> None:
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(model, **optimizer_kwargs(cfg=args))
-    trained = torch.compile(model, backend=args.torchcompile) if args.torchcompile else model
+    trained: Any = torch.compile(model, backend=args.torchcompile) if args.torchcompile else model
     train, evaluate = loaders(args, config)
-    scheduler, epochs = create_scheduler_v2(optimizer, **scheduler_kwargs(args), updates_per_epoch=len(train))
+    settings: dict[str, Any] = scheduler_kwargs(args)
+    scheduler, epochs = create_scheduler_v2(optimizer, **settings, updates_per_epoch=len(train))
+    assert scheduler is not None
     args.output.mkdir(parents=True, exist_ok=True)
     saver = CheckpointSaver(model=model, optimizer=optimizer, args=args, checkpoint_dir=str(args.output))
     for epoch in range(epochs):
@@ -70,8 +73,9 @@ def main() -> None:
         scheduler.step(epoch + 1)
 
 
-def loaders(args: argparse.Namespace, config: dict):
-    common = {
+def loaders(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Any, Any]:
+    dataset: Any = create_dataset
+    common: dict[str, Any] = {
         "input_size": config["input_size"],
         "batch_size": args.batch_size,
         "mean": config["mean"],
@@ -81,14 +85,14 @@ def loaders(args: argparse.Namespace, config: dict):
         "use_prefetcher": True,
     }
     train = create_loader(
-        create_dataset("", root=args.data_dir, split="train", is_training=True),
+        dataset("", root=args.data_dir, split="train", is_training=True),
         is_training=True,
         color_jitter=args.color_jitter,
         interpolation=args.train_interpolation,
         **common,
     )
     evaluate = create_loader(
-        create_dataset("", root=args.data_dir, split="validation"),
+        dataset("", root=args.data_dir, split="validation"),
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
         **common,
@@ -96,11 +100,13 @@ def loaders(args: argparse.Namespace, config: dict):
     return train, evaluate
 
 
-def autocast(args: argparse.Namespace):
+def autocast(args: argparse.Namespace) -> Any:
     return torch.autocast("cpu", dtype=getattr(torch, args.amp_dtype)) if args.amp else nullcontext()
 
 
-def train_epoch(epoch: int, model: nn.Module, loader, optimizer, scheduler, args: argparse.Namespace) -> None:
+def train_epoch(
+    epoch: int, model: nn.Module, loader: Any, optimizer: Any, scheduler: Any, args: argparse.Namespace
+) -> None:
     loss_function = LabelSmoothingCrossEntropy(smoothing=args.smoothing)
     update_time, data_time, losses = AverageMeter(), AverageMeter(), AverageMeter()
     model.train()
@@ -131,7 +137,7 @@ def train_epoch(epoch: int, model: nn.Module, loader, optimizer, scheduler, args
 
 
 @torch.no_grad()
-def validate(model: nn.Module, loader, args: argparse.Namespace) -> float:
+def validate(model: nn.Module, loader: Any, args: argparse.Namespace) -> float:
     top1 = AverageMeter()
     model.eval()
     for images, labels in loader:

@@ -7,6 +7,7 @@ weights are made up, and have no accuracy to lose.
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from protocol import MATRIX, Case, Contender, matrices, serve
@@ -14,6 +15,7 @@ from protocol import MATRIX, Case, Contender, matrices, serve
 from torchclas.data.preprocess import Preprocess
 from torchclas.engines import Engine, compiled, open_engine
 from torchclas.spec import ModelSpec, find_model
+from torchclas.vocabulary import EngineName, Precision
 
 CALIBRATION = 32  # photographs
 
@@ -29,7 +31,11 @@ class Torchclas(Contender):
     def open(self, batch: int) -> Callable[[np.ndarray], np.ndarray]:
         case = self.case
         self.engines[batch] = open_engine(
-            self.spec, case.engine, precision=case.precision, threads=case.threads, batch_size=batch
+            self.spec,
+            cast("EngineName", case.engine),
+            precision=cast("Precision", case.precision),
+            threads=case.threads,
+            batch_size=batch,
         )
         return self.engines[batch]
 
@@ -74,9 +80,11 @@ def openvino_product(precision: str, threads: int) -> Callable[[], object]:
     images = ops.parameter([MATRIX, MATRIX], np.float32)
     factors = [images, ops.constant(right)]
     if precision == "int8":  # a step of 1/32 covers what a normal distribution holds
-        factors = [ops.fake_quantize(factor, *np.float32([-4, 127 / 32] * 2), levels=256) for factor in factors]
+        factors = [
+            ops.fake_quantize(factor, *np.array([-4, 127 / 32] * 2, np.float32), levels=256) for factor in factors
+        ]
     network = openvino.Core().compile_model(
-        openvino.Model([ops.matmul(*factors, False, False)], [images]),
+        cast("Any", openvino.Model)([ops.matmul(*factors, False, False)], [images]),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -93,7 +101,10 @@ def onnx_runtime_product(precision: str, threads: int) -> Callable[[], object]:
     from onnx import TensorProto, helper, numpy_helper
 
     left, right = matrices()
-    step, zero = numpy_helper.from_array(np.float32(1 / 32), "step"), numpy_helper.from_array(np.int8(0), "zero")
+    step, zero = (
+        numpy_helper.from_array(np.array(1 / 32, np.float32), "step"),
+        numpy_helper.from_array(np.array(0, np.int8), "zero"),
+    )
     if precision == "int8":
         weights = np.clip(np.rint(right * 32), -128, 127).astype(np.int8)
         nodes = [

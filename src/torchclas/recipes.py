@@ -33,6 +33,7 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning Fabric's names
+Policy = Literal["", "autoaugment", "rand-m9-mstd0.5-inc1"]  # of augmentation
 Sampling = Literal["", "balanced", "sqrt"]
 
 # What is larger is a slip of the hand. Numbers up to here leave room for what is computed from them.
@@ -121,7 +122,7 @@ class Augment:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
-    policy: Literal["", "autoaugment", "rand-m9-mstd0.5-inc1"] = ""
+    policy: Policy = ""
     erasing: float = 0.0
     mixup: float = 0.0
     mixup_prob: float = 0.0

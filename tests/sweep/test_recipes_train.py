@@ -169,6 +169,7 @@ def test_learning_rate(arch: str) -> None:
         return learning_rate(found.schedule, found.optimizer.lr, round(epoch * per_epoch), per_epoch, found.epochs)
 
     if "from_epoch" in published:
+        value = math.nan
         for epoch, value in published["from_epoch"].items():
             assert rate(int(epoch)) == pytest.approx(value)
             assert rate(int(epoch) + 29.99) == pytest.approx(value)

@@ -4,8 +4,8 @@ import errno
 import os
 import shutil
 import threading
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,8 +77,8 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_full_disk_behind_a_writers_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 0))
+    usage = SimpleNamespace(total=2**30, used=2**30, free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OutputError, match="the disk is full"):
         write(tmp_path / "model", "half", then=RuntimeError("I/O error (code 28)"))
     assert names(tmp_path) == []

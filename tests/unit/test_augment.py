@@ -2,33 +2,35 @@
 
 import pickle
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from torchclas.catalog import Preset
+from torchclas.catalog import Backend, Interpolation, Preset
 from torchclas.data.augment import TrainTransform, erase, generator, random_crop
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import ImageError
-from torchclas.recipes import Augment
+from torchclas.recipes import Augment, Policy
 
 PRESET = Preset(36, 32, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-POLICIES = ["", "autoaugment", "rand-m9-mstd0.5-inc1"]
+POLICIES: list[Policy] = ["", "autoaugment", "rand-m9-mstd0.5-inc1"]
 
 
-def photo(height=60, width=80):
+def photo(height: int = 60, width: int = 80) -> NDArray[Any]:
     small = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def global_state():
-    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+def global_state() -> tuple[object, ...]:
+    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_follows_from_the_key_alone(policy):
+def test_follows_from_the_key_alone(policy: Policy) -> None:
     transform = TrainTransform(Augment(policy=policy, erasing=0.25), PRESET, 32)
     keys = [(0, epoch, draw) for epoch in range(2) for draw in range(6)]
     before = global_state()
@@ -46,7 +48,7 @@ def test_follows_from_the_key_alone(policy):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("backend", ["opencv", "pillow"])
-def test_any_image(policy, backend):
+def test_any_image(policy: Policy, backend: Backend) -> None:
     transform = TrainTransform(Augment(policy=policy, backend=backend, erasing=1.0), PRESET, 32)
     shapes = [(1, 1, 3), (1, 1), (1, 700, 3), (900, 1, 3), (2, 3, 4), (5, 5, 1), (60, 80, 3)]
     for number, shape in enumerate(shapes):
@@ -57,13 +59,13 @@ def test_any_image(policy, backend):
             assert image.isfinite().all()
 
 
-def test_unreadable_image():
+def test_unreadable_image() -> None:
     with pytest.raises(ImageError, match="not an image"):
         TrainTransform(Augment(), PRESET, 32)(b"hello", generator(0, 0, 0))
 
 
 @pytest.mark.parametrize(("backend", "interpolation"), [("opencv", "bilinear"), ("pillow", "bicubic")])
-def test_whole_image_is_resized_by_the_backend(backend, interpolation):
+def test_whole_image_is_resized_by_the_backend(backend: Backend, interpolation: Interpolation) -> None:
     """A crop of everything is the evaluation transform of a square image."""
     augment = Augment(interpolation=interpolation, backend=backend, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     square = photo(64, 64)
@@ -73,7 +75,7 @@ def test_whole_image_is_resized_by_the_backend(backend, interpolation):
     )
 
 
-def test_center_crop_is_the_evaluation_transform():
+def test_center_crop_is_the_evaluation_transform() -> None:
     augment = Augment(crop="center", flip=0.0)
     image = TrainTransform(augment, PRESET, 32)(photo(), generator(0, 0, 0))
     torch.testing.assert_close(image, Preprocess(PRESET)(photo()), rtol=0, atol=0)
@@ -82,12 +84,12 @@ def test_center_crop_is_the_evaluation_transform():
     torch.testing.assert_close(larger, expected, rtol=0, atol=0)
 
 
-def test_flip():
+def test_flip() -> None:
     never, always = (TrainTransform(Augment(flip=flip), PRESET, 32) for flip in (0.0, 1.0))
     torch.testing.assert_close(never(photo(), generator(0, 0, 0)).flip(2), always(photo(), generator(0, 0, 0)))
 
 
-def test_crops_have_the_published_distribution():
+def test_crops_have_the_published_distribution() -> None:
     """Shares of the area and aspect ratios are uniform between their bounds where any crop fits."""
     rng = np.random.default_rng(0)
     crops = [
@@ -101,12 +103,12 @@ def test_crops_have_the_published_distribution():
         assert tenths.min() > 140  # of 200
 
 
-def test_crop_that_cannot_fit_is_as_large_as_fits():
+def test_crop_that_cannot_fit_is_as_large_as_fits() -> None:
     crop = random_crop(np.zeros((10, 1000, 3), np.uint8), np.random.default_rng(0), (0.5, 1.0), (1.0, 1.0))
     assert crop.shape == (10, 10, 3)
 
 
-def test_erasing():
+def test_erasing() -> None:
     erased, shares = 0, []
     for seed in range(300):
         image = np.full((3, 40, 50), 9.0, np.float32)
@@ -122,7 +124,7 @@ def test_erasing():
     assert np.mean(shares) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.02)
 
 
-def test_erasing_happens_as_often_as_asked():
+def test_erasing_happens_as_often_as_asked() -> None:
     transform = TrainTransform(Augment(erasing=0.25), PRESET, 32)
     gray = np.full((32, 32, 3), 128, np.uint8)
     hits = sum(float(transform(gray, generator(0, 0, draw)).std(dim=(1, 2)).max()) > 0.01 for draw in range(400))

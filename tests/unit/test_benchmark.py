@@ -20,7 +20,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from rich.console import Console
 
 from torchclas import catalog
 from torchclas.benchmarking import bench, search, timing
@@ -33,6 +32,7 @@ from torchclas.engines import installed
 from torchclas.engines.machine import busy_seconds, this_machine
 from torchclas.errors import Error, MissingDependencyError, OutputError, UnknownNameError
 from torchclas.reporting import charts, speed_charts, speed_page
+from torchclas.reporting.console import Console
 from torchclas.spec import find_model
 from torchclas.tasks import benchmark
 from torchclas.weights.metadata import KEY, Metadata
@@ -223,8 +223,8 @@ def assert_sound(row: Result) -> None:
     assert 0 < taken.best_ms <= taken.p5_ms <= taken.median_ms <= taken.p95_ms
     assert taken.images_per_s == pytest.approx(1000 * row.case.batch / taken.median_ms)
     assert taken.repeats >= timing.MIN_REPEATS
-    # What the process held before counts too, and here that is whatever tests it ran.
-    assert taken.peak_mib is None or 30 < taken.peak_mib <= (timing.peak_mebibytes() or 0)
+    # What the process held before counts too, and here that is whatever tests it ran. Linux counts in batches of pages.
+    assert taken.peak_mib is None or 30 < taken.peak_mib < 16 + (timing.peak_mebibytes() or 0)
 
 
 def test_random_weights(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
     sent = 0
 
@@ -107,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(page)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 
@@ -356,14 +357,14 @@ def test_verify_notices_damage(server: Server, path: Path) -> None:
 def test_full_disk_keeps_what_arrived(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_open = Path.open
 
-    def open_on_a_small_disk(self: Path, mode: str = "r", *arguments: object, **options: object):
+    def open_on_a_small_disk(self: Path, mode: str = "r", *arguments: object, **options: object) -> Any:
         file = real_open(self, mode, *arguments, **options)  # type: ignore[arg-type]
         if self.suffix != ".part" or mode not in ("ab", "wb"):
             return file
         write = file.write
 
         class SmallDisk:
-            def __enter__(self):
+            def __enter__(self) -> Any:
                 return self
 
             def __exit__(self, *_: object) -> None:

@@ -59,6 +59,8 @@ def write_model(path: Path, seed: int = 0) -> Path:
     network = build(ARCH, num_classes=CLASSES)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as training leaves them, so that folding them shows
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
     names = tuple(f"c{i}" for i in range(CLASSES))
@@ -191,9 +193,10 @@ def test_measuring_finds_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None
         precision: Precision = "fp32"
 
         def __init__(self, name: EngineName, seconds: float) -> None:
-            self.name, self.seconds = name, seconds
+            self.name: EngineName = name
+            self.seconds = seconds
 
-        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
             time.sleep(self.seconds)
             return images
 
@@ -313,9 +316,10 @@ def test_exported_files_run_like_any_other(
         assert difference(open_engine(own, engine_name)(images(5)), reference) < EXACT
     (row,) = Classifier(None, weights=path).predict(np.zeros((80, 80, 3), np.uint8))
     assert row.engine is not None
-    for wrong, message in (("torch", "is an exported model"), ("compile", "is an exported model")):
-        with pytest.raises(Error, match=message):
-            open_engine(own, wrong)
+    with pytest.raises(Error, match="is an exported model"):
+        open_engine(own, "torch")
+    with pytest.raises(Error, match="is an exported model"):
+        open_engine(own, "compile")
     if name == "openvino":
         with pytest.raises(Error, match="OpenVINO's own format"):
             open_engine(own, "onnxruntime")

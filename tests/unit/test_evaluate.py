@@ -7,12 +7,12 @@ import shutil
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from torchclas import create_model
 from torchclas.catalog import Preset
@@ -22,26 +22,21 @@ from torchclas.inference.classifier import Classifier
 from torchclas.inference.metrics import Proportion
 from torchclas.reporting import image_rows
 from torchclas.reporting.confusion import MOST_CELLS, matrix
+from torchclas.reporting.console import Console
 from torchclas.reporting.contact_sheet import CAPTION, GAP, LINE, TILE
 from torchclas.tasks import evaluate as module
-from torchclas.tasks.evaluate import evaluate, print_report
+from torchclas.tasks.evaluate import EvaluationReport, evaluate, print_report
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODEL = "PPLCNet_x1_0_text_orientation"  # right about every rendered page, so wrong labels make known mistakes
-SETTINGS = dict(model=MODEL, batch_size=3, workers=0, device="cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+SETTINGS: dict[str, Any] = dict(model=MODEL, batch_size=3, workers=0, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders 0, 90, 180 and 270, two pages each."""
     root = tmp_path_factory.mktemp("data") / "turned pages"
     for seed in range(2):
@@ -54,7 +49,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page_list(folders):
+def page_list(folders: Path) -> Path:
     """A list beside the folders: six right labels, two wrong ones, two images that cannot be read."""
     (folders / "[bold]broken.png").write_bytes((folders / "0" / "page 0.png").read_bytes()[:2000])
     lines = [f"{degrees}/page {seed}.png {label}" for label, degrees in enumerate(ROTATIONS) for seed in range(2)]
@@ -68,19 +63,20 @@ def page_list(folders):
 
 
 @pytest.fixture(scope="module")
-def evaluated(page_list, tmp_path_factory):
+def evaluated(page_list: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluationReport, Path]:
     """The report on the list, and the folder it was written to."""
     output = tmp_path_factory.mktemp("evaluation") / "new" / "folder"
     return evaluate(page_list, **SETTINGS, output=output), output
 
 
-def printed(report):
+def printed(report: EvaluationReport) -> str:
     console = Console(file=io.StringIO(), width=120)
     print_report(report, console)
+    assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_class_folders(folders):
+def test_class_folders(folders: Path) -> None:
     report = evaluate(folders, **SETTINGS)
     assert report.complete
     assert (report.samples, report.images, report.top1, report.top5) == (8, 8, Proportion(8, 8), None)
@@ -94,7 +90,7 @@ def test_class_folders(folders):
     assert "top-5" not in printed(report)
 
 
-def test_every_sample_of_a_list_is_counted(evaluated):
+def test_every_sample_of_a_list_is_counted(evaluated: tuple[EvaluationReport, Path]) -> None:
     report, _ = evaluated
     assert (report.samples, report.images, report.top1) == (10, 8, Proportion(6, 8))
     assert [Path(path).name for path, _ in report.unreadable] == ["[bold]broken.png", "no such page.png"]
@@ -109,7 +105,7 @@ def test_every_sample_of_a_list_is_counted(evaluated):
     assert report.ece > 0.1  # surely wrong twice
 
 
-def test_the_files_hold_the_report(evaluated):
+def test_the_files_hold_the_report(evaluated: tuple[EvaluationReport, Path]) -> None:
     report, output = evaluated
     names = [
         "report.json", "per_class.csv", "errors.csv", "confusion.png", "predictions.csv", "wrong.csv", "wrong.png",
@@ -142,7 +138,7 @@ def test_the_files_hold_the_report(evaluated):
         assert len(picture.getcolors(2**24)) > 20
 
 
-def test_a_row_for_each_image(evaluated, page_list):
+def test_a_row_for_each_image(evaluated: tuple[EvaluationReport, Path], page_list: Path) -> None:
     """In the order of the list, what failed included."""
     _, output = evaluated
     with (output / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -164,7 +160,7 @@ def test_a_row_for_each_image(evaluated, page_list):
         assert float(row["true_score"]) == scores[want.class_ids.index(row["true_class_id"])]
 
 
-def test_the_mistakes_surest_first(evaluated):
+def test_the_mistakes_surest_first(evaluated: tuple[EvaluationReport, Path]) -> None:
     _, output = evaluated
     with (output / "wrong.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -175,7 +171,7 @@ def test_the_mistakes_surest_first(evaluated):
         assert sheet.size == (2 * (TILE + GAP) + GAP, TILE + CAPTION + LINE + 2 * GAP)
 
 
-def test_no_mistakes_no_sheet(folders, tmp_path):
+def test_no_mistakes_no_sheet(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.png").write_text("of an earlier evaluation")
     evaluate(folders, **SETTINGS, output=tmp_path)
     assert not (tmp_path / "wrong.png").exists()
@@ -183,7 +179,9 @@ def test_no_mistakes_no_sheet(folders, tmp_path):
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 9
 
 
-def test_only_the_surest_mistakes_are_drawn(evaluated, page_list, tmp_path, monkeypatch):
+def test_only_the_surest_mistakes_are_drawn(
+    evaluated: tuple[EvaluationReport, Path], page_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_rows, "MAX_PICTURES", 1)
     evaluate(page_list, **SETTINGS, output=tmp_path)
     _, output = evaluated
@@ -192,12 +190,12 @@ def test_only_the_surest_mistakes_are_drawn(evaluated, page_list, tmp_path, monk
         assert one.tobytes() == two.crop((0, 0, *one.size)).tobytes()
 
 
-def test_the_pixel_limit(folders):
+def test_the_pixel_limit(folders: Path) -> None:
     with pytest.raises(DataError, match=r"none of its 8 images.*more than the limit of 1,000.*--max-pixels"):
         evaluate(folders, **SETTINGS, max_pixels=1000)
 
 
-def test_the_printed_report_says_what_is_missing(evaluated):
+def test_the_printed_report_says_what_is_missing(evaluated: tuple[EvaluationReport, Path]) -> None:
     report, output = evaluated
     text = printed(report)
     assert "75.00 %" in text
@@ -209,22 +207,24 @@ def test_the_printed_report_says_what_is_missing(evaluated):
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_the_batch_size_changes_nothing(evaluated, page_list, batch_size):
+def test_the_batch_size_changes_nothing(
+    evaluated: tuple[EvaluationReport, Path], page_list: Path, batch_size: int
+) -> None:
     report, _ = evaluated
-    other = evaluate(page_list, **{**SETTINGS, "batch_size": batch_size, "workers": 2})
+    other = evaluate(page_list, **cast("dict[str, Any]", {**SETTINGS, "batch_size": batch_size, "workers": 2}))
     assert (other.samples, other.images, other.unreadable) == (report.samples, report.images, report.unreadable)
     assert (other.top1, other.classes) == (report.top1, report.classes)
     assert other.nll == pytest.approx(report.nll, rel=1e-4)
     assert other.ece == pytest.approx(report.ece, abs=1e-5)
 
 
-def test_root_and_delimiter(folders, tmp_path):
+def test_root_and_delimiter(folders: Path, tmp_path: Path) -> None:
     path = tmp_path / "elsewhere.txt"
     path.write_text("90/page 0.png\t1\n180/page 1.png\t2\n", encoding="utf-8")
     assert evaluate(path, **SETTINGS, root=folders, delimiter="\t").top1 == Proportion(2, 2)
 
 
-def test_folders_with_names_of_their_own_need_a_file_that_says_which_is_which(folders, tmp_path):
+def test_folders_with_names_of_their_own_need_a_file_that_says_which_is_which(folders: Path, tmp_path: Path) -> None:
     for name, degrees in zip(("d", "a", "b", "c"), ROTATIONS, strict=True):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "page.png").write_bytes((folders / str(degrees) / "page 1.png").read_bytes())
@@ -237,7 +237,7 @@ def test_folders_with_names_of_their_own_need_a_file_that_says_which_is_which(fo
     assert "d is taken for 0" in printed(report)
 
 
-def test_a_folder_of_splits_and_archives(folders, tmp_path):
+def test_a_folder_of_splits_and_archives(folders: Path, tmp_path: Path) -> None:
     """What `train` takes, `evaluate` takes, with the same figures."""
     shutil.copytree(folders, tmp_path / "data" / "val", ignore=shutil.ignore_patterns("*.txt", "*broken*"))
     shutil.copytree(folders / "0", tmp_path / "data" / "train" / "0")
@@ -256,7 +256,9 @@ def test_a_folder_of_splits_and_archives(folders, tmp_path):
     assert report.unreadable[0][0] == f"{tmp_path}/pages.tar/bad.png"
 
 
-def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, monkeypatch):
+def test_without_matplotlib_all_but_the_picture_is_written(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
     report = evaluate(folders, **SETTINGS, output=tmp_path)
     assert not (tmp_path / "confusion.png").exists()
@@ -264,7 +266,9 @@ def test_without_matplotlib_all_but_the_picture_is_written(folders, tmp_path, mo
     assert "torchclas[plot]" in report.notes[-1]
 
 
-def test_data_that_cannot_be_used(folders, page_list, tmp_path, monkeypatch):
+def test_data_that_cannot_be_used(
+    folders: Path, page_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         evaluate(tmp_path / "nothing", **SETTINGS)
     with pytest.raises(DataError, match="goes with a list file"):
@@ -284,24 +288,24 @@ def test_data_that_cannot_be_used(folders, page_list, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*NaN or infinity")  # loading warns of them
-def test_weights_of_ones_own(folders, tmp_path):
+def test_weights_of_ones_own(folders: Path, tmp_path: Path) -> None:
     network = create_model("PPLCNet_x0_25", num_classes=4)
     preset = Preset(32, 32, "bilinear", "opencv", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     names = tuple(map(str, ROTATIONS))
     path = tmp_path / "own.safetensors"
     metadata = Metadata("PPLCNet_x0_25", 4, preset, class_ids=names, class_names=names)
     save_checkpoint(network, path, metadata)
-    report = evaluate(folders, **{**SETTINGS, "model": None}, weights=path)
+    report = evaluate(folders, **cast("dict[str, Any]", {**SETTINGS, "model": None}), weights=path)
     assert (report.model, report.arch, report.weights, report.images) == ("own", "PPLCNet_x0_25", str(path), 8)
 
     with torch.no_grad():
         next(network.parameters()).fill_(torch.nan)
     save_checkpoint(network, path, metadata)
     with pytest.raises(Error, match="own computes NaN"):
-        evaluate(folders, **{**SETTINGS, "model": None}, weights=path)
+        evaluate(folders, **cast("dict[str, Any]", {**SETTINGS, "model": None}), weights=path)
 
 
-def test_the_matrix_of_many_classes_is_drawn_in_groups():
+def test_the_matrix_of_many_classes_is_drawn_in_groups() -> None:
     confusion = {(label, label): 3 for label in range(1000)} | {(5, 993): 2, (5, 6): 1}
     classes, group, others, counts = matrix(confusion)
     assert (classes, group, others) == (list(range(1000)), 10, False)
@@ -310,7 +314,7 @@ def test_the_matrix_of_many_classes_is_drawn_in_groups():
     assert (counts[0, 0], counts[0, 99]) == (31, 2)
 
 
-def test_classes_without_images_share_a_column():
+def test_classes_without_images_share_a_column() -> None:
     classes, group, others, counts = matrix({(207, 207): 4, (207, 3): 1, (900, 12): 2, (900, 207): 5})
     assert (classes, group, others) == ([207, 900], 1, True)
     np.testing.assert_array_equal(counts, [[4, 0, 1], [5, 0, 2]])

@@ -301,7 +301,8 @@ def test_tensorrt_is_built_and_run_by_trtexec(
     built: list[dict[str, str]] = []
 
     def trtexec(command: list[str]) -> None:
-        options = dict(option.removeprefix("--").partition("=")[::2] for option in command[1:])
+        parts = [option.removeprefix("--").partition("=") for option in command[1:]]
+        options = {name: value for name, _, value in parts}
         if "saveEngine" in options:
             built.append(options)
             shutil.copy(options["onnx"], options["saveEngine"])

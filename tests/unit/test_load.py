@@ -62,6 +62,7 @@ def test_missing_and_unexpected_tensors(tmp_path: Path) -> None:
     path = tmp_path / "odd.pdparams"
     write_pdparams(path, state)
     model = torchclas.create_model(ARCH)
+    assert isinstance(model.classifier, torch.nn.Linear)
     before = model.classifier.bias.clone()
     with pytest.raises(CheckpointError, match=r"1 missing: classifier\.bias .*1 unexpected: fc\.surplus"):
         torchclas.load_weights(model, path)

@@ -13,6 +13,8 @@ from torchclas.layers.parallel_convs import ParallelConvs
 def randomize_norms(module: nn.Module) -> None:
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             nn.init.normal_(norm.running_mean)
             nn.init.uniform_(norm.running_var, 0.5, 2.0)
             nn.init.normal_(norm.weight)

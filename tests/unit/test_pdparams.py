@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_names_what_is_no_tensor(file: str, culprits: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_reads_what_numpy_pickles(tmp_path: Path, protocol: int) -> None:
+def test_reads_what_numpy_pickles(tmp_path: Path, protocol: Literal[2, 3, 4]) -> None:
     path = tmp_path / "numpy.pdparams"
     path.write_bytes(pickle.dumps(collections.OrderedDict(TENSORS), protocol))
     tensors = read_pdparams(path)
@@ -113,7 +114,7 @@ def test_reads_strings_of_python_2(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("part_bytes", [64, 2**30 - 1])
-def test_written_tensors_are_read_back(tmp_path: Path, protocol: int, part_bytes: int) -> None:
+def test_written_tensors_are_read_back(tmp_path: Path, protocol: Literal[2, 3, 4], part_bytes: int) -> None:
     path = tmp_path / "written.pdparams"
     tensors = {name: tensor[:1000] if tensor.ndim == 1 else tensor for name, tensor in TENSORS.items()}
     names = {"conv.weight": "conv2d_0.w_0"}
@@ -124,7 +125,7 @@ def test_written_tensors_are_read_back(tmp_path: Path, protocol: int, part_bytes
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_written_file_is_the_pickle_that_paddle_expects(tmp_path: Path, protocol: int) -> None:
+def test_written_file_is_the_pickle_that_paddle_expects(tmp_path: Path, protocol: Literal[2, 3, 4]) -> None:
     path = tmp_path / "written.pdparams"
     write_pdparams(path, TENSORS, parameter_names={"half": "linear_0.w_0"}, protocol=protocol)
     content = pickle.loads(path.read_bytes(), encoding="latin1")
@@ -151,7 +152,9 @@ def test_slices_as_paddle_does(tmp_path: Path) -> None:
         ({"a" * 2000: np.zeros(1)}, None, "longer than 1024 bytes"),
     ],
 )
-def test_refuses_to_write_what_cannot_be_read(tmp_path: Path, tensors: dict, names: dict | None, message: str) -> None:
+def test_refuses_to_write_what_cannot_be_read(
+    tmp_path: Path, tensors: dict[str, Any], names: dict[str, str] | None, message: str
+) -> None:
     with pytest.raises(CheckpointError, match=message):
         write_pdparams(tmp_path / "bad.pdparams", tensors, parameter_names=names)
     assert not list(tmp_path.iterdir())
@@ -219,12 +222,12 @@ class Payload:
     def __init__(self, command: str) -> None:
         self.command = command
 
-    def __reduce__(self):
-        return os.system, (self.command,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)  # pyright: ignore[reportDeprecated]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_runs_nothing_of_the_file(tmp_path: Path, protocol: int) -> None:
+def test_runs_nothing_of_the_file(tmp_path: Path, protocol: Literal[2, 3, 4]) -> None:
     path = tmp_path / "hostile.pdparams"
     trace = tmp_path / "trace"
     path.write_bytes(pickle.dumps({"w": np.zeros(3), "x": Payload(f"touch {trace}")}, protocol))
@@ -363,7 +366,7 @@ def test_a_flood_of_opcodes_is_refused(tmp_path: Path, opcode: bytes) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_reading_takes_the_memory_of_the_tensors(tmp_path: Path, protocol: int) -> None:
+def test_reading_takes_the_memory_of_the_tensors(tmp_path: Path, protocol: Literal[2, 3, 4]) -> None:
     path = tmp_path / "large.pdparams"
     tensors = {f"{i}": RNG.normal(size=2**20).astype(np.float32) for i in range(8)}
     path.write_bytes(pickle.dumps(tensors, protocol))

@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from torchclas.catalog import Preset
+from torchclas.catalog import Backend, Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import DataError
 
@@ -20,14 +21,14 @@ OPENCV = Preset(256, 224, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0
 PILLOW = Preset(256, 224, "bicubic", "pillow", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def preset(spec):
-    backend = {"pil": "pillow", None: "opencv"}[spec.get("backend")]
+def preset(spec: Any) -> Preset:
+    backend: Backend = "pillow" if spec.get("backend") == "pil" else "opencv"
     interpolation = spec.get("interpolation", "bilinear")
     return Preset(spec["resize_short"], spec["crop"], interpolation, backend, tuple(spec["mean"]), tuple(spec["std"]))
 
 
 @pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: f"{case['image']}-{case['spec']}")
-def test_equals_the_reference(case):
+def test_equals_the_reference(case: dict[str, Any]) -> None:
     array = Preprocess(preset(CASES["specs"][case["spec"]])).array(GOLDEN / "images" / case["image"])
     assert list(array.shape) == case["shape"]
     assert array.dtype == np.float32
@@ -38,7 +39,7 @@ def test_equals_the_reference(case):
     assert array.std(dtype=np.float64) == pytest.approx(case["std"], abs=1e-9)
 
 
-def test_tensor_equals_array():
+def test_tensor_equals_array() -> None:
     preprocess = Preprocess(OPENCV)
     tensor = preprocess(GOLDEN / "images" / "cat.jpg")
     assert tuple(tensor.shape) == preprocess.shape == (3, 224, 224)
@@ -46,7 +47,7 @@ def test_tensor_equals_array():
 
 
 @pytest.mark.parametrize("name", ["cat.jpg", "exif_orientation_6.jpg", "rgba.png", "sixteen_bit.png", "palette.png"])
-def test_path_bytes_and_pillow_image_agree(name):
+def test_path_bytes_and_pillow_image_agree(name: str) -> None:
     path = GOLDEN / "images" / name
     preprocess = Preprocess(OPENCV)
     expected = preprocess.array(path)
@@ -58,36 +59,36 @@ def test_path_bytes_and_pillow_image_agree(name):
 
 @pytest.mark.parametrize("preset", [OPENCV, PILLOW], ids=lambda preset: preset.backend)
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (60_000, 1), (1, 60_000), (3, 2), (1, 16), (17, 1)])
-def test_any_size_of_constant_color(preset, size):
+def test_any_size_of_constant_color(preset: Preset, size: tuple[int, int]) -> None:
     array = Preprocess(preset).array(np.full((*size, 3), (255, 0, 128), np.uint8))
     expected = (np.array([1, 0, 128 / 255]) - preset.mean) / preset.std
     np.testing.assert_allclose(array, np.broadcast_to(expected[:, None, None], (3, 224, 224)), atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", [OPENCV, PILLOW], ids=lambda preset: preset.backend)
-def test_strip_shows_its_middle(preset):
+def test_strip_shows_its_middle(preset: Preset) -> None:
     strip = np.zeros((4, 400, 3), np.uint8)
     strip[:, 190:210] = 255  # the crop sees 3.5 source pixels around the centre
     array = Preprocess(preset).array(strip)
     np.testing.assert_allclose(array[0], (1 - preset.mean[0]) / preset.std[0], atol=1e-5)
 
 
-def test_equality_and_repr():
+def test_equality_and_repr() -> None:
     assert Preprocess(OPENCV) == Preprocess(Preset(256, 224, "bilinear", "opencv", OPENCV.mean, OPENCV.std))
     assert Preprocess(OPENCV) != Preprocess(PILLOW)
     assert len({Preprocess(OPENCV), Preprocess(OPENCV), Preprocess(PILLOW)}) == 2
     assert "bicubic" in repr(Preprocess(PILLOW))
 
 
-def test_crop_larger_than_resize_is_refused():
+def test_crop_larger_than_resize_is_refused() -> None:
     with pytest.raises(DataError, match="resize_short must be at least crop_size"):
         Preprocess(Preset(224, 256, "bilinear", "opencv", OPENCV.mean, OPENCV.std))
 
 
-def test_arrays_need_no_torch():
+def test_arrays_need_no_torch() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from torchclas.catalog import Preset\n"
+        "from torchclas.catalog import Backend, Preset\n"
         "from torchclas.data.loader import load\n"
         "from torchclas.data.preprocess import Preprocess\n"
         "preprocess = Preprocess(Preset(8, 8, 'bilinear', 'opencv', (0, 0, 0), (1, 1, 1)))\n"

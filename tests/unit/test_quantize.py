@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,7 +265,7 @@ def test_the_fewest_that_suffice(least: int) -> None:
     ranked = [Noise(str(index), 1 / (1 + index)) for index in range(10)]
     asked: list[int] = []
 
-    def suffices(noises: list[Noise]) -> bool:
+    def suffices(noises: Sequence[Noise]) -> bool:
         asked.append(len(noises))
         return len(noises) >= least
 

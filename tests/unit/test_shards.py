@@ -6,6 +6,8 @@ import os
 import pickle
 import sys
 import tarfile
+from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
+from torchclas.data.datasets import LabelledImages
 from torchclas.data.opening import open_data
 from torchclas.data.shards import TarShards, tar_index
 from torchclas.data.training import TrainingBatches
@@ -21,12 +24,12 @@ from torchclas.errors import DataError, ImageError, MissingDependencyError
 from torchclas.recipes import Augment
 
 
-def png(number):
+def png(number: int) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (10, 12, 3), np.uint8)
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def write_tar(path, members):
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
@@ -35,7 +38,9 @@ def write_tar(path, members):
     return path
 
 
-def write_parquet(path, rows, *, names=("cat", "dog"), label="label", **options):
+def write_parquet(
+    path: Path, rows: Any, *, names: tuple[()] | tuple[str, str] = ("cat", "dog"), label: str = "label", **options: int
+) -> Path:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pa.table({"image": [image for image, _ in rows], label: [label for _, label in rows]})
     features = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
@@ -46,7 +51,7 @@ def write_parquet(path, rows, *, names=("cat", "dog"), label="label", **options)
     return path
 
 
-def write_folders(root, names=("cat", "dog"), count=2):
+def write_folders(root: Path, names: tuple[str, str] = ("cat", "dog"), count: int = 2) -> Path:
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for number in range(count):
@@ -55,7 +60,7 @@ def write_folders(root, names=("cat", "dog"), count=2):
 
 
 @pytest.fixture
-def shards(tmp_path):
+def shards(tmp_path: Path) -> Path:
     for shard in range(3):
         members = {}
         for number in range(4):
@@ -67,15 +72,15 @@ def shards(tmp_path):
     return tmp_path
 
 
-def open_dataset(data, **options):
+def open_dataset(data: Path | str, **options: Any) -> LabelledImages:
     return open_data(data, **options).images
 
 
-def contents(images):
+def contents(images: LabelledImages) -> list[bytes]:
     return [images.read(index) for index in range(len(images))]
 
 
-def test_tar_shards(shards):
+def test_tar_shards(shards: Path) -> None:
     images = open_dataset(f"{shards}/data-{{000..001}}.tar")
     assert len(images) == 6  # a3.left.png has another name for an extension
     assert images.labels.tolist() == [0, 1, 0, 0, 1, 0]
@@ -87,7 +92,7 @@ def test_tar_shards(shards):
         assert len(open_dataset(data)) == 9
 
 
-def test_tar_index_is_kept(shards, monkeypatch):
+def test_tar_index_is_kept(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = shards / "data-000.tar"
     first = tar_index(path)
     with monkeypatch.context() as patch:
@@ -98,7 +103,7 @@ def test_tar_index_is_kept(shards, monkeypatch):
     assert sorted(file.name for file in shards.iterdir()) == [f"data-{shard:03}.tar" for shard in range(3)]
 
 
-def test_classes_in_tar(tmp_path):
+def test_classes_in_tar(tmp_path: Path) -> None:
     path = write_tar(
         tmp_path / "a.tar",
         {
@@ -117,11 +122,11 @@ def test_classes_in_tar(tmp_path):
         TrainingBatches(images, TrainTransform(Augment(), PRESET, 16), 2)
 
 
-def test_damaged_tar(shards, tmp_path):
+def test_damaged_tar(shards: Path, tmp_path: Path) -> None:
     path = shards / "data-000.tar"
     images = open_dataset(path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: images._members[1][1].offset + 10])
+    path.write_bytes(whole[: cast("Any", images)._members[1][1].offset + 10])
     with pytest.raises(ImageError, match="ends within the image"):
         images.read(1)
     assert images.read(0) == png(0)
@@ -136,7 +141,7 @@ def test_damaged_tar(shards, tmp_path):
 
 
 @pytest.mark.parametrize("struct", [True, False])
-def test_parquet(tmp_path, struct):
+def test_parquet(tmp_path: Path, struct: bool) -> None:
     rows = [({"bytes": png(n), "path": f"{n}.png"} if struct else png(n), n % 2) for n in range(10)]
     write_parquet(tmp_path / "data" / "part-0.parquet", rows[:7], row_group_size=3)
     write_parquet(tmp_path / "data" / "part-1.parquet", rows[7:])
@@ -150,7 +155,7 @@ def test_parquet(tmp_path, struct):
     assert len(open_dataset(tmp_path / "data" / "part-1.parquet")) == 3
 
 
-def test_parquet_that_was_changed_is_unpacked_again(tmp_path):
+def test_parquet_that_was_changed_is_unpacked_again(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [(png(0), 0)])
     assert len(open_dataset(path)) == 1
     write_parquet(path, [(png(1), 1), (None, None)], names=())
@@ -162,7 +167,7 @@ def test_parquet_that_was_changed_is_unpacked_again(tmp_path):
         images.read(1)
 
 
-def test_bad_parquet(tmp_path, monkeypatch):
+def test_bad_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path / "a.parquet", [(png(0), "cat")], names=())
     with pytest.raises(DataError, match=r"expected the columns image .* not image \(binary\), label \(string\)"):
         open_dataset(path)
@@ -183,7 +188,7 @@ PRESET = Preset(16, 16, "bilinear", "opencv", (0, 0, 0), (1, 1, 1))
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_archives_train_as_files_do(tmp_path, kind):
+def test_archives_train_as_files_do(tmp_path: Path, kind: str) -> None:
     """The same images in the same order give the same batches, with worker processes and after resuming too."""
     folders = open_dataset(write_folders(tmp_path / "files", count=5))
     rows = [(folders.read(index), int(label)) for index, label in enumerate(folders.labels)]
@@ -195,7 +200,7 @@ def test_archives_train_as_files_do(tmp_path, kind):
     else:
         archive = write_parquet(tmp_path / "a.parquet", rows)
 
-    def run(images, workers, start):
+    def run(images: LabelledImages, workers: int, start: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         batches = TrainingBatches(images, TrainTransform(Augment(), PRESET, 16), 3, workers=workers)
         return list(batches.epoch(1, start))
 

@@ -239,7 +239,8 @@ def test_the_archive_is_looked_at_before_it_is_read(saved: Path) -> None:
 def test_programs_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     module = nn.Linear(2, 2)
-    torch.jit.trace(module, torch.ones(1, 2)).save(str(path))
+    traced: Any = torch.jit.trace(module, torch.ones(1, 2))
+    traced.save(str(path))
     with pytest.raises(CheckpointError, match="TorchScript"):
         read_torch(path)
     path = tmp_path / "a.pt2"

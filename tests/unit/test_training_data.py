@@ -1,7 +1,10 @@
 """Training batches: the same for every number of processes and workers, and after every interruption."""
 
 from collections import Counter
+from collections.abc import Generator, Sequence
 from itertools import chain
+from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies._internal.core import DataObject
 
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
@@ -25,14 +29,14 @@ from torchclas.data.training import (
     split_by_hash,
 )
 from torchclas.errors import DataError
-from torchclas.recipes import Augment
+from torchclas.recipes import Augment, Sampling
 
 PRESET = Preset(16, 16, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TRANSFORM = TrainTransform(Augment(erasing=0.25), PRESET, 16)
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Eleven images of two classes, the fifth of which is broken."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
@@ -44,7 +48,7 @@ def images(tmp_path_factory):
     return class_folders(root)
 
 
-def same(first, second):
+def same(first: Sequence[Sequence[torch.Tensor]], second: Sequence[Sequence[torch.Tensor]]) -> bool:
     return len(first) == len(second) and all(
         torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(first, second, strict=True)
     )
@@ -52,9 +56,9 @@ def same(first, second):
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_processes_share_each_batch_and_resume(data):
+def test_processes_share_each_batch_and_resume(data: DataObject) -> None:
     count = data.draw(st.integers(1, 60), "images")
-    options = dict(
+    options: dict[str, Any] = dict(
         batch_size=data.draw(st.integers(1, 40), "batch size"),
         seed=data.draw(st.integers(0, 2**40), "seed"),
         shuffle=data.draw(st.booleans(), "shuffle"),
@@ -79,7 +83,7 @@ def test_processes_share_each_batch_and_resume(data):
 
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
-def test_an_epoch_has_every_image_once(count, batch_size, epoch):
+def test_an_epoch_has_every_image_once(count: int, batch_size: int, epoch: int) -> None:
     drawn = [draw.index for batch in EpochBatches(count, batch_size, epoch=epoch, drop_last=False) for draw in batch]
     assert sorted(drawn) == list(range(count))
     complete = list(EpochBatches(count, batch_size, epoch=epoch, drop_last=True))
@@ -87,7 +91,7 @@ def test_an_epoch_has_every_image_once(count, batch_size, epoch):
     assert len({draw.index for batch in complete for draw in batch}) == sum(map(len, complete))
 
 
-def test_order_changes_with_seed_and_epoch():
+def test_order_changes_with_seed_and_epoch() -> None:
     orders = {
         tuple(draw.index for batch in EpochBatches(20, 20, seed=seed, epoch=epoch) for draw in batch)
         for seed in range(3)
@@ -96,7 +100,7 @@ def test_order_changes_with_seed_and_epoch():
     assert len(orders) == 9
 
 
-def test_what_makes_no_sense_is_refused():
+def test_what_makes_no_sense_is_refused() -> None:
     for arguments in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="batches of"):
             EpochBatches(*arguments)
@@ -105,8 +109,8 @@ def test_what_makes_no_sense_is_refused():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_after_resuming_are_bit_equal(images, workers):
-    def run(**options):
+def test_batches_after_resuming_are_bit_equal(images: Dataset, workers: int) -> None:
+    def run(**options: Any) -> TrainingBatches:
         return TrainingBatches(images, TRANSFORM, 4, seed=5, **options)
 
     reference = run()
@@ -115,7 +119,7 @@ def test_batches_after_resuming_are_bit_equal(images, workers):
 
     resumed = run(workers=workers)
     assert same(list(resumed.epoch(0, 1)), epochs[0][1:])
-    abandoned = resumed.epoch(1)
+    abandoned = cast("Generator[Any]", resumed.epoch(1))
     next(abandoned)
     abandoned.close()
     assert same(list(resumed.epoch(1, 2)), epochs[1][2:])
@@ -126,7 +130,7 @@ def test_batches_after_resuming_are_bit_equal(images, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_is_left_out_and_listed(images, workers):
+def test_a_bad_file_is_left_out_and_listed(images: Dataset, workers: int) -> None:
     batches = TrainingBatches(images, TRANSFORM, 4, workers=workers, drop_last=False)
     assert sum(len(labels) for _, labels in batches.epoch(0)) == 10
     [(name, reason)] = batches.skipped.items()
@@ -141,7 +145,7 @@ def test_a_bad_file_is_left_out_and_listed(images, workers):
     torch.testing.assert_close(read[0].images[1], Preprocess(PRESET)(images.name(1)), rtol=0, atol=0)
 
 
-def test_a_batch_of_bad_files_is_empty(tmp_path):
+def test_a_batch_of_bad_files_is_empty(tmp_path: Path) -> None:
     dataset = Dataset([Sample(str(tmp_path / f"{number}.jpg"), 0) for number in range(2)])
     batches = TrainingBatches(dataset, TRANSFORM, 2)
     [(images, labels)] = batches.epoch(0)
@@ -149,13 +153,15 @@ def test_a_batch_of_bad_files_is_empty(tmp_path):
     assert set(batches.skipped.values()) == {"no such file"}
 
 
-def test_images_without_a_class_are_refused():
+def test_images_without_a_class_are_refused() -> None:
     with pytest.raises(DataError, match=r"1 images have no class, the first is b\.jpg"):
         ImageData(Dataset([Sample("a.jpg", 0), Sample("b.jpg", -1)]), TRANSFORM)
 
 
 @pytest.mark.parametrize(("sampling", "shares"), [("balanced", (1, 1, 1)), ("sqrt", (30, 9.5, 3.2))])
-def test_sampling_draws_classes_as_asked(sampling, shares):
+def test_sampling_draws_classes_as_asked(
+    sampling: Sampling, shares: tuple[int, float, float] | tuple[int, int, int]
+) -> None:
     labels = np.array([0] * 900 + [1] * 90 + [3] * 10)
     batches = EpochBatches(1000, 100, weights=sampling_weights(labels, sampling))
     counts = Counter(int(labels[draw.index]) for batch in batches for draw in batch)
@@ -165,7 +171,7 @@ def test_sampling_draws_classes_as_asked(sampling, shares):
     assert sampling_weights(labels, "") is None
 
 
-def test_class_weights():
+def test_class_weights() -> None:
     labels = np.array([0, 0, 0, 1, 3, 3])
     weights = class_weights(labels, 5)
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 2, 0, 1, 0]))
@@ -177,7 +183,7 @@ def test_class_weights():
         class_weights(labels, 5, [0, 0, 1, 0, 1])
 
 
-def listed(names, root="/data"):
+def listed(names: list[str], root: str = "/data") -> Dataset:
     return Dataset([Sample(f"{root}/{name}", name.startswith("dog")) for name in names], root=root)
 
 
@@ -185,7 +191,7 @@ NAMES = [f"{kind}/{number}.jpg" for kind, count in (("cat", 40), ("dog", 20)) fo
 
 
 @pytest.mark.parametrize("stratified", [True, False])
-def test_split_is_the_same_in_another_place_and_order(stratified):
+def test_split_is_the_same_in_another_place_and_order(stratified: bool) -> None:
     train, val = split_by_hash(listed(NAMES), 0.25, stratified=stratified)
     assert sorted([*train.indices, *val.indices]) == list(range(60))
     _, moved = split_by_hash(listed(NAMES[::-1], "/mnt/elsewhere"), 0.25, stratified=stratified)
@@ -194,7 +200,7 @@ def test_split_is_the_same_in_another_place_and_order(stratified):
     assert val.labels.tolist() == [int(val.key(index).startswith("dog")) for index in range(len(val))]
 
 
-def test_stratified_split_takes_the_share_of_every_class():
+def test_stratified_split_takes_the_share_of_every_class() -> None:
     train, val = split_by_hash(listed([*NAMES, "bird.jpg"]), 0.25)
     assert Counter(val.labels.tolist()) == {0: 10, 1: 5}
     pair = Dataset([Sample("a.jpg", 0), Sample("b.jpg", 0), Sample("c.jpg", 1)])
@@ -202,13 +208,13 @@ def test_stratified_split_takes_the_share_of_every_class():
     assert (len(train), len(val), val.labels.tolist()) == (2, 1, [0])
 
 
-def test_added_images_move_no_other():
+def test_added_images_move_no_other() -> None:
     _, before = split_by_hash(listed(NAMES[:50]), 0.3, stratified=False)
     _, after = split_by_hash(listed(NAMES), 0.3, stratified=False)
     assert after.indices[after.indices < 50].tolist() == before.indices.tolist()
 
 
-def test_split_that_leaves_nothing():
+def test_split_that_leaves_nothing() -> None:
     with pytest.raises(DataError, match="cannot be divided"):
         split_by_hash(Dataset([Sample("a.jpg", 0)]), 0.5)
     for fraction in (0.0, 1.0):

@@ -3,7 +3,10 @@
 import math
 import os
 import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -12,6 +15,7 @@ from torch.testing import assert_close
 
 from torchclas import create_model
 from torchclas.catalog import find
+from torchclas.layers.network import Network
 from torchclas.recipes import override, recipe
 from torchclas.training.loop import Interrupted, Progress, Settings, Trainer, TrainingError, freeze_body
 from torchclas.training.run import RunFolder
@@ -19,17 +23,11 @@ from torchclas.training.validation import Scores
 from torchclas.weights.checkpoint import read_tensors
 from torchclas.weights.metadata import Metadata, read_metadata
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("lightning_fabric")
 
 CLASSES, SIZE, BATCH, IMAGES = 3, 32, 4, 14  # the last batch of an epoch holds two
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Noise:
@@ -37,14 +35,14 @@ class Noise:
 
     steps_per_epoch = math.ceil(IMAGES / BATCH)
 
-    def __init__(self, at=lambda number: None):
-        self.skipped = {}
+    def __init__(self, at: Callable[[int], object] = lambda number: None) -> None:
+        self.skipped: dict[str, str] = {}
         self.labels = torch.arange(IMAGES) % CLASSES
         noise = torch.randn(IMAGES, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         self.images = noise + 2 * torch.eye(3)[self.labels][:, :, None, None]
         self.at = at
 
-    def epoch(self, epoch, start_step):
+    def epoch(self, epoch: int, start_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(epoch))
         for step in range(start_step, self.steps_per_epoch):
             self.at(epoch * self.steps_per_epoch + step)
@@ -52,13 +50,13 @@ class Noise:
             yield self.images[own], self.labels[own]
 
 
-def settings(*changes, **fields):
+def settings(*changes: str, **fields: Any) -> Settings:
     base = recipe("PPLCNet_x0_25")
     changes = ("epochs=2", "schedule.warmup_epochs=0", "ema=0.9", "augment.mixup=0.2", "augment.mixup_prob=1", *changes)
-    return Settings(override(base, changes), **{"lr": 0.05, **fields})
+    return Settings(override(base, changes), **cast("dict[str, Any]", {"lr": 0.05, **fields}))
 
 
-def trainer(folder, how, data=None, model="PPLCNet_x0_25"):
+def trainer(folder: Path, how: Settings, data: Noise | None = None, model: str = "PPLCNet_x0_25") -> Trainer:
     from lightning_fabric import Fabric
 
     torch.manual_seed(0)
@@ -69,7 +67,7 @@ def trainer(folder, how, data=None, model="PPLCNet_x0_25"):
     data = data or Noise()
 
     @torch.inference_mode()
-    def validate(network):
+    def validate(network: Network) -> Scores:
         logits = network.eval()(data.images)
         right = (logits.argmax(1) == data.labels).float().mean().item()
         return Scores(IMAGES, torch.nn.functional.cross_entropy(logits, data.labels).item(), right, 1.0)
@@ -77,30 +75,37 @@ def trainer(folder, how, data=None, model="PPLCNet_x0_25"):
     return Trainer(fabric, network, how, data, validate, run)
 
 
-def same(first, second):
+def folder(of: Trainer) -> RunFolder:
+    assert isinstance(of.run, RunFolder)
+    return of.run
+
+
+def same(first: Any, second: Any) -> None:
     """Whether two states hold the same bits; how long things took is left out."""
     first, second = (trainer_state(state) for state in (first, second))
     assert_close(first, second, rtol=0, atol=0, equal_nan=True)
 
 
-def trainer_state(state):
+def trainer_state(state: Any) -> Any:
     progress = state["progress"]
     progress = {**progress, "seconds": 0, "history": [timeless(row) for row in progress["history"]]}
     return {**state, "progress": progress, "averaged": state["averaged"] or {}}
 
 
-def timeless(row):
+def timeless(row: dict[str, float | int]) -> dict[str, float | int]:
     return {key: value for key, value in row.items() if "second" not in key}
 
 
 class TestResume:
     @pytest.mark.parametrize("changes", [(), ("optimizer.name=adamw", "ema=0"), ("optimizer.name=rmsprop", "clip=1")])
     @pytest.mark.parametrize("stop", [2, 3, 6])  # within an epoch, before its last step, within the second
-    def test_a_stopped_run_goes_on_bit_by_bit(self, tmp_path, changes, stop):
+    def test_a_stopped_run_goes_on_bit_by_bit(
+        self, tmp_path: Path, changes: tuple[()] | tuple[str, str], stop: int
+    ) -> None:
         whole = trainer(tmp_path / "whole", settings(*changes))
         whole.fit()
 
-        def interrupt(number):
+        def interrupt(number: int) -> None:
             if number == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -111,10 +116,10 @@ class TestResume:
         second = trainer(tmp_path / "stopped", settings(*changes))
         second.fit()
         same(second.state(), whole.state())
-        assert read_metadata(first.run.best) == read_metadata(whole.run.best)
-        assert_close(read_tensors(first.run.best), read_tensors(whole.run.best), rtol=0, atol=0)
+        assert read_metadata(folder(first).best) == read_metadata(folder(whole).best)
+        assert_close(read_tensors(folder(first).best), read_tensors(folder(whole).best), rtol=0, atol=0)
 
-    def test_an_ignored_interrupt_stays_ignored(self, tmp_path):
+    def test_an_ignored_interrupt_stays_ignored(self, tmp_path: Path) -> None:
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             progress = trainer(tmp_path, settings(), Noise(lambda _: signal.raise_signal(signal.SIGINT))).fit()
@@ -122,12 +127,12 @@ class TestResume:
             signal.signal(signal.SIGINT, previous)
         assert progress.finished
 
-    def test_a_crash_goes_on_from_the_last_checkpoint(self, tmp_path):
+    def test_a_crash_goes_on_from_the_last_checkpoint(self, tmp_path: Path) -> None:
         how = settings(checkpoint_steps=3, head_epochs=1)
         whole = trainer(tmp_path / "whole", how)
         whole.fit()
 
-        def crash(number):
+        def crash(number: int) -> None:
             if number == 5:
                 raise RuntimeError("power cut")
 
@@ -139,10 +144,10 @@ class TestResume:
         assert seen == [4, 5, 6, 7]  # the checkpoint at the end of the first epoch
         same(second.state(), whole.state())
 
-    def test_bad_files_of_before_are_not_forgotten(self, tmp_path):
+    def test_bad_files_of_before_are_not_forgotten(self, tmp_path: Path) -> None:
         first = Noise()
 
-        def stop(number):
+        def stop(number: int) -> None:
             first.skipped["b.png"] = "broken"
             if number == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -154,31 +159,33 @@ class TestResume:
         progress = trainer(tmp_path, settings(), second).fit()
         assert list(progress.unreadable.items()) == [("a.png", "cut off"), ("b.png", "broken")]
 
-    def test_a_truncated_checkpoint_falls_back_to_the_one_before(self, tmp_path):
+    def test_a_truncated_checkpoint_falls_back_to_the_one_before(self, tmp_path: Path) -> None:
         how = settings(checkpoint_steps=1)
         whole = trainer(tmp_path, how)
         whole.fit()
         state = whole.state()
-        last = whole.run.checkpoints()[-1]
+        last = folder(whole).checkpoints()[-1]
         last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
         seen = []
         again = trainer(tmp_path, how, Noise(seen.append))
         with pytest.warns(UserWarning, match="damaged, the checkpoint before it is taken"):
             again.fit()
         same(again.state(), state)
-        assert len(again.run.checkpoints()) == 2
+        assert len(folder(again).checkpoints()) == 2
 
-    def test_flipped_bits_are_noticed(self, tmp_path):
+    def test_flipped_bits_are_noticed(self, tmp_path: Path) -> None:
         done = trainer(tmp_path, settings())
         done.fit()
-        last = done.run.checkpoints()[-1]
+        last = folder(done).checkpoints()[-1]
         content = bytearray(last.read_bytes())
         content[len(content) // 2] ^= 1
         last.write_bytes(content)
         with pytest.warns(UserWarning, match="damaged"):
-            assert done.run.latest()["progress"]["epoch"] == 1
+            state = folder(done).latest()
+        assert state is not None
+        assert state["progress"]["epoch"] == 1
 
-    def test_a_finished_run_trains_no_further(self, tmp_path):
+    def test_a_finished_run_trains_no_further(self, tmp_path: Path) -> None:
         trainer(tmp_path, settings()).fit()
         seen = []
         progress = trainer(tmp_path, settings(), Noise(seen.append)).fit()
@@ -187,7 +194,7 @@ class TestResume:
 
 
 class TestSteps:
-    def test_it_learns(self, tmp_path):
+    def test_it_learns(self, tmp_path: Path) -> None:
         plain = ("augment.mixup=0", "augment.mixup_prob=0", "loss.label_smoothing=0", "ema=0")
         how = settings("epochs=10", "optimizer.name=adamw", *plain, lr=0.001)
         progress = trainer(tmp_path, how, model="ResNet18_vd").fit()
@@ -195,7 +202,7 @@ class TestSteps:
         assert progress.best.val_top1 > 0.9
         assert progress.history[-1].train_loss < 0.6 * progress.history[0].train_loss
 
-    def test_accumulation_changes_memory_and_not_the_result(self, tmp_path):
+    def test_accumulation_changes_memory_and_not_the_result(self, tmp_path: Path) -> None:
         changes = ("ema=0", "augment.mixup=0", "augment.mixup_prob=0")  # SqueezeNet: no batch norm
         results = []
         for accumulate in (1, 3):
@@ -208,7 +215,7 @@ class TestSteps:
             results.append(one.network.state_dict())
         assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
 
-    def test_the_head_learns_first(self, tmp_path):
+    def test_the_head_learns_first(self, tmp_path: Path) -> None:
         how = settings("ema=0", "epochs=1", head_epochs=1)
         one = trainer(tmp_path, how)
         before = {name: value.clone() for name, value in one.network.state_dict().items()}
@@ -216,7 +223,7 @@ class TestSteps:
         changed = {name for name, value in one.network.state_dict().items() if not torch.equal(value, before[name])}
         assert changed == {"classifier.weight", "classifier.bias"}
 
-    def test_fixres_lets_the_last_batch_norm_learn_too(self):
+    def test_fixres_lets_the_last_batch_norm_learn_too(self) -> None:
         network = create_model("ResNet18_vd", num_classes=CLASSES)
         freeze_body(network, last_norm=True)
         awake = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
@@ -224,7 +231,7 @@ class TestSteps:
         assert len(awake) == 4
         assert sum(module.training for module in network.modules()) == 2
 
-    def test_all_processes_would_draw_the_same_lr(self, tmp_path):
+    def test_all_processes_would_draw_the_same_lr(self, tmp_path: Path) -> None:
         how = settings("epochs=1", "ema=0", "schedule.warmup_epochs=0.5")
         rates = []
         one = trainer(tmp_path, how)
@@ -233,26 +240,26 @@ class TestSteps:
         assert rates[:3] == [0.0, 0.025, 0.05]
         assert rates[3] < 0.05
 
-    def test_batches_of_too_few_images_are_passed_over(self, tmp_path):
+    def test_batches_of_too_few_images_are_passed_over(self, tmp_path: Path) -> None:
         data = Noise()
-        data.epoch = lambda epoch, start: iter([(data.images[:n], data.labels[:n]) for n in (4, 1, 0, 4)])
+        data.epoch = lambda epoch, start_step: iter([(data.images[:n], data.labels[:n]) for n in (4, 1, 0, 4)])
         one = trainer(tmp_path, settings("epochs=1"), data)
         one.fit()
         counts = [value for name, value in one.network.named_buffers() if name.endswith("num_batches_tracked")]
         assert counts[0] == 2
 
-    def test_no_image_at_all(self, tmp_path):
+    def test_no_image_at_all(self, tmp_path: Path) -> None:
         data = Noise()
-        data.epoch = lambda epoch, start: iter([(data.images[:0], data.labels[:0])] * data.steps_per_epoch)
+        data.epoch = lambda epoch, start_step: iter([(data.images[:0], data.labels[:0])] * data.steps_per_epoch)
         with pytest.raises(TrainingError, match="trained on no image"):
             trainer(tmp_path, settings(), data).fit()
 
 
 class TestStopping:
-    def test_a_loss_that_is_not_finite(self, tmp_path):
+    def test_a_loss_that_is_not_finite(self, tmp_path: Path) -> None:
         data = Noise()
 
-        def spoil(number):
+        def spoil(number: int) -> None:
             if number == 6:
                 data.images[:] = math.nan
 
@@ -262,30 +269,31 @@ class TestStopping:
             one.fit()
         assert all(value.isfinite().all() for value in one.network.parameters())
 
-    def test_a_network_that_is_spoilt_is_not_kept(self, tmp_path):
+    def test_a_network_that_is_spoilt_is_not_kept(self, tmp_path: Path) -> None:
         """Its last step may have been one too far, which only the validation shows."""
         one = trainer(tmp_path, settings())
         one.validate = lambda network: Scores(IMAGES, math.nan, 0.5, 1.0)
         with pytest.raises(TrainingError, match="the validation loss is nan after epoch 1; there is no checkpoint yet"):
             one.fit()
-        assert not one.run.best.exists()
+        assert not folder(one).best.exists()
 
-    def test_early(self, tmp_path):
+    def test_early(self, tmp_path: Path) -> None:
         how = settings("epochs=9", early_stop=2)
         one = trainer(tmp_path, how)
         one.validate = lambda network: Scores(IMAGES, 1.0, 0.5, 1.0)
         assert len(one.fit().history) == 3
 
-    def test_the_best_is_kept(self, tmp_path):
+    def test_the_best_is_kept(self, tmp_path: Path) -> None:
         one = trainer(tmp_path, settings("epochs=3"))
         scores = iter([0.5, 0.75, 0.25])
         one.validate = lambda network: Scores(IMAGES, 1.0, next(scores), 1.0)
         progress = one.fit()
+        assert progress.best is not None
         assert progress.best.epoch == 2
-        assert read_metadata(one.run.best).origin["val_top1"] == 0.75
+        assert read_metadata(folder(one).best).origin["val_top1"] == 0.75
 
 
-def test_progress_survives_the_file():
+def test_progress_survives_the_file() -> None:
     progress = Progress(epoch=3, step=2, loss=0.1)
     assert Progress.from_dict(progress.to_dict()) == progress
     assert Progress.from_dict(replace(progress, history=[]).to_dict()).best is None

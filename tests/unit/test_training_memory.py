@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,14 +94,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return paint(tmp_path_factory.mktemp("pictures"))
 
 
-def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, **changes) -> task.Plan:
+def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, **changes: Any) -> task.Plan:
     monkeypatch.setattr(task, "free_memory", lambda device, processes: free)
-    options = dict(model="SqueezeNet1_1", start="scratch", recipe="finetune", batch_size=20, output=Path("nowhere"))
+    options: dict[str, Any] = dict(
+        model="SqueezeNet1_1", start="scratch", recipe="finetune", batch_size=20, output=Path("nowhere")
+    )
     return task.make_plan(TrainOptions(pictures, **{**options, **changes}))
 
 
 def test_parts_of_a_step(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def parts(free: int | None, **changes) -> int:
+    def parts(free: int | None, **changes: Any) -> int:
         chosen = plan(pictures, monkeypatch, free, **changes)
         assert chosen.total_batch == 20, "the images of a step stay"
         assert bool(chosen.notes) == (chosen.settings.accumulate > 1 and "accumulate" not in changes)

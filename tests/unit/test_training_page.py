@@ -164,7 +164,7 @@ def test_matplotlib_draws_chinese_characters_and_not_the_same_box_for_each() -> 
 @needs_font
 def test_pillow_draws_chinese_characters() -> None:
     masks = [pillow_font(text, 20).getmask(text) for text in ("狗", "猫")]
-    assert bytes(masks[0]) != bytes(masks[1])
+    assert bytes(masks[0]) != bytes(masks[1])  # pyright: ignore[reportArgumentType]
 
 
 def test_the_contact_sheet_takes_pictures_of_any_shape(tmp_path: Path) -> None:
