@@ -32,7 +32,6 @@ from torchclas.reporting.console import Console
 from torchclas.tasks.distill import DistillOptions, distill
 from torchclas.tasks.evaluate import evaluate
 from torchclas.tasks.train import train
-from torchclas.tasks.train_plan import preset_at
 from torchclas.training.options import TrainOptions
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
@@ -133,7 +132,7 @@ def speed(folder: Path, epochs: int) -> None:
     """A larger teacher, of any weights: what an epoch takes does not depend on them."""
     entry = find(LARGE_TEACHER)
     digits = tuple("0123456789")
-    metadata = Metadata(entry.arch, 10, preset_at(entry.preset, LARGE_SIZE), class_ids=digits, class_names=digits)
+    metadata = Metadata(entry.arch, 10, entry.preset.at(LARGE_SIZE), class_ids=digits, class_names=digits)
     weights = folder / f"{LARGE_TEACHER}.safetensors"
     save_checkpoint(create_model(LARGE_TEACHER, num_classes=10), weights, metadata)
     print(f"\n| {LARGE_TEACHER} teaches {STUDENT}, {LARGE_SIZE} px, 1,400 images | seconds per epoch |\n| --- | --: |")

@@ -13,6 +13,7 @@ from typing import Literal
 from torchclas import catalog
 from torchclas.catalog import Series
 from torchclas.reporting import charts
+from torchclas.sizes import show_size
 
 FOLDER = Path(__file__).parent / "series"
 Language = Literal["en", "zh"]
@@ -162,7 +163,7 @@ def models_table(series: Series, language: Language) -> str:
     for entry in entries:
         mark = _superscript(notes.index(entry.note) + 1) if entry.note else ""
         row = [f"`{entry.name}`{mark}", _fixed(entry.top1), _fixed(entry.top5)]
-        row += [_plain(entry.gflops), _plain(entry.params_m), str(entry.preset.crop_size)]
+        row += [_plain(entry.gflops), _plain(entry.params_m), show_size(entry.preset.size)]
         for device in devices:
             values = entry.latency.get(device, ())
             row += [_fixed(values[i] if i < len(values) else None) for i in range(len(LATENCIES[device][0]))]

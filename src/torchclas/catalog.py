@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torchclas.counterparts import refuse
 from torchclas.errors import Error, UnknownNameError
+from torchclas.sizes import Size, show_size, to_size
 from torchclas.tables import (
     Table,
     integer_within,
@@ -24,6 +25,7 @@ from torchclas.tables import (
     texts,
     truth,
 )
+from torchclas.vocabulary import Fit
 
 if TYPE_CHECKING:
     from typing_extensions import Never
@@ -49,29 +51,42 @@ class CatalogError(Error, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How an image is prepared for evaluation: resize the short side, crop the centre, normalize.
+    """How an image is prepared for evaluation: fitted to `size`, which is [height, width], and normalized.
+
+    `fit` says how:
+
+    - `crop`: the short side is resized to `resize_short` and the centre is cropped. Where height and width differ, the
+      image is resized until it covers a rectangle of that shape whose short side is `resize_short`.
+    - `squeeze`: both sides are resized to `size`, whatever becomes of the image's proportions.
+    - `pad`: the whole image is resized to fit in, and bars of the mean colour fill the rest.
 
     Lengths are in pixels; `mean` and `std` are RGB, of pixels scaled to 0..1. OpenCV's bilinear does not antialias,
     Pillow's filters do.
     """
 
     resize_short: int
-    crop_size: int
+    size: Size
     interpolation: Interpolation
     backend: Backend
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Fit = "crop"
 
-    def at(self, size: int) -> Preset:
+    def at(self, size: int | Size) -> Preset:
         """The same for images of `size` pixels, of which the same share is cut off."""
-        if size == self.crop_size:
+        size = to_size(size)
+        if size == self.size:
             return self
-        short = max(size, round(self.resize_short * size / self.crop_size))
-        return replace(self, crop_size=size, resize_short=short)
+        short = max(min(size), round(self.resize_short * min(size) / min(self.size)))
+        return replace(self, size=size, resize_short=short)
+
+    def fitted(self, fit: Fit) -> Preset:
+        """The same for images that come to their size another way; what shows the whole image has nothing to cut."""
+        return self if fit == self.fit else replace(self, fit=fit, resize_short=min(self.size))
 
     def to_dict(self) -> dict[str, object]:
         """Plain values that JSON and TOML can hold."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return {**asdict(self), "size": list(self.size), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Preset:
@@ -264,20 +279,34 @@ def _index(rows: list[Entry]) -> dict[str, Entry]:
 
 
 def _read_preset(table: Table) -> Preset:
+    # `crop_size` is what files of before rectangles have.
+    size = table.take("crop_size", _size, None) or table.take("size", _size)
     preset = Preset(
         resize_short=table.take("resize_short", integer_within(1, MAX_SIDE)),
-        crop_size=table.take("crop_size", integer_within(1, MAX_SIDE)),
+        size=size,
         interpolation=table.take("interpolation", one_of(Interpolation)),
         backend=table.take("backend", one_of(Backend)),
         mean=table.take("mean", _rgb),
         std=table.take("std", _rgb),
+        fit=table.take("fit", one_of(Fit), "crop"),
     )
     table.close()
-    if preset.crop_size > preset.resize_short:
-        raise table.error("crop_size", f"{preset.crop_size} is larger than resize_short = {preset.resize_short}")
+    if preset.fit == "crop" and min(size) > preset.resize_short:
+        raise table.error("size", f"{show_size(size)} is larger than resize_short = {preset.resize_short}")
     if min(preset.std) < _MIN_STD:
         raise table.error("std", f"must be at least {_MIN_STD}")
     return preset
+
+
+def _size(value: object) -> Size:
+    """A side, or height and width."""
+    side = integer_within(1, MAX_SIDE)
+    if not isinstance(value, (list, tuple)):
+        return side(value), side(value)
+    sides = sequence(value)
+    if len(sides) != 2:
+        raise ValueError("one number of pixels, or height and width")
+    return side(sides[0]), side(sides[1])
 
 
 def _read_device(table: Table) -> Device:

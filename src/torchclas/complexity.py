@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchclas import models
+from torchclas.sizes import Size, to_size
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Complexity:
     published_macs: int
 
 
-def complexity(arch: str, *, num_classes: int = 1000, size: int = 224) -> Complexity:
-    """The cost of `arch` for images of `size` × `size` pixels."""
+def complexity(arch: str, *, num_classes: int = 1000, size: int | Size = 224) -> Complexity:
+    """The cost of `arch` for images of `size` pixels, a side or [height, width]."""
     with torch.device("meta"):
         network = models.build(arch, num_classes=num_classes).eval()
-        image = torch.empty(1, 3, size, size)
+        image = torch.empty(1, 3, *to_size(size))
         params = sum(parameter.numel() for parameter in network.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(image)

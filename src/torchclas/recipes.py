@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 from torchclas import catalog
 from torchclas.catalog import Backend, Interpolation, Preset
 from torchclas.errors import Error, UnknownNameError
+from torchclas.sizes import Size, to_size
 from torchclas.tables import (
     Table,
     mapping,
@@ -111,7 +112,8 @@ class Schedule:
 class Augment:
     """What happens to training images, in this order; mean and std are those of the model's preset.
 
-    `crop` is a random one of a `scale` (share of the area) and `ratio` (width over height), or evaluation's. `flip` and
+    `crop` is a random one of a `scale` (share of the area) and `ratio` (width over height, of squares), or what
+    evaluation does (`center`), which squeezes or pads where the preset does. `flip` and
     `erasing` are probabilities; erased pixels become noise. `mixup` and `cutmix` are the alphas of the Beta
     distributions, with the probability that a batch is mixed that way (it is mixed in one way at most).
     """
@@ -194,6 +196,7 @@ class Recipe:
     the learning rates are for `total_batch`; they scale in proportion to the batch that is really used. `ema` is the
     decay of the averaged weights (0: none), `clip` the largest norm of the gradient (0: any). With `freeze = "body"`
     only the classifier learns. None leaves `drop_path` and `dropout` as the architecture has them.
+    `input_size` is one number or [height, width]; `fit` how images come to it, empty as the model's preset has it.
 
     An epoch has every image once, in batches of which the last may be smaller, or left out (`drop_last`). With
     `sampling` it has as many draws with replacement: every class is drawn equally often ("balanced"), or in proportion
@@ -207,7 +210,8 @@ class Recipe:
     epochs: int
     batch_size: int
     devices: int = 4
-    input_size: int = 224
+    input_size: int | tuple[int, int] = 224
+    fit: Literal["", "crop", "squeeze", "pad"] = ""
     precision: Precision = "32-true"
     ema: float = 0.0
     clip: float = 0.0
@@ -227,9 +231,11 @@ class Recipe:
             ("epochs", LARGEST),
             ("batch_size", LARGEST),
             ("devices", LARGEST),
-            ("input_size", LARGEST_INPUT),
         ):
             _check(0 < getattr(self, key) <= most, key, f"an integer in 1..{most:.0f}", getattr(self, key))
+        sides = (self.input_size,) if isinstance(self.input_size, int) else self.input_size
+        good = all(0 < side <= LARGEST_INPUT for side in sides)
+        _check(good, "input_size", f"integers in 1..{LARGEST_INPUT:.0f}", self.input_size)
         _check(0 <= self.ema < 1, "ema", "in 0..1", self.ema)
         _check(self.clip >= 0, "clip", "0 or more", self.clip)
         for key in ("drop_path", "dropout"):
@@ -240,6 +246,11 @@ class Recipe:
             f"less than epochs = {self.epochs}",
             self.schedule.warmup_epochs,
         )
+
+    @property
+    def size(self) -> Size:
+        """Height and width of training images, pixels."""
+        return to_size(self.input_size)
 
     @property
     def total_batch(self) -> int:
@@ -258,10 +269,13 @@ class Recipe:
         optimizer = replace(self.optimizer, lr=self.optimizer.lr * scale)
         return replace(self, batch_size=batch_size, devices=devices, optimizer=optimizer, schedule=schedule)
 
-    def fit(self, preset: Preset) -> Recipe:
+    def for_preset(self, preset: Preset) -> Recipe:
         """The recipe for a model with this preset: its image size, and the way it resizes."""
         resize = replace(self.augment, interpolation=preset.interpolation, backend=preset.backend)
-        return replace(self, input_size=preset.crop_size, augment=resize)
+        height, width = preset.size
+        if preset.fit != "crop":  # of an image that is seen as a whole, training sees the whole
+            resize = replace(resize, crop="center")
+        return replace(self, input_size=height if height == width else preset.size, augment=resize)
 
     def to_toml(self) -> str:
         """Every setting, as `from_toml` reads it."""

@@ -9,6 +9,8 @@ EngineChoice = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]  # of what runs a network
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
+Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes to its size
+
 ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt"]
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 

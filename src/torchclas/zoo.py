@@ -159,8 +159,7 @@ def _loaded(spec: ModelSpec, path: Path, num_classes: int, in_channels: int, *, 
     with torch.device("meta"):
         # Without a head there is nothing to load into; it goes once the file has been read.
         network = models.build(spec.arch, num_classes=num_classes or 1000, in_channels=in_channels)
-        if network.input_size not in (None, spec.preset.crop_size):
-            network.set_input_size(spec.preset.crop_size)
+        network.set_input_size(spec.preset.size)
     load(network, path, strict=True, new_head=new_head)
     if num_classes == 0:
         network.reset_classifier(0)

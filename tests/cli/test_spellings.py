@@ -15,7 +15,7 @@ from torchclas.recipes import override, recipe
     [
         ("train d --lr 0.1", "did you mean --set optimizer.lr=0.01?"),
         ("train d --weight_decay 0.1", "did you mean --set optimizer.weight_decay=0.05?"),
-        ("distill d --imgsz 64", "did you mean --set input_size=224?"),
+        ("distill d --imgsz 64", "did you mean --size?"),
         ("export --to onnx --imgsz 64", "did you mean --size?"),
         ("train d --batchsize 8", "did you mean --batch-size?"),
         ("benchmark --batch-size 8", "did you mean --batch?"),

@@ -75,7 +75,7 @@ class TestTuning:
         assert "top-1" in capsys.readouterr().out
         metadata = read_metadata(best)
         assert metadata.class_ids == tuple(COLOURS)
-        assert metadata.preset.crop_size == 64
+        assert metadata.preset.size == (64, 64)
         assert metadata.origin["val_top1"] > 0.8
 
     def test_a_finished_run_says_so(self, folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ class TestTuning:
         more = ["-m", folder / "best.safetensors", "--fixres", "96", "--epochs", "1", "--workers", "0"]
         result = train(pictures, tmp_path / "fixed", *more) / "best.safetensors"
         preset = read_metadata(result).preset
-        assert (preset.crop_size, preset.resize_short) == (96, 96)
+        assert (preset.size, preset.resize_short) == ((96, 96), 96)
         before, after = load_file(folder / "best.safetensors"), load_file(result)
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert {"classifier.weight", "classifier.bias"} < changed

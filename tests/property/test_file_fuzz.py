@@ -80,7 +80,7 @@ def test_metadata_with_values_of_any_kind(key: str, value: object, inner: str) -
         return
     assert Metadata.from_json(read.to_json()).classes("mine").names("zh")
     assert read.num_classes == 3
-    assert 1 <= read.preset.crop_size <= read.preset.resize_short <= 4096
+    assert 1 <= min(read.preset.size) <= read.preset.resize_short <= 4096
 
 
 # Weights

@@ -88,7 +88,7 @@ def check(arch: str) -> Outcome:
     size = case.images.shape[-1]
     with TemporaryDirectory() as name:
         path = Path(name) / "network.onnx"
-        write_onnx(fold_batch_norms(network.fuse()), path, metadata, size=size)
+        write_onnx(fold_batch_norms(network.fuse()), path, metadata)
         del network  # the largest has 3 GB
         gc.collect()
         nodes = len(onnx.load(str(path), load_external_data=False).graph.node)
@@ -114,7 +114,7 @@ def _referenced(arch: str) -> tuple[Network, Case]:
 
 def _published(arch: str) -> tuple[Network, Case]:
     spec = find_model(arch)
-    network, images = load_model(spec), mosaic((2, 3, spec.preset.crop_size, spec.preset.crop_size), seed=1)
+    network, images = load_model(spec), mosaic((2, 3, *spec.preset.size), seed=1)
     return network, Case(images, logits(network, spec.preset, images))
 
 

@@ -31,7 +31,7 @@ def _clean() -> Iterator[None]:
 
 def images(network: Network) -> Tensor:
     """Where the graph takes any size, 96 pixels keep maps of 3 × 3 at stride 32."""
-    size = network.input_size or 96
+    size = network.input_size[0] if network.input_size else 96
     return torch.empty(2, 3, size, size, device="meta")
 
 

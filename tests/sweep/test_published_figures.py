@@ -15,7 +15,7 @@ cached = cache(complexity)
 
 
 def computed(entry: catalog.Entry) -> Complexity:
-    return cached(entry.arch, num_classes=entry.num_classes, size=entry.preset.crop_size)
+    return cached(entry.arch, num_classes=entry.num_classes, size=entry.preset.size)
 
 
 @pytest.mark.parametrize("entry", [e for e in catalog.entries() if e.gflops is not None], ids=lambda e: e.name)

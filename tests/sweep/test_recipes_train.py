@@ -122,8 +122,7 @@ def smallest(arch: str) -> int:
 
 def build(arch: str, found: Recipe, size: int) -> Network:
     network = models.build(arch, num_classes=CLASSES)
-    if network.input_size not in (None, size):
-        network.set_input_size(size)
+    network.set_input_size(size)
     set_regularisation(network, found)
     return network
 
@@ -139,7 +138,7 @@ def test_two_steps(arch: str) -> None:
             stack.enter_context(FileLock(Path(tempfile.gettempdir()) / "torchclas-large-networks.lock"))
         found = override(recipe(arch), ["optimizer.momentum=0"] if parameters > LARGEST else [])
         size = smallest(arch)
-        preset = replace(catalog.find(arch).preset, crop_size=size)
+        preset = replace(catalog.find(arch).preset, size=(size, size))
         batches = TrainingBatches(Noise(), TrainTransform(found.augment, preset, size), BATCH)
         network = build(arch, found, size)
         last_layer = [parameter for name, parameter in network.named_parameters() if name.startswith("classifier")][-1]

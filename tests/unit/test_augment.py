@@ -16,7 +16,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import ImageError
 from torchclas.recipes import Augment, Policy
 
-PRESET = Preset(36, 32, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PRESET = Preset(36, (32, 32), "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 POLICIES: list[Policy] = ["", "autoaugment", "rand-m9-mstd0.5-inc1"]
 
 
@@ -69,7 +69,7 @@ def test_whole_image_is_resized_by_the_backend(backend: Backend, interpolation: 
     """A crop of everything is the evaluation transform of a square image."""
     augment = Augment(interpolation=interpolation, backend=backend, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     square = photo(64, 64)
-    expected = Preprocess(Preset(32, 32, interpolation, backend, PRESET.mean, PRESET.std))(square)
+    expected = Preprocess(Preset(32, (32, 32), interpolation, backend, PRESET.mean, PRESET.std))(square)
     torch.testing.assert_close(
         TrainTransform(augment, PRESET, 32)(square, generator(0, 0, 0)), expected, rtol=0, atol=0
     )
@@ -80,7 +80,7 @@ def test_center_crop_is_the_evaluation_transform() -> None:
     image = TrainTransform(augment, PRESET, 32)(photo(), generator(0, 0, 0))
     torch.testing.assert_close(image, Preprocess(PRESET)(photo()), rtol=0, atol=0)
     larger = TrainTransform(augment, PRESET, 64)(photo(), generator(0, 0, 0))
-    expected = Preprocess(Preset(72, 64, "bilinear", "opencv", PRESET.mean, PRESET.std))(photo())
+    expected = Preprocess(Preset(72, (64, 64), "bilinear", "opencv", PRESET.mean, PRESET.std))(photo())
     torch.testing.assert_close(larger, expected, rtol=0, atol=0)
 
 

@@ -16,7 +16,7 @@ base_url = "https://example.org/weights"
 gpu = { title = "A GPU", columns = ["batch 1", "batch 4"] }
 [preset.imagenet_224]
 resize_short = 256
-crop_size = 224
+size = 224
 interpolation = "bilinear"
 backend = "opencv"
 mean = [0.5, 0.5, 0.5]
@@ -99,7 +99,7 @@ def test_a_row_says_all_that_was_published() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "resize_short", "crop_size", "interpolation", "backend", "mean"),
+    ("name", "resize_short", "size", "interpolation", "backend", "mean"),
     [
         ("ResNet50", 256, 224, "bilinear", "opencv", 0.485),
         ("Fix_ResNeXt101_32x48d_wsl", 320, 320, "bilinear", "opencv", 0.485),
@@ -111,9 +111,9 @@ def test_a_row_says_all_that_was_published() -> None:
         ("PPLCNet_x1_0_text_orientation", 256, 224, "lanczos", "opencv", 0.485),
     ],
 )
-def test_presets(name: str, resize_short: int, crop_size: int, interpolation: str, backend: str, mean: float) -> None:
+def test_presets(name: str, resize_short: int, size: int, interpolation: str, backend: str, mean: float) -> None:
     preset = catalog.find(name).preset
-    assert (preset.resize_short, preset.crop_size) == (resize_short, crop_size)
+    assert (preset.resize_short, preset.size) == (resize_short, (size, size))
     assert (preset.interpolation, preset.backend) == (interpolation, backend)
     assert preset.mean[0] == pytest.approx(mean, abs=1e-15)
 
@@ -187,9 +187,9 @@ def test_preset_survives_json() -> None:
     ("change", "message"),
     [
         ({"resize": 256}, "resize: unknown key, did you mean resize_short"),
-        ({"crop_size": "224"}, "crop_size: must be an integer from 1 to 4,096"),
-        ({"crop_size": True}, "crop_size: must be an integer from 1 to 4,096"),
-        ({"crop_size": 300}, "crop_size: 300 is larger than resize_short = 256"),
+        ({"size": "224"}, "size: must be an integer from 1 to 4,096"),
+        ({"size": True}, "size: must be an integer from 1 to 4,096"),
+        ({"size": 300}, "size: 300 is larger than resize_short = 256"),
         ({"interpolation": "nearest"}, "interpolation: must be one of bilinear, bicubic, lanczos"),
         ({"backend": ["opencv"]}, "backend: must be one of"),
         ({"mean": [0.5, 0.5]}, "mean: must be three numbers in 0..1"),

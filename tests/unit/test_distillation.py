@@ -22,7 +22,6 @@ from torchclas.errors import DataError, Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Augment, Distill, Loss
 from torchclas.tasks.distill import DistillOptions, distill, make_plan
-from torchclas.tasks.train_plan import preset_at
 from torchclas.training import distillation
 from torchclas.training.distillation import (
     CachedLogits,
@@ -41,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 pytest.importorskip("lightning_fabric")
 
 CLASSES, SIZE, IMAGES = ("blue", "green", "red"), 32, 12
-PRESET = preset_at(find("PPLCNet_x0_25").preset, SIZE)
+PRESET = find("PPLCNet_x0_25").preset.at(SIZE)
 SMALL = ("input_size=32", "schedule.warmup_epochs=0", "optimizer.lr=0.01", "batch_size=4", "devices=1")
 
 

@@ -64,7 +64,7 @@ def write_model(path: Path, seed: int = 0) -> Path:
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
     names = tuple(f"c{i}" for i in range(CLASSES))
-    preset = replace(find(ARCH).preset, resize_short=SIZE, crop_size=SIZE)
+    preset = replace(find(ARCH).preset, resize_short=SIZE, size=(SIZE, SIZE))
     save_checkpoint(network, path, Metadata(ARCH, CLASSES, preset, class_ids=names, class_names=names))
     return path
 
@@ -135,7 +135,7 @@ def test_bf16_is_close(spec: ModelSpec, reference: NDArray[np.float32], name: En
 def test_torch_folds_all_that_only_training_needs(arch: str) -> None:
     torch.manual_seed(0)
     network = build(arch, num_classes=CLASSES).eval()
-    size = network.input_size or 64
+    size = network.input_size[0] if network.input_size else 64
     x = torch.randn(2, 3, size, size)
     with torch.inference_mode():
         reference = network(x).numpy()
@@ -461,7 +461,7 @@ def tiny_graph(
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     names = tuple(f"c{i}" for i in range(classes))
-    preset = replace(find(ARCH).preset, resize_short=SIZE, crop_size=SIZE)
+    preset = replace(find(ARCH).preset, resize_short=SIZE, size=(SIZE, SIZE))
     metadata = Metadata(ARCH, classes, preset, class_ids=names, class_names=names, origin=origin or {})
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save(model, path)

@@ -290,7 +290,7 @@ def test_data_that_cannot_be_used(
 @pytest.mark.filterwarnings("ignore:.*NaN or infinity")  # loading warns of them
 def test_weights_of_ones_own(folders: Path, tmp_path: Path) -> None:
     network = create_model("PPLCNet_x0_25", num_classes=4)
-    preset = Preset(32, 32, "bilinear", "opencv", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    preset = Preset(32, (32, 32), "bilinear", "opencv", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     names = tuple(map(str, ROTATIONS))
     path = tmp_path / "own.safetensors"
     metadata = Metadata("PPLCNet_x0_25", 4, preset, class_ids=names, class_names=names)

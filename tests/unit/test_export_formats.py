@@ -41,7 +41,7 @@ from torchclas.zoo import load_model
 METADATA = Metadata(
     arch="MobileNetV1_x0_25",
     num_classes=3,
-    preset=replace(find("MobileNetV1_x0_25").preset, resize_short=72, crop_size=64),
+    preset=replace(find("MobileNetV1_x0_25").preset, resize_short=72, size=(64, 64)),
     name="pets",
     class_ids=("cat", "dog", "bird"),
     class_names=("猫", "dog", "a bird, flying"),
@@ -169,7 +169,7 @@ def test_a_fixed_batch_and_another_size(checkpoint: Path) -> None:
     with pytest.raises(Exception, match="2"):
         file(np.zeros((1, 3, 96, 96), np.float32))
     preset = METADATA.preset.at(96)
-    assert (preset.resize_short, preset.crop_size) == (108, 96)
+    assert (preset.resize_short, preset.size) == (108, (96, 96))
 
 
 @pytest.mark.parametrize("backend", ["opencv", "pillow"])

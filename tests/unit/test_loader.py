@@ -20,7 +20,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import ImageError
 
 IMAGES = Path(__file__).parents[1] / "data" / "preprocess" / "images"
-PREPROCESS = Preprocess(Preset(4, 4, "bilinear", "opencv", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+PREPROCESS = Preprocess(Preset(4, (4, 4), "bilinear", "opencv", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
 
 
 def gray(value: int) -> NDArray[Any]:

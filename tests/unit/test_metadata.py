@@ -73,10 +73,7 @@ WRONG: list[object] = [
     *(changed(arch=value) for value in (3, None, ["ResNet18"], "Res\nNet", "x" * 2000)),
     *(changed(num_classes=value) for value in (None, -1, 0, 1.5, "3", True, 10, 10**12, [3])),
     *(changed(in_channels=value) for value in (None, 0, -3, 10**9, "3", 3.0)),
-    *(
-        changed(preset={**PRESET, **value})
-        for value in ({"crop_size": 10**9}, {"mean": 3}, {"std": [0, 0, 0]}, {"x": 1})
-    ),
+    *(changed(preset={**PRESET, **value}) for value in ({"size": 10**9}, {"mean": 3}, {"std": [0, 0, 0]}, {"x": 1})),
     *(changed(preset=value) for value in (None, [], "imagenet")),
     *(changed(class_names=value) for value in (None, "cat", ["cat"], ["a", "b", 3], ["a", "b", None], {"a": 1})),
     *(changed(class_names=["cat", "dog", name]) for name in ("o\nwl", "\ud800", "\x1b[31mowl", "o\u2028wl", "\0")),

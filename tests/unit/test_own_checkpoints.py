@@ -303,14 +303,14 @@ class TestSaving:
 
     def test_preprocessing_follows_the_weights_and_the_size(self, tmp_path: Path) -> None:
         model = torchclas.create_model("Fix_ResNet50_vd_ssld_v2")
-        assert torchclas.preprocess_for(model).preset.crop_size == 320
+        assert torchclas.preprocess_for(model).preset.size == (320, 320)
         path = torchclas.save_checkpoint(model, tmp_path / "fixed.safetensors")
         assert torchclas.preprocess_for(path).preset == find("Fix_ResNet50_vd_ssld_v2").preset
         model = torchclas.create_model("DeiT_tiny_patch16_224", num_classes=2)
         model.set_input_size(160)
         path = torchclas.save_checkpoint(model, tmp_path / "small.safetensors", class_names=["a", "b"])
-        assert torchclas.preprocess_for(model).preset.crop_size == read_metadata(path).preset.crop_size == 160
-        assert torchclas.create_model(path).input_size == 160
+        assert torchclas.preprocess_for(model).preset.size == read_metadata(path).preset.size == (160, 160)
+        assert torchclas.create_model(path).input_size == (160, 160)
 
     def test_wrapped_networks(self, network: Network, tmp_path: Path) -> None:
         averaged = torch.optim.swa_utils.AveragedModel(network)

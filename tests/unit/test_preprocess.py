@@ -17,14 +17,21 @@ from torchclas.errors import DataError
 GOLDEN = Path(__file__).parents[1] / "data" / "preprocess"
 CASES = json.loads((GOLDEN / "preprocess.json").read_text())
 
-OPENCV = Preset(256, 224, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-PILLOW = Preset(256, 224, "bicubic", "pillow", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENCV = Preset(256, (224, 224), "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PILLOW = Preset(256, (224, 224), "bicubic", "pillow", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def preset(spec: Any) -> Preset:
     backend: Backend = "pillow" if spec.get("backend") == "pil" else "opencv"
     interpolation = spec.get("interpolation", "bilinear")
-    return Preset(spec["resize_short"], spec["crop"], interpolation, backend, tuple(spec["mean"]), tuple(spec["std"]))
+    return Preset(
+        spec["resize_short"],
+        (spec["crop"], spec["crop"]),
+        interpolation,
+        backend,
+        tuple(spec["mean"]),
+        tuple(spec["std"]),
+    )
 
 
 @pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: f"{case['image']}-{case['spec']}")
@@ -74,15 +81,15 @@ def test_strip_shows_its_middle(preset: Preset) -> None:
 
 
 def test_equality_and_repr() -> None:
-    assert Preprocess(OPENCV) == Preprocess(Preset(256, 224, "bilinear", "opencv", OPENCV.mean, OPENCV.std))
+    assert Preprocess(OPENCV) == Preprocess(Preset(256, (224, 224), "bilinear", "opencv", OPENCV.mean, OPENCV.std))
     assert Preprocess(OPENCV) != Preprocess(PILLOW)
     assert len({Preprocess(OPENCV), Preprocess(OPENCV), Preprocess(PILLOW)}) == 2
     assert "bicubic" in repr(Preprocess(PILLOW))
 
 
 def test_crop_larger_than_resize_is_refused() -> None:
-    with pytest.raises(DataError, match="resize_short must be at least crop_size"):
-        Preprocess(Preset(224, 256, "bilinear", "opencv", OPENCV.mean, OPENCV.std))
+    with pytest.raises(DataError, match="resize_short must be at least that"):
+        Preprocess(Preset(224, (256, 256), "bilinear", "opencv", OPENCV.mean, OPENCV.std))
 
 
 def test_arrays_need_no_torch() -> None:

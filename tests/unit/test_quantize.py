@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network with three classes for small images."""
     model = lively("PPLCNet_x0_25", num_classes=3)
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    preset = replace(catalog.find("PPLCNet_x0_25").preset, resize_short=SIZE, crop_size=SIZE)
+    preset = replace(catalog.find("PPLCNet_x0_25").preset, resize_short=SIZE, size=(SIZE, SIZE))
     save_checkpoint(model, path, Metadata(model.arch, 3, preset, class_ids=CLASSES, class_names=CLASSES))
     return path
 

@@ -48,8 +48,8 @@ def test_every_published_name_and_architecture_has_a_recipe(name: str) -> None:
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
 def test_a_recipe_trains_at_the_size_its_model_is_evaluated_at(entry: catalog.Entry) -> None:
     found = recipes.recipes()[entry.recipe or entry.arch]
-    size = 224 if entry.name.startswith("Fix_") else entry.preset.crop_size
-    assert found.input_size == size
+    size = (224, 224) if entry.name.startswith("Fix_") else entry.preset.size
+    assert found.size == size
 
 
 @EVERY_RECIPE
@@ -190,7 +190,7 @@ def test_another_batch_scales_all_learning_rates() -> None:
 
 def test_a_recipe_fits_a_model() -> None:
     preset = catalog.find("SwinTransformer_base_patch4_window12_384").preset
-    fitted = recipe("finetune").fit(preset)
+    fitted = recipe("finetune").for_preset(preset)
     assert (fitted.input_size, fitted.augment.interpolation, fitted.augment.backend) == (384, "bicubic", "pillow")
     assert fitted.augment.scale == recipe("finetune").augment.scale
 

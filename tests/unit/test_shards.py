@@ -184,7 +184,7 @@ def test_bad_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.glob(".*.arrow"))
 
 
-PRESET = Preset(16, 16, "bilinear", "opencv", (0, 0, 0), (1, 1, 1))
+PRESET = Preset(16, (16, 16), "bilinear", "opencv", (0, 0, 0), (1, 1, 1))
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])

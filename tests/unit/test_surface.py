@@ -21,7 +21,7 @@ UNPADDED = ("alexnet", "googlenet", "inception_v3", "inception_v4", "squeezenet"
 
 def images(network: Network, size: int | None = None) -> torch.Tensor:
     """Of the usual size, where the graph takes several."""
-    side = size or network.input_size or 224
+    side = size or (network.input_size or (224, 224))[0]
     return torch.empty(2, network.in_channels, side, side, device="meta")
 
 
@@ -57,7 +57,7 @@ def check_surface(arch: str) -> None:
     strides = [info.stride for info in network.feature_info]
     assert strides == sorted(strides)
 
-    least = network.input_size or network.min_size
+    least = network.input_size[0] if network.input_size else network.min_size
     if least != size:
         assert network(images(network, least)).shape == (2, 10)
     if least > 1:
@@ -119,7 +119,7 @@ def test_auxiliary_heads_need_larger_images() -> None:
 @pytest.mark.parametrize("arch", ["PPLCNet_x0_25", "LeViT_128S"])
 def test_torchscript_is_traced_not_scripted(arch: str) -> None:
     network = fresh(arch).eval()
-    side = network.input_size or 64
+    side = network.input_size[0] if network.input_size else 64
     with pytest.raises(Error, match=r"torch\.jit\.trace"):
         torch.jit.script(network)
     with torch.no_grad():

@@ -31,7 +31,7 @@ from torchclas.data.training import (
 from torchclas.errors import DataError
 from torchclas.recipes import Augment, Sampling
 
-PRESET = Preset(16, 16, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PRESET = Preset(16, (16, 16), "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TRANSFORM = TrainTransform(Augment(erasing=0.25), PRESET, 16)
 
 

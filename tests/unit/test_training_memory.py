@@ -41,7 +41,7 @@ print(peak() - start)
 def estimate(arch: str, size: int = 224, precision: str = "32-true") -> StepMemory:
     with torch.device("meta"):
         network = models.build(arch, num_classes=10)
-    return step_memory(network, size, precision)
+    return step_memory(network, (size, size), precision)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count a process's memory in other ways")

@@ -48,7 +48,7 @@ def test_the_same_input_size_changes_nothing(arch: str) -> None:
 def test_interpolated_positions_stay_in_place() -> None:
     rows, columns = torch.meshgrid(torch.arange(14.0), torch.arange(14.0), indexing="ij")
     embedding = torch.cat((torch.tensor([[-1.0, -2.0]]), torch.stack((rows, columns), -1).flatten(0, 1)))[None]
-    resized = resize_position_embedding(embedding, 28, prefix=1)[0]
+    resized = resize_position_embedding(embedding, (14, 14), (28, 28), prefix=1)[0]
     torch.testing.assert_close(resized[0], torch.tensor([-1.0, -2.0]))
     inner = resized[1:].unflatten(0, (28, 28))[6:22, 6:22]
     expected = (torch.arange(6, 22) + 0.5) / 2 - 0.5

@@ -23,7 +23,7 @@ from torchclas.data.workers import Failure, LoadingError
 from torchclas.errors import DataError
 from torchclas.recipes import Augment
 
-PRESET = Preset(16, 16, "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PRESET = Preset(16, (16, 16), "bilinear", "opencv", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 BRIGHT = 255  # the one image that is white
 
 

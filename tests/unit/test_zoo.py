@@ -97,4 +97,4 @@ def test_a_published_file_for_a_name(tmp_path: Path) -> None:
 def test_preprocessing_belongs_to_the_weights() -> None:
     assert torchclas.preprocess_for("ResNet50").preset.backend == "opencv"
     assert torchclas.preprocess_for("EfficientNet_lite0").preset.backend == "pillow"
-    assert torchclas.preprocess_for("Fix_ResNet50_vd_ssld_v2").preset.crop_size == 320
+    assert torchclas.preprocess_for("Fix_ResNet50_vd_ssld_v2").preset.size == (320, 320)

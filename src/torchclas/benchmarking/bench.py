@@ -196,7 +196,7 @@ def _network(case: Case) -> tuple[object, ...] | None:
     entry = published(case.model)
     if entry is None or case.precision == "int8":
         return None
-    return entry.arch, entry.preset.crop_size, entry.num_classes, replace(case, model="")
+    return entry.arch, entry.preset.size, entry.num_classes, replace(case, model="")
 
 
 def _weights(case: Case) -> Weights:

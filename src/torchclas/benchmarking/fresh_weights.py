@@ -10,6 +10,7 @@ from torch import nn
 from torchclas import models
 from torchclas.catalog import Entry
 from torchclas.layers.network import Network
+from torchclas.sizes import Size
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 
@@ -24,11 +25,9 @@ def write_fresh_weights(entry: Entry, path: Path) -> None:
     and takes its statistics from them.
     """
     torch.manual_seed(0)
-    size = entry.preset.crop_size
     network = models.build(entry.arch, num_classes=entry.num_classes).eval()
-    if network.input_size not in (None, size):
-        network.set_input_size(size)
-    _settle(network, size)
+    network.set_input_size(entry.preset.size)
+    _settle(network, entry.preset.size)
     metadata = Metadata(
         arch=entry.arch,
         name=entry.name,
@@ -40,7 +39,7 @@ def write_fresh_weights(entry: Entry, path: Path) -> None:
     save_checkpoint(network, path, metadata)
 
 
-def _settle(network: Network, size: int) -> None:
+def _settle(network: Network, size: Size) -> None:
     norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
     if not norms:
         return
@@ -48,5 +47,5 @@ def _settle(network: Network, size: int) -> None:
         norm.train()
         norm.momentum = None  # plain averages, of this one batch
     with torch.no_grad():
-        network(torch.randn(SETTLING_IMAGES, network.in_channels, size, size))
+        network(torch.randn(SETTLING_IMAGES, network.in_channels, *size))
     network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torchclas import catalog
 from torchclas.benchmarking.results import Result
 from torchclas.catalog import Entry
 from torchclas.errors import Error
+from torchclas.sizes import Size
 
 PATIENCE = 3  # failures in a row
 # A network is taken to compute at most so many times as fast, per multiply-add, as the best one measured, and as one of
@@ -141,11 +143,11 @@ def candidates(bounds: Bounds, *, series: str | None = None) -> list[Entry]:
 
     Raises `UnknownNameError` for an unknown series.
     """
-    best: dict[tuple[str, int], Entry] = {}
+    best: dict[tuple[str, Size], Entry] = {}
     for entry in map(catalog.find, catalog.names(series=series)):
         if entry.weights is None or entry.top1 is None or not _meets(entry, bounds):
             continue
-        network = entry.arch, entry.preset.crop_size
+        network = entry.arch, entry.preset.size
         best[network] = max(best.get(network, entry), entry, key=top1)
     return list(best.values())
 
@@ -167,5 +169,5 @@ def gflops(entry: Entry) -> float:
     """The published figure, or else that of the same network with other weights, scaled to this input size."""
     for other in (entry, *(other for other in catalog.entries() if other.arch == entry.arch)):
         if other.gflops is not None:
-            return other.gflops * (entry.preset.crop_size / other.preset.crop_size) ** 2
+            return other.gflops * math.prod(entry.preset.size) / math.prod(other.preset.size)
     return (entry.params_m or 1) / 1000  # every parameter is multiplied once at least

@@ -65,8 +65,7 @@ def time_case(task: Task) -> Timing:
         start = time.perf_counter()
         engine = _open(task, spec)
         load_s = time.perf_counter() - start
-    size = spec.preset.crop_size
-    images = np.random.default_rng(0).standard_normal((case.batch, spec.in_channels, size, size), np.float32)
+    images = np.random.default_rng(0).standard_normal((case.batch, spec.in_channels, *spec.preset.size), np.float32)
 
     def run() -> float:
         start = time.perf_counter()

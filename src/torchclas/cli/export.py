@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import Labels, Weights, app
 from torchclas.completion import MODELS
 from torchclas.messages import say
+from torchclas.sizes import parse_size
 from torchclas.text import printable
 from torchclas.vocabulary import ExportFormat, ExportInput
 
@@ -37,7 +37,7 @@ def export(
     ] = None,
     /,
     *,
-    to: Annotated[ExportFormat, Parameter(help="ExportFormat of the file.")],
+    to: Annotated[ExportFormat, Parameter(help="Format of the file.")],
     weights: Weights = None,
     labels: Labels = None,
     output: Annotated[
@@ -50,12 +50,15 @@ def export(
     input: Annotated[  # noqa: A002 - the option's name
         ExportInput, Parameter(help="uint8: the file takes pixels of images of any size and prepares them itself.")
     ] = "float32",
-    size: Annotated[PositiveInt | None, Parameter(help="Image size in pixels. Default: the model's own.")] = None,
+    size: Annotated[str | None, Parameter(help="Image size: 224, or HEIGHTxWIDTH. Default: the model's own.")] = None,
 ) -> None:
     """Write a model as a file for another runtime; it is run and compared with the model before it gets its name."""
     from torchclas.tasks import export as task
     from torchclas.tasks.listing import mebibytes
 
-    done = task.export(model, to=to, weights=weights, labels=labels, output=output, batch=batch, input=input, size=size)
+    pixels = None if size is None else parse_size(size)
+    done = task.export(
+        model, to=to, weights=weights, labels=labels, output=output, batch=batch, input=input, size=pixels
+    )
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
     print(f"{printable(str(done.path))}: {say(how)}", file=sys.stderr)

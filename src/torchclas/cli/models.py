@@ -74,7 +74,7 @@ def info(
     if compute:
         from torchclas.complexity import complexity
 
-        cost = complexity(entry.arch, num_classes=entry.num_classes, size=entry.preset.crop_size)
+        cost = complexity(entry.arch, num_classes=entry.num_classes, size=entry.preset.size)
         computed = {"parameters": cost.params, "multiply_adds": cost.macs}
     if json:
         from json import dumps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from torchclas.data.decode import ImageLike, Pixels, decode
 from torchclas.data.policies import AutoAugment, Fill, RandAugment
 from torchclas.data.preprocess import OPENCV_INTERPOLATION, PILLOW_INTERPOLATION, Preprocess
 from torchclas.recipes import Augment
+from torchclas.sizes import Size, to_size
 
 # Random erasing: the rectangle's share of the area, its aspect ratio, and how often a place for it is looked for.
 ERASED_AREA = (0.02, 1 / 3)
@@ -33,41 +33,31 @@ class TrainTransform:
     logarithm), and a crop that would not fit is made smaller before it is drawn, so there is no fallback to the centre.
     """
 
-    def __init__(self, augment: Augment, preset: Preset, size: int, channels: int = 3) -> None:
+    def __init__(self, augment: Augment, preset: Preset, size: int | Size, channels: int = 3) -> None:
         self.augment = augment
-        self.size = size
+        self.size = to_size(size)
         self._policy = _policy(augment, preset)
-        # To an image that has its size already, the evaluation transform does nothing but normalise.
-        self._normalize = Preprocess(replace(preset, resize_short=size, crop_size=size), channels=channels).array
-        self._centre = Preprocess(
-            Preset(
-                round(preset.resize_short * size / preset.crop_size),
-                size,
-                preset.interpolation,
-                preset.backend,
-                mean=(0, 0, 0),
-                std=(1, 1, 1),
-            )
-        )
+        self._evaluation = Preprocess(preset.at(size), channels=channels)
 
     def __call__(self, image: ImageLike, rng: np.random.Generator) -> torch.Tensor:
-        """Return float32 [channels, size, size]; raises ImageError as `decode` does."""
+        """Return float32 [channels, height, width]; raises ImageError as `decode` does."""
         pixels = self._crop(decode(image), rng)
         if rng.random() < self.augment.flip:
             pixels = cv2.flip(pixels, 1)  # pyright: ignore[reportAssignmentType]
         if self._policy is not None:
             pixels = np.asarray(self._policy(Image.fromarray(pixels), rng))
-        normalized = self._normalize(pixels)
+        normalized = self._evaluation.normalize(np.asarray(pixels, np.uint8))
         if rng.random() < self.augment.erasing:
             erase(normalized, rng)
         return torch.from_numpy(normalized)  # pyright: ignore[reportUnknownMemberType]
 
     def _crop(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         if self.augment.crop == "center":
-            scaled = self._centre.array(pixels)  # 0..1, of which each of the 256 intensities comes back exactly
-            return np.ascontiguousarray(np.rint(255 * scaled).astype(np.uint8).transpose(1, 2, 0))
-        pixels = random_crop(pixels, rng, self.augment.scale, self.augment.ratio)
-        size = (self.size, self.size)
+            return np.ascontiguousarray(self._evaluation.fit(pixels))
+        height, width = self.size
+        ratio = (self.augment.ratio[0] * width / height, self.augment.ratio[1] * width / height)
+        pixels = random_crop(pixels, rng, self.augment.scale, ratio)
+        size = (width, height)
         if self.augment.backend == "pillow":
             resized = Image.fromarray(pixels).resize(size, PILLOW_INTERPOLATION[self.augment.interpolation])
             return np.asarray(resized)

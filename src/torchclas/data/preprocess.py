@@ -1,6 +1,6 @@
 """From an image to a network's input, bit for bit as the published evaluations computed it.
 
-Short side resized, centre cropped, normalised. With the preset's backend: OpenCV and Pillow resize to visibly different
+Fitted to the network's size, normalised. With the preset's backend: OpenCV and Pillow resize to visibly different
 pixels (OpenCV's bilinear does not antialias), and published accuracies hold for one of them.
 """
 
@@ -29,8 +29,9 @@ PILLOW_INTERPOLATION = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Of a strip longer than this many times its width, only the middle is resized: a 1 × 60,000 image would otherwise
-# become 256 × 15,360,000. All the crop sees lies well within; it may shift by less than one source pixel.
+# Of a strip longer than this many times what a crop of its width sees, only the middle is resized: a 1 × 60,000 image
+# would otherwise become 256 × 15,360,000. All the crop sees lies well within; it may shift by less than one source
+# pixel.
 MAX_ASPECT = 16
 
 
@@ -51,51 +52,71 @@ class Preprocess:
                 f"images have 3 channels, or 1 in gray: what a network with {self.channels} input channels is given, "
                 "prepare yourself"
             )
-        if self.preset.crop_size > self.preset.resize_short:
+        short = min(self.preset.size)
+        if self.preset.fit == "crop" and short > self.preset.resize_short:
             raise DataError(
-                f"cannot crop {self.preset.crop_size} pixels from a short side of {self.preset.resize_short}: "
-                "resize_short must be at least crop_size"
+                f"cannot crop {short} pixels from a short side of {self.preset.resize_short}: resize_short must be at "
+                "least that"
             )
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
-        """Return float32 [channels, crop_size, crop_size]."""
+        """Return float32 [channels, height, width]."""
         import torch  # `array` serves engines that run without it
 
         return torch.from_numpy(self.array(image))  # pyright: ignore[reportUnknownMemberType]
 
     def array(self, image: ImageLike) -> npt.NDArray[np.float32]:
-        """Return float32 [channels, crop_size, crop_size] without importing torch."""
-        return self._normalize(self._crop(self._resize(decode(image, max_pixels=self.max_pixels))))
+        """Return float32 [channels, height, width] without importing torch."""
+        return self.normalize(self.fit(decode(image, max_pixels=self.max_pixels)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of every result: [channels, crop_size, crop_size]."""
-        return (self.channels, self.preset.crop_size, self.preset.crop_size)
+        """The shape of every result: [channels, height, width]."""
+        return (self.channels, *self.preset.size)
 
     def pixels(self, normalized: npt.NDArray[np.float32]) -> Pixels:
-        """Undo the normalisation: uint8 RGB [crop_size, crop_size, 3], as near as float32 allows for."""
+        """Undo the normalisation: uint8 RGB [height, width, 3], as near as float32 allows for."""
         mean, std = (values[:, None] for values in self._statistics)
         pixels = ((normalized * std + mean) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
         return np.repeat(pixels, 3 // self.channels, axis=2)
 
-    def _resize(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        longest = MAX_ASPECT * min(height, width)
-        if max(height, width) > longest:
-            pixels = np.ascontiguousarray(_centre(pixels, min(height, longest), min(width, longest)))
-            height, width = pixels.shape[:2]
-        scale = self.preset.resize_short / min(height, width)
-        size = (round(width * scale), round(height * scale))
-        if self.preset.backend == "pillow":
-            image = Image.fromarray(pixels).resize(size, PILLOW_INTERPOLATION[self.preset.interpolation])
-            return np.asarray(image)
-        interpolation = OPENCV_INTERPOLATION[self.preset.interpolation]
-        return cv2.resize(pixels, size, interpolation=interpolation)  # pyright: ignore[reportReturnType]
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Bring uint8 RGB [H, W, 3] to [height, width, 3] as the preset says."""
+        match self.preset.fit:
+            case "crop":
+                return self._crop(pixels)
+            case "squeeze":
+                return self._resize(pixels, *self.preset.size)
+            case "pad":
+                return self._pad(pixels)
 
     def _crop(self, pixels: Pixels) -> Pixels:
-        return _centre(pixels, self.preset.crop_size, self.preset.crop_size)
+        height, width = self.preset.size
+        # Height and width of what is cropped, before the crop; exactly resize_short where they are the same.
+        covered = tuple(side * self.preset.resize_short / min(height, width) for side in (height, width))
+        pixels = _without_ends(pixels, MAX_ASPECT * max(covered) / min(covered))
+        scale = max(covered[0] / pixels.shape[0], covered[1] / pixels.shape[1])
+        resized = self._resize(pixels, round(pixels.shape[0] * scale), round(pixels.shape[1] * scale))
+        return _centre(resized, height, width)
 
-    def _normalize(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+    def _pad(self, pixels: Pixels) -> Pixels:
+        height, width = self.preset.size
+        scale = min(height / pixels.shape[0], width / pixels.shape[1])
+        rows, columns = (max(1, round(side * scale)) for side in pixels.shape[:2])
+        mean = [round(255 * value) for value in self.preset.mean]
+        padded = np.full((height, width, 3), mean, np.uint8)
+        _centre(padded, rows, columns)[:] = self._resize(pixels, rows, columns)
+        return padded
+
+    def _resize(self, pixels: Pixels, height: int, width: int) -> Pixels:
+        if self.preset.backend == "pillow":
+            filtered = PILLOW_INTERPOLATION[self.preset.interpolation]
+            return np.asarray(Image.fromarray(pixels).resize((width, height), filtered))
+        interpolation = OPENCV_INTERPOLATION[self.preset.interpolation]
+        return cv2.resize(pixels, (width, height), interpolation=interpolation)  # pyright: ignore[reportReturnType]
+
+    def normalize(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """uint8 RGB [height, width, 3] → float32 [channels, height, width]."""
         if self.channels == 1:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # pyright: ignore[reportAssignmentType]
         normalized = np.empty(self.shape, np.float32)
@@ -129,6 +150,15 @@ class NoPreprocess:
     def array(self, image: ImageLike) -> Pixels:
         """Return uint8 [H, W, 3]."""
         return decode(image, max_pixels=self.max_pixels)
+
+
+def _without_ends(pixels: Pixels, aspect: float) -> Pixels:
+    """The middle of an image whose long side is more than `aspect` times its short one."""
+    height, width = pixels.shape[:2]
+    longest = int(aspect * min(height, width))
+    if max(height, width) <= longest:
+        return pixels
+    return np.ascontiguousarray(_centre(pixels, min(height, longest), min(width, longest)))
 
 
 def _centre(pixels: Pixels, height: int, width: int) -> Pixels:

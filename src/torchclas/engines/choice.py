@@ -92,7 +92,7 @@ def measure(engines: Mapping[EngineName, Engine], images: NDArray[Any]) -> Times
 def _example(spec: ModelSpec, batch: int) -> NDArray[Any]:
     if spec.pixels:
         return np.zeros((batch, 375, 500, 3), np.uint8)  # as ImageNet's photographs are
-    return np.zeros((batch, spec.in_channels, spec.preset.crop_size, spec.preset.crop_size), np.float32)
+    return np.zeros((batch, spec.in_channels, *spec.preset.size), np.float32)
 
 
 def _exported(spec: ModelSpec) -> bool:

@@ -21,6 +21,7 @@ from torchclas.engines.graph import check_operators
 from torchclas.engines.machine import this_machine
 from torchclas.errors import CheckpointError
 from torchclas.messages import say
+from torchclas.sizes import show_size
 from torchclas.spec import ModelSpec
 from torchclas.text import printable
 from torchclas.version import __version__
@@ -115,7 +116,7 @@ def _weights_name(spec: ModelSpec) -> str:
         file = spec.path.stat()
     except OSError as error:
         raise CheckpointError(f"{spec.path}: cannot be read ({error.strerror})") from error
-    network = spec.arch, spec.num_classes, spec.in_channels, spec.preset.crop_size
+    network = spec.arch, spec.num_classes, spec.in_channels, show_size(spec.preset.size)
     # The path comes first: what was made of a file's earlier contents is recognised by it.
     return f"{spec.path.stem[:64]}-{_short(spec.path.resolve(), *network)}-{_short(file.st_size, file.st_mtime_ns)}"
 
@@ -129,11 +130,7 @@ def _export(spec: ModelSpec, path: Path) -> None:
     building = path.parent / f".{uuid.uuid4().hex[:12]}"
     building.mkdir()
     try:
-        with_openmp(
-            lambda: write_onnx(
-                load_model(spec).fuse(), building / path.name, spec.metadata(), size=spec.preset.crop_size
-            )
-        )
+        with_openmp(lambda: write_onnx(load_model(spec).fuse(), building / path.name, spec.metadata()))
         # Weights beyond 2 GB are in a second file, which has to be there first.
         files = sorted(building.iterdir(), key=lambda file: file.name == path.name)
         for file in files:

@@ -54,8 +54,7 @@ class Signature:
         """The signature of a model."""
         if spec.pixels:
             return cls(spec.name, spec.num_classes, "uint8", (None, None, 3))
-        size = spec.preset.crop_size
-        return cls(spec.name, spec.num_classes, "float32", (spec.in_channels, size, size))
+        return cls(spec.name, spec.num_classes, "float32", (spec.in_channels, *spec.preset.size))
 
     def check(self, path: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> int | None:
         """Return how many images the graph takes at once, None for any number.

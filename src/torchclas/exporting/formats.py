@@ -23,9 +23,7 @@ from torchclas.weights.metadata import Metadata
 class Write(Protocol):
     """Writes a fused network in evaluation mode, unchecked; some formats put a second file beside `path`."""
 
-    def __call__(
-        self, network: Network, path: Path, metadata: Metadata, *, size: int, batch: int | None, pixels: bool
-    ) -> None:
+    def __call__(self, network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
         """`batch` fixes the number of images; with `pixels` the file prepares images of any size itself."""
         ...
 
@@ -61,22 +59,18 @@ class Format:
             raise Error(self.no_pixels)
 
 
-def _write_openvino(
-    network: Network, path: Path, metadata: Metadata, *, size: int, batch: int | None, pixels: bool
-) -> None:
+def _write_openvino(network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
     with folder_beside(path) as folder:
         graph = folder / "network.onnx"
-        write_onnx(network, graph, metadata, size=size, batch=batch, pixels=pixels)
+        write_onnx(network, graph, metadata, batch=batch, pixels=pixels)
         write_openvino(graph, path, metadata)
 
 
-def _write_tensorrt(
-    network: Network, path: Path, metadata: Metadata, *, size: int, batch: int | None, pixels: bool
-) -> None:
+def _write_tensorrt(network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
     with folder_beside(path) as folder:
         graph = folder / "network.onnx"
-        write_onnx(network, graph, metadata, size=size, batch=batch, pixels=pixels)
-        write_tensorrt(graph, path, shape=(metadata.in_channels, size, size), batch=batch)
+        write_onnx(network, graph, metadata, batch=batch, pixels=pixels)
+        write_tensorrt(graph, path, shape=(metadata.in_channels, *metadata.preset.size), batch=batch)
 
 
 FORMATS: dict[ExportFormat, Format] = {

@@ -151,4 +151,4 @@ def inputs(preset: Preset, *, channels: int, batch: int | None, pixels: bool) ->
     for count in counts:
         if channels == 3:
             yield np.resize(prepared, (count, *prepared.shape[1:]))
-        yield rng.standard_normal((count, channels, preset.crop_size, preset.crop_size), np.float32)
+        yield rng.standard_normal((count, channels, *preset.size), np.float32)

@@ -33,12 +33,11 @@ def write_onnx(
     path: str | Path,
     metadata: Metadata,
     *,
-    size: int,
     batch: int | None = None,
     pixels: bool = False,
     opset: int = OPSET,
 ) -> None:
-    """Write a network in evaluation mode: `images` float32 [N, channels, size, size] → `logits` [N, classes].
+    """Write a network in evaluation mode: `images` float32 [N, channels, height, width] → `logits` [N, classes].
 
     N is free unless `batch` gives it. With `pixels` the graph prepares the images itself, as the metadata's preset has
     it: `images` uint8 [N, H, W, 3]. A file beyond 2 GB, which ONNX does not allow, has its weights in `path` + .data.
@@ -51,7 +50,7 @@ def write_onnx(
         import onnxscript  # pyright: ignore[reportUnusedImport] # noqa: F401 - what torch.onnx needs
     except ImportError:
         raise MissingDependencyError("onnxscript", "'torchclas[onnx]'") from None
-    images, free = example(metadata, size=size, batch=batch, pixels=pixels)
+    images, free = example(metadata, batch=batch, pixels=pixels)
     with export_mode():
         program = torch.onnx.export(
             traceable(network, metadata, pixels=pixels),

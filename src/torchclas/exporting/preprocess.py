@@ -19,7 +19,10 @@ from torchclas.data.preprocess import MAX_ASPECT
 
 
 class PixelsToLogits(nn.Module):
-    """A network that takes the pixels of images: uint8 [N, H, W, 3], RGB, of any height and width."""
+    """A network that takes the pixels of images: uint8 [N, H, W, 3], RGB, of any height and width.
+
+    The preset crops a square, or squeezes; see `why_not`.
+    """
 
     def __init__(self, network: nn.Module, preset: Preset) -> None:
         super().__init__()
@@ -31,15 +34,31 @@ class PixelsToLogits(nn.Module):
         return self.network(self.preprocess(images))
 
 
+def why_not(preset: Preset) -> str:
+    """Why a graph cannot prepare images this way; empty where it can."""
+    if preset.fit == "pad":
+        return "its preprocessing pads images, which a graph cannot do here"
+    if preset.fit == "crop" and preset.size[0] != preset.size[1]:
+        return "its preprocessing crops a rectangle, which a graph cannot do here"
+    return ""
+
+
 class Axis:
-    """Where, along one axis of the images, the pixels of the crop come from.
+    """Where, along one axis of the images, the pixels of the result come from.
 
     Lengths are tensors, so that a graph computes them for each image; all integers fit into 32 bits, because OpenVINO
     has no longer ones.
     """
 
     def __init__(self, images: Tensor, axis: int, preset: Preset) -> None:
-        device = images.device
+        device, length = images.device, preset.size[axis - 1]
+        self.index: Tensor  # of the result's pixels in the resized image
+        if preset.fit == "squeeze":
+            self.source = torch.scalar_tensor(images.shape[axis], dtype=torch.int64, device=device)
+            self.margin = torch.zeros_like(self.source)
+            self.target = torch.full_like(self.source, length)
+            self.index = torch.arange(length, device=device)
+            return
         height, width = (torch.scalar_tensor(images.shape[i], dtype=torch.int64, device=device) for i in (1, 2))
         short = torch.minimum(height, width)
         whole = height if axis == 1 else width
@@ -49,8 +68,7 @@ class Axis:
         rounded = _floor(doubled, 2 * short)
         tie = (rounded * 2 * short == doubled).long() * (rounded - 2 * _floor(rounded, 2))
         self.target = rounded - tie  # a half is rounded to the even neighbour, as Python's round does
-        first = _floor(self.target - preset.crop_size, 2)
-        self.index = first + torch.arange(preset.crop_size, device=device)  # of the crop's pixels in the resized image
+        self.index = _floor(self.target - length, 2) + torch.arange(length, device=device)
 
 
 class _Preprocessing(nn.Module, ABC):
@@ -63,13 +81,13 @@ class _Preprocessing(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(preset.std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] → float32 [N, 3, crop_size, crop_size]."""
+        """uint8 [N, H, W, 3] → float32 [N, 3, height, width]."""
         pixels = self.resized(images, Axis(images, 1, self.preset), Axis(images, 2, self.preset))
         return (pixels.permute(0, 3, 1, 2) * (1 / 255) - self.mean) / self.std
 
     @abstractmethod
     def resized(self, images: Tensor, rows: Axis, columns: Axis) -> Tensor:
-        """uint8 [N, H, W, 3] → the crop as float32 [N, crop_size, crop_size, 3], whole numbers."""
+        """uint8 [N, H, W, 3] → float32 [N, height, width, 3], whole numbers."""
 
 
 class OpenCV(_Preprocessing):
@@ -85,7 +103,7 @@ class OpenCV(_Preprocessing):
         return crop(lines, rows, columns).unflatten(2, (-1, 3))
 
     def _bilinear(self, lines: Tensor, rows: Axis, columns: Axis) -> Tensor:
-        """[N, H, W · 3] → [N, crop_size, crop_size · 3], with the shifts of OpenCV's loop, which lose a little."""
+        """[N, H, W · 3] → [N, height, width · 3], with the shifts of OpenCV's loop, which lose a little."""
         (top, bottom), (upper, lower) = _two_taps(rows)
         (left, right), (before, after) = _two_taps(columns)
 
@@ -99,7 +117,7 @@ class OpenCV(_Preprocessing):
         return _floor(above + below + 2, 2**2).float()
 
     def _wide(self, lines: Tensor, rows: Axis, columns: Axis) -> Tensor:
-        """[N, H, W · 3] → [N, crop_size, crop_size · 3]."""
+        """[N, H, W · 3] → [N, height, width · 3]."""
         taps = _taps(rows, self.preset.interpolation)
         x = _sum(lines.index_select(1, pixel) * weight[:, None] for pixel, weight in taps)
         taps = _taps(columns, self.preset.interpolation)
@@ -120,7 +138,7 @@ class Pillow(_Preprocessing):
         return _to_pixels(self._weights(rows, images.shape[1]) @ pixels).permute(0, 2, 3, 1)
 
     def _weights(self, axis: Axis, length: int) -> Tensor:
-        """[crop_size, length]: what each source pixel contributes to each of the crop's."""
+        """[height or width, length]: what each source pixel contributes to each of the result's."""
         pixel = torch.arange(length, device=axis.index.device) - axis.margin
         # Twice the distance of a source pixel's centre to a target pixel's, in units of the coarser grid.
         scale = torch.maximum(axis.source, axis.target)

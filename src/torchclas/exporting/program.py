@@ -20,12 +20,11 @@ def write_program(
     path: str | Path,
     metadata: Metadata,
     *,
-    size: int,
     batch: int | None = None,
     pixels: bool = False,
 ) -> None:
     """Write a network in evaluation mode; input and output are as `torchclas.exporting.onnx.write_onnx` has them."""
-    images, free = example(metadata, size=size, batch=batch, pixels=pixels)
+    images, free = example(metadata, batch=batch, pixels=pixels)
     with export_mode():
         program = torch.export.export(traceable(network, metadata, pixels=pixels), (images,), dynamic_shapes=free)
         torch.export.save(program, path, extra_files={KEY: metadata.to_json()})

@@ -23,15 +23,16 @@ def traceable(network: nn.Module, metadata: Metadata, *, pixels: bool) -> nn.Mod
     return PixelsToLogits(network, metadata.preset).eval() if pixels else network
 
 
-def example(metadata: Metadata, *, size: int, batch: int | None, pixels: bool) -> tuple[Tensor, tuple[Any, ...] | None]:
+def example(metadata: Metadata, *, batch: int | None, pixels: bool) -> tuple[Tensor, tuple[Any, ...] | None]:
     """Images to trace with, and their free axes as `torch.export` wants them; without `batch` that is one of them."""
     count = batch or 2  # 1 would be taken for a constant
     dim = torch.export.Dim
     axes: dict[int, Any] = {} if batch else {0: dim(BATCH)}
+    height, width = metadata.preset.size
     if not pixels:
-        return torch.zeros(count, metadata.in_channels, size, size), (axes,) if axes else None
+        return torch.zeros(count, metadata.in_channels, height, width), (axes,) if axes else None
     axes |= {1: dim("height"), 2: dim("width")}
-    return torch.zeros(count, size + 61, size + 87, 3, dtype=torch.uint8), (axes,)
+    return torch.zeros(count, height + 61, width + 87, 3, dtype=torch.uint8), (axes,)
 
 
 @contextmanager

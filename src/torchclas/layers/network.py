@@ -18,6 +18,7 @@ from typing_extensions import Self
 from torchclas.errors import Error, ImageSizeError
 from torchclas.layers.conv import global_pool
 from torchclas.layers.initialisation import Initialisation
+from torchclas.sizes import Size, show_size, to_size
 
 # A family's table: architecture → its class and what its constructor is given.
 Variants = dict[str, tuple[type["Network"], dict[str, Any]]]
@@ -112,7 +113,7 @@ class Network(nn.Module):
 
     `initial` says what fresh parameters are. `arch` is the name it was built under (empty when a class is used
     directly). `preset` says how images are prepared for its weights, a `torchclas.catalog.Preset` that `create_model`
-    sets. `input_size` is the one image size that a network with position embeddings takes (see `set_input_size`);
+    sets. `input_size` is the one image size, [height, width], of a network with position embeddings (`set_input_size`);
     None where every size from `min_size` on will do. Unpadded convolutions and poolings leave nothing of smaller
     images.
     """
@@ -128,7 +129,7 @@ class Network(nn.Module):
     initial: ClassVar[Initialisation] = Initialisation()
     arch: str = ""
     preset: object = None
-    input_size: int | None = None
+    input_size: Size | None = None
     min_size: int = 1
 
     def __init__(
@@ -226,15 +227,40 @@ class Network(nn.Module):
         nn.init.zeros_(layer.bias)
         return layer
 
-    def set_input_size(self, size: int) -> None:
-        """Prepare for square images of `size` pixels, keeping the weights.
+    def set_input_size(self, size: int | Size) -> None:
+        """Prepare for images of `size` pixels, a side or [height, width], keeping the weights.
 
-        Only networks with an `input_size` need it: their position embeddings are interpolated. Raises `ImageSizeError`
-        for a size that the graph cannot take.
+        Only networks with an `input_size` need it: their position embeddings are interpolated. The size that a network
+        has already changes nothing. Raises `ImageSizeError` for a size that the graph cannot take.
         """
+        size = to_size(size)
         least = max(self.min_size, self.feature_info[-1].stride)
-        if size < least:
-            raise ImageSizeError(f"{self.arch or type(self).__name__} needs images of at least {least} px, not {size}")
+        if min(size) < least:
+            raise ImageSizeError(
+                f"{self.arch or type(self).__name__} needs images of at least {least} px, not {show_size(size)}"
+            )
+        if self.input_size not in (None, size):
+            self.resize(size)
+            self.input_size = size
+
+    def resize(self, size: Size) -> None:
+        """What a family with an `input_size` does for images of another size; raises `ImageSizeError`."""
+        raise NotImplementedError
+
+    def require_multiples(self, size: Size, step: int) -> None:
+        """Raise `ImageSizeError` for sides that are no multiples of `step`."""
+        if any(side % step for side in size):
+            raise ImageSizeError(
+                f"{self.arch or type(self).__name__} takes multiples of {step} px, not {show_size(size)}"
+            )
+
+    def require_square(self, size: Size) -> None:
+        """Raise `ImageSizeError` for sides that differ."""
+        if size[0] != size[1]:
+            name = self.arch or type(self).__name__
+            raise ImageSizeError(
+                f"{name} takes square images, not {show_size(size)}: choose a convolutional network, ViT, DeiT or TNT"
+            )
 
     def check_image(self, x: Tensor, *, min_size: int = 1) -> None:
         """Raise `ImageSizeError` for an image of another size than `input_size`, or too small.
@@ -243,9 +269,9 @@ class Network(nn.Module):
         """
         height, width = x.shape[-2:]
         size, least = self.input_size, max(self.min_size, min_size)
-        if size is not None and (height != size or width != size):
+        if size is not None and (height != size[0] or width != size[1]):
             raise ImageSizeError(
-                f"{self.arch or type(self).__name__} is set to {size} px, this image has {height}×{width}: "
+                f"{self.arch or type(self).__name__} is set to {show_size(size)} px, this image has {height}×{width}: "
                 "call set_input_size first, or resize the image"
             )
         if height < least or width < least:

@@ -56,15 +56,19 @@ def from_windows(windows: Tensor, size: int, height: int) -> Tensor:
     return tiles.flatten(3, 4).flatten(1, 2)
 
 
-def resize_grid(values: Tensor, side: int) -> Tensor:
-    """One vector per place of a square grid, [L, C] → [side², C], interpolated bicubically."""
-    old_side = int(values.shape[0] ** 0.5)
-    grid = values.detach().float().T.unflatten(1, (old_side, old_side))[None]  # [1, C, old side, old side]
-    resized = F.interpolate(grid, (side, side), mode="bicubic", antialias=True)  # [1, C, side, side]
+def resize_grid(values: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """One vector per place of a grid of `old` rows and columns, [L, C], interpolated bicubically to `new` ones."""
+    grid = values.detach().float().T.unflatten(1, old)[None]  # [1, C, rows, columns]
+    resized = F.interpolate(grid, new, mode="bicubic", antialias=True)  # [1, C, new rows, new columns]
     return resized[0].flatten(1).T.to(values.dtype).contiguous()
 
 
-def resize_position_embedding(embedding: Tensor, side: int, *, prefix: int = 0) -> nn.Parameter:
-    """The embedding [1, prefix + L, C] for `side`² patches; the first `prefix` tokens belong to no patch and stay."""
-    patches = resize_grid(embedding[0, prefix:], side)
+def resize_position_embedding(
+    embedding: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0
+) -> nn.Parameter:
+    """The embedding [1, prefix + L, C] of `old` rows and columns of patches for `new` ones.
+
+    The first `prefix` tokens belong to no patch and stay.
+    """
+    patches = resize_grid(embedding[0, prefix:], old, new)
     return nn.Parameter(torch.cat((embedding.detach()[0, :prefix], patches))[None])

@@ -18,6 +18,7 @@ from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.initialisation import Initialisation, glorot_uniform, initialise, truncated_normal
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.residual import Residual
+from torchclas.sizes import Size, to_size
 
 # Figure 5: keys are this much narrower than values, where a stage shrinks and elsewhere; hidden over outer channels.
 SHRINK_RATIO, VALUE_RATIO, MLP_RATIO = 4, 2, 2
@@ -153,17 +154,16 @@ class LeViT(Network):
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels[-1])),
             num_classes=num_classes,
         )
-        self.input_size = INPUT_SIZE
+        self.input_size = to_size(INPUT_SIZE)
 
-    def set_input_size(self, size: int) -> None:
-        """Interpolate the attention biases for square images of `size` pixels."""
-        super().set_input_size(size)
-        resolution = ceil(size / STRIDE)
+    def resize(self, size: Size) -> None:
+        """Interpolate the attention biases, which are those of a square map."""
+        self.require_square(size)
+        resolution = ceil(size[0] / STRIDE)
         for module in self.modules():
             if isinstance(module, BiasedAttention):
                 module.set_resolution(resolution)
                 resolution = ceil(resolution / module.stride)
-        self.input_size = size
 
     def fuse(self) -> Self:
         """Fold every batch norm behind a convolution into it: the form in which the paper measures speed."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention, merge_heads, split_heads
 from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import Network, Renames, Stage, Variants, pyramid
 from torchclas.layers.patch import ChannelsFirst, PatchEmbedding, from_windows, resize_grid, to_windows
 from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates
+from torchclas.sizes import Size, to_size
 
 PATCH = 4
 MLP_RATIO = 4
@@ -69,7 +69,7 @@ class WindowAttention(Attention):
 
     def set_resolution(self, resolution: int, window: int) -> None:
         """Interpolate the biases to a window of another size, for a map of another size."""
-        self.biases = nn.Parameter(resize_grid(self.biases, 2 * window - 1))
+        self.biases = nn.Parameter(resize_grid(self.biases, to_size(2 * self.window - 1), to_size(2 * window - 1)))
         self.resolution = resolution
         self.window = window
         self.derive_buffers()
@@ -144,23 +144,21 @@ class SwinTransformer(Network):
             neck=nn.Sequential(nn.LayerNorm(widths[-1], eps=EPS), ChannelsFirst()),
             num_classes=num_classes,
         )
-        self.input_size = input_size
+        self.input_size = to_size(input_size)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
         return [feature_map.permute(0, 3, 1, 2) for feature_map in super().features(x)]
 
-    def set_input_size(self, size: int) -> None:
-        """Make windows as large as the last map of square images of `size` pixels, a multiple of its stride."""
-        super().set_input_size(size)
+    def resize(self, size: Size) -> None:
+        """Make windows, which are square, as large as the last map; the side is a multiple of its stride."""
         stride = self.feature_info[-1].stride
-        if size % stride:
-            raise ImageSizeError(f"{self.arch or type(self).__name__} takes multiples of {stride} px, not {size}")
+        self.require_square(size)
+        self.require_multiples(size, stride)
         for info in self.feature_info:
             for module in self.stages[info.stage].modules():
                 if isinstance(module, WindowAttention):
-                    module.set_resolution(size // info.stride, size // stride)
-        self.input_size = size
+                    module.set_resolution(size[0] // info.stride, size[0] // stride)
 
     def init_weights(self) -> None:
         """As `initial` says; biases by offset begin like linear layers."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import merge_heads, split_heads
 from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, resize_position_embedding, to_windows
 from torchclas.layers.transformer import TransformerBlock
+from torchclas.sizes import Size, to_size
 
 INPUT_SIZE, PATCH = 224, 16
 STRIDE = 4
@@ -117,7 +117,7 @@ class TNT(Network):
             head=LeadingTokens(1),
             num_classes=num_classes,
         )
-        self.input_size = INPUT_SIZE
+        self.input_size = to_size(INPUT_SIZE)
         self.feature_info = tuple(FeatureInfo(i, PATCH, outer) for i in range(STAGES))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -131,13 +131,12 @@ class TNT(Network):
         side = x.shape[-1] // PATCH
         return [outer[:, 1:].mT.unflatten(2, (side, side)) for _, outer in super().features(x)]
 
-    def set_input_size(self, size: int) -> None:
-        """Interpolate the outer position embeddings for square images of `size` pixels, a multiple of 16."""
-        super().set_input_size(size)
-        if size % PATCH:
-            raise ImageSizeError(f"{self.arch or type(self).__name__} takes multiples of {PATCH} px, not {size}")
-        self.stem.position = resize_position_embedding(self.stem.position, size // PATCH, prefix=1)
-        self.input_size = size
+    def resize(self, size: Size) -> None:
+        """Interpolate the outer position embeddings; both sides are multiples of 16."""
+        self.require_multiples(size, PATCH)
+        assert self.input_size is not None
+        old, new = ((height // PATCH, width // PATCH) for height, width in (self.input_size, size))
+        self.stem.position = resize_position_embedding(self.stem.position, old, new, prefix=1)
 
     def init_weights(self) -> None:
         """As `initial` says; tokens and positions begin like linear layers."""

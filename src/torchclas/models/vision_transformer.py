@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torchclas.errors import ImageSizeError
 from torchclas.layers.attention import Attention
 from torchclas.layers.initialisation import Initialisation, fill_truncated_normal, truncated_normal
 from torchclas.layers.network import FeatureInfo, Network, Renames, Stage, Variants
 from torchclas.layers.patch import LeadingTokens, PatchEmbedding, resize_position_embedding
 from torchclas.layers.transformer import BLOCK_RENAMES, TransformerBlock, drop_path_rates
+from torchclas.sizes import Size, to_size
 
 # Blocks are grouped so that `features` has four depths to choose from, as dense prediction wants them.
 STAGES = 4
@@ -92,7 +92,7 @@ class VisionTransformer(Network):
             head=LeadingTokens(stem.prefix),
             num_classes=num_classes,
         )
-        self.input_size = input_size
+        self.input_size = to_size(input_size)
         self.patch = patch
         self.feature_info = tuple(FeatureInfo(i, patch, channels) for i in range(STAGES))
 
@@ -101,14 +101,12 @@ class VisionTransformer(Network):
         side = x.shape[-1] // self.patch
         return [tokens[:, self.stem.prefix :].mT.unflatten(2, (side, side)) for tokens in super().features(x)]
 
-    def set_input_size(self, size: int) -> None:
-        """Interpolate the position embeddings for square images of `size` pixels, a multiple of the patch's."""
-        super().set_input_size(size)
-        if size % self.patch:
-            raise ImageSizeError(f"{self.arch or type(self).__name__} takes multiples of {self.patch} px, not {size}")
-        side = size // self.patch
-        self.stem.position = resize_position_embedding(self.stem.position, side, prefix=self.stem.prefix)
-        self.input_size = size
+    def resize(self, size: Size) -> None:
+        """Interpolate the position embeddings; both sides are multiples of the patch's."""
+        self.require_multiples(size, self.patch)
+        assert self.input_size is not None
+        old, new = ((height // self.patch, width // self.patch) for height, width in (self.input_size, size))
+        self.stem.position = resize_position_embedding(self.stem.position, old, new, prefix=self.stem.prefix)
 
     def init_weights(self) -> None:
         """As `initial` says; tokens and positions begin like linear layers."""

@@ -87,7 +87,8 @@ class Montage:
         """The crop that the network saw."""
         if isinstance(self.preprocess, NoPreprocess):  # a model that crops them itself
             return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
-        return Image.fromarray(self.preprocess.pixels(pixels)).resize((TILE, TILE), Image.Resampling.LANCZOS)
+        picture = Image.fromarray(self.preprocess.pixels(pixels))
+        return ImageOps.pad(picture, (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
 
     def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture) -> None:
         row, name = picture.row, printable(Path(picture.row.source).name)

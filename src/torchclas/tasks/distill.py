@@ -71,7 +71,7 @@ class DistillPlan(Plan):
     @property
     def transform(self) -> TrainTransform:
         """What makes the views."""
-        return TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size)
+        return TrainTransform(self.settings.recipe.augment, self.preset, self.preset.size)
 
     def batches(self, fabric: Fabric) -> TrainingBatches:
         """What this process trains on."""
@@ -148,7 +148,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     batch_size = options.batch_size or stored(output).get("total_batch")
     check_balance(recipe, images, teacher.classes.ids)
     total, few = total_batch(options, recipe, batch_size, len(images))
-    preset = preset_at(student.preset, recipe.input_size)
+    preset = preset_at(student.preset, recipe)
     accumulate, why = parts_of_a_step(options, output, student, teacher.num_classes, recipe, total)
     identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
     return DistillPlan(

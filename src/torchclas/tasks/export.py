@@ -19,9 +19,11 @@ from torchclas.exporting import gate
 from torchclas.exporting.files import named_when_done
 from torchclas.exporting.formats import FORMATS
 from torchclas.exporting.gate import Array, DivergenceError
+from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
 from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
+from torchclas.sizes import Size
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import ExportFormat, ExportInput
 from torchclas.weights.metadata import Metadata, origin_of
@@ -51,15 +53,15 @@ def export(
     output: str | Path | None = None,
     batch: int | None = None,
     input: ExportInput = "float32",  # noqa: A002 - the option's name
-    size: int | None = None,
+    size: int | Size | None = None,
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
     The model is named as for `torchclas.Classifier`. By default the file goes into the current folder and is called
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
     folder). `batch` fixes the number of images at once. With `input="uint8"` the file takes the pixels of images of any
-    size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, where it is not
-    to be the model's own.
+    size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, a side or
+    (height, width), where it is not to be the model's own.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -82,9 +84,11 @@ def export(
     path = Path(output or f"{spec.file_name}{kind.suffix}")
     if path.suffix != kind.suffix:
         raise OutputError(f"{path}: the name of {to} files must end in {kind.suffix}")
-    network = _sized(spec, size)
     if size is not None:
         spec = replace(spec, preset=spec.preset.at(size))
+    if pixels and (reason := why_not(spec.preset)):
+        raise Error(f"{spec.name}: {reason}: leave `--input uint8` out")
+    network = load_model(spec)
     metadata = describe(spec, input)
     cases = [
         (images, logits(network, spec.preset, images))
@@ -92,7 +96,7 @@ def export(
     ]
     fold_batch_norms(network.fuse())  # the exporter would as well, in twice the time
     with named_when_done(path) as temporary:
-        kind.write(network, temporary, metadata, size=spec.preset.crop_size, batch=batch, pixels=pixels)
+        kind.write(network, temporary, metadata, batch=batch, pixels=pixels)
         exact = not pixels or (spec.preset.backend, spec.preset.interpolation) == ("opencv", "bilinear")
         try:
             error = gate.check(
@@ -122,10 +126,3 @@ def logits(network: Network, preset: Preset, images: Array) -> NDArray[np.float3
     if not np.isfinite(found).all():
         raise Error("the network's own logits are not finite, so no file can be compared with it: check its weights")
     return found
-
-
-def _sized(spec: ModelSpec, size: int | None) -> Network:
-    network = load_model(spec)
-    if size is not None:
-        network.set_input_size(size)
-    return network

@@ -17,6 +17,7 @@ from torchclas.catalog import Entry
 from torchclas.errors import UnknownNameError
 from torchclas.messages import label, say
 from torchclas.reporting.console import Console, Table, escape
+from torchclas.sizes import show_size
 from torchclas.vocabulary import Order
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
@@ -150,7 +151,7 @@ def _info(entry: Entry) -> Iterator[tuple[str, str]]:
     for note in filter(None, (entry.note, entry.series.note)):
         yield "[yellow]note[/]", f"[yellow]{escape(note)}[/]"
     preset = entry.preset
-    yield "preprocessing", f"short side to {preset.resize_short}, centre crop {preset.crop_size}"
+    yield "preprocessing", f"short side to {preset.resize_short}, centre crop {show_size(preset.size)}"
     yield "", f"{preset.interpolation} ({preset.backend})"
     yield "", f"mean {_triple(preset.mean)}, std {_triple(preset.std)}"
     yield "classes", f"{entry.num_classes:,} ({entry.labels})"
@@ -180,7 +181,7 @@ def _row(entry: Entry, device: str | None, *, cached: bool) -> list[str]:
     figures = [_figure(entry.top1, ".2f"), _figure(entry.params_m, ".2f", " M"), _figure(entry.gflops, ".3g")]
     latency = [] if device is None else [_figure(next(iter(entry.latency.get(device, ())), None), ".2f")]
     state = "none" if entry.weights is None else "cached" if cached else ""
-    return [entry.name, entry.series.title, *figures, str(entry.preset.crop_size), *latency, state]
+    return [entry.name, entry.series.title, *figures, show_size(entry.preset.size), *latency, state]
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -32,6 +32,7 @@ from torchclas.errors import Error, MissingDependencyError
 from torchclas.messages import say
 from torchclas.reporting.console import Console, escape
 from torchclas.reporting.training_report import write_report
+from torchclas.sizes import show_size
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
 from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.loop import Epoch, Interrupted, Progress, Trainer, TrainingError
@@ -363,7 +364,7 @@ def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
     return escape(
         f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
         f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
-        f"{plan.preset.crop_size} px, batches of {plan.total_batch}{parts}, "
+        f"{show_size(plan.preset.size)} px, batches of {plan.total_batch}{parts}, "
         f"{epochs} → {plan.output}{begun}"
     )
 
@@ -378,7 +379,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("recipe", f"{recipe.name} ({recipe.source})"),
         ("data", f"{plan.identity['data']}: {len(plan.train):,} images, {len(plan.classes)} classes"),
         ("validation", f"{plan.identity['val'] or plan.identity['data']}: {len(plan.validation):,} images{held_out}"),
-        ("image size", f"{plan.preset.crop_size} px"),
+        ("image size", f"{show_size(plan.preset.size)} px"),
         ("batch", f"{plan.total_batch} images"),
         ("optimizer", f"{recipe.optimizer.name}, learning rate {plan.settings.lr:.3g}, {recipe.schedule.name}"),
         ("seed", str(plan.settings.seed)),

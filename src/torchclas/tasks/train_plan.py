@@ -26,6 +26,7 @@ from torchclas.layers.dropout import DownscalingDropout
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
+from torchclas.sizes import parse_size
 from torchclas.spec import ModelSpec, find_model
 from torchclas.text import printable
 from torchclas.training.loop import Criterion, Settings
@@ -82,7 +83,7 @@ class Plan:
         recipe = self.settings.recipe
         return TrainingBatches(
             self.train,
-            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.crop_size, self.model.in_channels),
+            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.size, self.model.in_channels),
             self.total_batch,
             seed=self.settings.seed,
             rank=fabric.global_rank,
@@ -142,7 +143,7 @@ def make_plan(options: TrainOptions) -> Plan:
     head_epochs = options.head_epochs
     if head_epochs is None:
         head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
-    preset = preset_at(spec.preset, recipe.input_size, whole=options.fixres is not None)
+    preset = preset_at(spec.preset, recipe, whole=options.fixres is not None)
     accumulate, why = parts_of_a_step(options, output, spec, len(classes), recipe, total)
     identity: dict[str, Any] = {
         "command": "train",
@@ -310,7 +311,7 @@ def _recipe(options: TrainOptions, spec: ModelSpec, tunes: bool, batch_size: int
     if tunes:
         transformer = catalog.find(spec.arch).series.group.kind == "transformer"
         usual = "fixres" if options.fixres else "finetune_transformer" if transformer else "finetune"
-        chosen = find_recipe(options.recipe or usual).fit(spec.preset)
+        chosen = find_recipe(options.recipe or usual).for_preset(spec.preset)
         if batch_size is None:
             batch_size = min(chosen.batch_size, batch_for(images))
     else:
@@ -334,6 +335,13 @@ def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
     if arch in recipes():  # which knows how many heads there are
         heads = recipes()[arch].loss.head_weights
         chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
+    if options.size is not None:
+        height, width = parse_size(options.size)
+        chosen = replace(chosen, input_size=height if height == width else (height, width))
+    if options.fit is not None:
+        whole = options.fit != "crop"  # of an image that is seen as a whole, training sees the whole
+        augment = replace(chosen.augment, crop="center") if whole else chosen.augment
+        chosen = replace(chosen, fit=options.fit, augment=augment)
     chosen = override(chosen, options.overrides)
     if options.strategy == "fsdp" and chosen.precision == "16-mixed":
         raise Error("--strategy fsdp does not scale gradients as fp16 needs it: use --precision bf16")
@@ -383,22 +391,11 @@ def processes(devices: int) -> tuple[int, int]:
 
 
 def _step_memory(network: Network, recipe: Recipe) -> StepMemory:
-    size = recipe.input_size
-    if size < network.min_size:
-        raise Error(
-            f"{network.arch} needs images of at least {network.min_size} px, not {size}: set a larger input_size"
-        )
     try:
-        _fit(network, size)
-        return step_memory(network, size, recipe.precision)
+        network.set_input_size(recipe.size)
+        return step_memory(network, recipe.size, recipe.precision)
     except ValueError as error:
         raise Error(f"input_size: {error}") from error
-
-
-def _fit(network: Network, size: int) -> None:
-    """Prepare a network that takes images of one size for another."""
-    if network.input_size not in (None, size):
-        network.set_input_size(size)
 
 
 def read_data(
@@ -426,9 +423,10 @@ def _names(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(known.get(name, name) for name in classes)
 
 
-def preset_at(preset: Preset, size: int, *, whole: bool = False) -> Preset:
-    """Evaluation at `size` pixels, of the same share of the image, or as FixRes does of its whole short side."""
-    return replace(preset, crop_size=size, resize_short=size) if whole else preset.at(size)
+def preset_at(preset: Preset, recipe: Recipe, *, whole: bool = False) -> Preset:
+    """Evaluation at the recipe's size, of the same share of the image, or as FixRes does of its whole short side."""
+    preset = preset.fitted(recipe.fit or preset.fit)
+    return replace(preset, size=recipe.size, resize_short=min(recipe.size)) if whole else preset.at(recipe.size)
 
 
 def build_network(plan: Plan) -> Network:
@@ -445,7 +443,7 @@ def build_network(plan: Plan) -> Network:
             network.reset_classifier(len(plan.classes))
     else:
         network = models.build(spec.arch, num_classes=len(plan.classes), in_channels=spec.in_channels)
-    _fit(network, plan.preset.crop_size)
+    network.set_input_size(plan.preset.size)
     set_regularisation(network, recipe)
     return network
 

@@ -16,6 +16,7 @@ from torchclas.catalog import Entry
 from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.messages import label
 from torchclas.reporting.console import Console, escape
+from torchclas.sizes import show_size
 from torchclas.tasks.listing import mebibytes
 from torchclas.text import printable
 from torchclas.weights import cache
@@ -180,7 +181,9 @@ def _named(name: str) -> Iterable[Entry]:
 def _of_metadata(metadata: Metadata) -> list[tuple[str, str]]:
     """What a file of ours says of itself."""
     channels = "" if metadata.in_channels == 3 else f", input channels: {metadata.in_channels}"
-    size = f"{metadata.preset.resize_short} → {metadata.preset.crop_size}"
+    preset = metadata.preset
+    before = f"{preset.resize_short} → " if preset.fit == "crop" else f"{preset.fit} to "
+    size = f"{before}{show_size(preset.size)}"
     return [
         ("model", f"{metadata.name or metadata.arch} ({metadata.arch}{channels})"),
         ("classes", f"{metadata.num_classes} ({metadata.labels or _some(metadata.class_names)})"),

@@ -30,6 +30,7 @@ from torchclas.data.training import Draw, EpochBatches, Loader, TrainingBatches,
 from torchclas.errors import Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Augment, Distill, Loss
+from torchclas.sizes import Size, show_size
 from torchclas.training.losses import distillation_loss
 from torchclas.vocabulary import BatchNormMode
 
@@ -73,7 +74,7 @@ class Teacher:
             for module in network.modules():
                 if isinstance(module, BatchNorm):  # without statistics of its own it takes the batch's
                     module.running_mean = module.running_var = None
-        _resize(network, student.crop_size)
+        _resize(network, student.size)
         mean, std, own_mean, own_std = (
             torch.tensor(values, device=fabric.device)[:, None, None]
             for values in (student.mean, student.std, preset.mean, preset.std)
@@ -92,13 +93,13 @@ class Teacher:
             return self._network(images).float()
 
 
-def _resize(network: Network, size: int) -> None:
-    if network.input_size in (None, size):
-        return
+def _resize(network: Network, size: Size) -> None:
     try:
         network.set_input_size(size)
     except ValueError as error:
-        raise DistillationError(f"the teacher does not take the student's images of {size} px ({error})") from error
+        raise DistillationError(
+            f"the teacher does not take the student's images of {show_size(size)} px ({error})"
+        ) from error
 
 
 class DistillationLoss:

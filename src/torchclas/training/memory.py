@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from torchclas.layers.network import Network
+from torchclas.sizes import Size
 
 # Copies of the weights: themselves, gradients, two moments of AdamW, the moving average, what the optimizer works with.
 COPIES = 6
@@ -36,8 +37,8 @@ class StepMemory:
         return max(0, int(SHARE * free) - self.fixed) // self.image
 
 
-def step_memory(network: Network, size: int, precision: str) -> StepMemory:
-    """An estimate for a network on the meta device, where nothing is computed, and images of `size` × `size` pixels.
+def step_memory(network: Network, size: Size, precision: str) -> StepMemory:
+    """An estimate for a network on the meta device, where nothing is computed, and images of `size`.
 
     `precision` is the recipe's. Raises what the network does for images that it cannot take.
     """
@@ -49,7 +50,7 @@ def step_memory(network: Network, size: int, precision: str) -> StepMemory:
         kept[StorageWeakRef(storage)] = storage.nbytes()
         return tensor
 
-    images = torch.empty(2, network.in_channels, size, size, device="meta")  # batch norm wants two
+    images = torch.empty(2, network.in_channels, *size, device="meta")  # batch norm wants two
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = network.train().forward_heads(images)
         per_image = sum(size for storage, size in kept.items() if storage not in own) / len(images)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from torchclas.completion import MODELS
-from torchclas.vocabulary import BatchNormMode, DistillationMethod, Strategy, TrainingPrecision
+from torchclas.sizes import to_size
+from torchclas.vocabulary import BatchNormMode, DistillationMethod, Fit, Strategy, TrainingPrecision
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class RunOptions:
 
     `data` and `val` are what `torchclas.data.opening` reads: class folders, list files, shards. `labels`, `root` and
     `delimiter` are for lists: names of classes, the folder of relative paths. `overrides` change the recipe
-    (`optimizer.lr=0.05`). `batch_size` counts the images of a step over all `devices`; published learning rates follow
+    (`optimizer.lr=0.05`). `size` is that of the images, one number or (height, width) in Python, `fit` how they come to
+    it. `batch_size` counts the images of a step over all `devices`; published learning rates follow
     it. `output` is the run's folder.
     """
 
@@ -72,6 +74,10 @@ class RunOptions:
         ),
     ] = None
     epochs: Annotated[PositiveInt | None, _option("Default: the recipe's.")] = None
+    size: Annotated[str | None, _option("Image size: 224, or 80x160, height first. Default: the recipe's.")] = None
+    fit: Annotated[
+        Fit | None, _option("How images come to it: cropped, squeezed or padded. Default: as the weights had it.")
+    ] = None
     batch_size: Annotated[PositiveInt | None, _option("Images of each step, over all devices.")] = None
     overrides: Annotated[
         Sequence[str],
@@ -112,6 +118,9 @@ class RunOptions:
         for name in ("model", "start", "teacher"):
             if isinstance(values.get(name), Path):
                 object.__setattr__(self, name, str(values[name]))
+        size: Any = self.size  # in Python also one number, or a pair
+        if isinstance(size, (int, tuple, list)):
+            object.__setattr__(self, "size", "x".join(map(str, to_size(size))))
         if isinstance(self.overrides, str):
             object.__setattr__(self, "overrides", (self.overrides,))
 

@@ -46,7 +46,7 @@ class Validation:
     ) -> None:
         self.fabric = fabric
         self.skipped: dict[str, str] = {} if skipped is None else skipped
-        self.size = preset.crop_size
+        self.size = preset.size
         batches = EpochBatches(
             len(images),
             batch_size * fabric.world_size,
@@ -68,7 +68,7 @@ class Validation:
             # Processes that share a network must all compute, even one that has no image: it takes a blank one.
             images = batch.images
             if not len(images):
-                images = torch.zeros(1, network.in_channels, self.size, self.size)
+                images = torch.zeros(1, network.in_channels, *self.size)
             labels = batch.labels.to(device)
             with self.fabric.autocast():
                 logits = network(images.to(device, memory_format=torch.channels_last)).float()[: len(labels)]
