@@ -129,7 +129,7 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
     elif model is None:
         from torchclas.weights.identity import recognise
 
-        found = recognise(path, kind, arrays)
+        found = recognise(path, kind, tensors)
         lines.append(
             ("fits", _some(list(map(str, found)), 8) or "no architecture here exactly; -m NAME says what differs")
         )
@@ -137,7 +137,7 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
             lines.append(("use it", f"-m {found[0].arch} --weights {shlex.quote(str(path))}"))
     fits = True
     if model is not None:
-        fits, verdict = _coverage(path, model, kind, arrays)
+        fits, verdict = _coverage(path, model, kind, tensors)
         lines.append((f"as {model}", verdict))
     _print_pairs(lines, console)
     if list_tensors:
@@ -164,6 +164,7 @@ _EXPORTED = {".onnx": "ONNX, a whole model", ".xml": "OpenVINO, a whole model"}
 _FORMATS = {
     "paddle": "PaddlePaddle (.pdparams)",
     "paddle-onnx": "ONNX, exported from PaddlePaddle",
+    "paddle-inference": "an inference model of PaddlePaddle (program and .pdiparams)",
     "torch": "PyTorch",
     "torchclas": "safetensors",
 }
@@ -192,7 +193,7 @@ def _of_metadata(metadata: Metadata) -> list[tuple[str, str]]:
     ]
 
 
-def _coverage(path: Path, model: str, kind: Format, tensors: Mapping[str, Tensor]) -> tuple[bool, str]:
+def _coverage(path: Path, model: str, kind: Format, tensors: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether the file is exactly what `model` needs, with any number of classes, and the report in words."""
     import torch
 

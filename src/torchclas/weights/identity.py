@@ -15,6 +15,7 @@ from torch import Tensor
 from torchclas import catalog, models
 from torchclas.errors import CheckpointError
 from torchclas.layers.network import Network
+from torchclas.weights.inference_model import InferenceTensors
 from torchclas.weights.naming import OWN, Format, Naming, derived_names, naming, oriented, owners
 
 # Numbers of classes and channels that no network has for another reason: wherever they stand in the shapes of a
@@ -60,10 +61,12 @@ def recognise(path: Path, file_format: Format, tensors: Mapping[str, Any]) -> li
     it is that one. Those of about the file's size are tried, which takes seconds.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if not isinstance(tensors, InferenceTensors):
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     named = _named_in(path)
-    if named is not None and (found := _exact(named, file_format, shapes)) is not None:
+    if named is not None and (found := _exact(named, file_format, tensors)) is not None:
         return [found]
-    fits = (_exact(arch, file_format, shapes) for arch in _of_this_size(shapes))
+    fits = (_exact(arch, file_format, tensors) for arch in _of_this_size(shapes))
     return [found for found in fits if found is not None]
 
 
@@ -93,13 +96,11 @@ def _pairs(network: Network, found: Naming, file_format: Format) -> Iterator[tup
             yield name, target, oriented(tensor, modules[name], target, published, file_format)
 
 
-def _exact(arch: str, file_format: Format, shapes: Mapping[str, tuple[int, ...]]) -> Identity | None:
+def _exact(arch: str, file_format: Format, tensors: Mapping[str, Any]) -> Identity | None:
     network = _template(arch)
     needed = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-    if len(needed) > len(shapes) + _HEAD_TENSORS:
+    if len(needed) > len(tensors) + _HEAD_TENSORS and not isinstance(tensors, InferenceTensors):
         return None
-    with torch.device("meta"):
-        tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
     try:
         found = naming(network, file_format, tensors, Path())
     except CheckpointError:

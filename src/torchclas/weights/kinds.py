@@ -7,7 +7,7 @@ from typing import Literal
 
 from torchclas.errors import CheckpointError
 
-Kind = Literal["safetensors", "torch", "paddle", "onnx", "openvino"]
+Kind = Literal["safetensors", "torch", "paddle", "inference", "onnx", "openvino"]
 
 # What names of files with weights, or with whole models, end in; those that nothing here reads are told apart too.
 SUFFIXES = (
@@ -16,20 +16,14 @@ SUFFIXES = (
 )  # fmt: skip
 
 _TAKEN = (
-    "weights are taken from .safetensors, .pdparams, .pth, or .onnx that paddle2onnx wrote; whole models from .onnx or "
-    ".xml that `torchclas export` wrote"
-)
-_INFERENCE = (
-    "of a Paddle inference model: take the training checkpoint (.pdparams), or write the model as ONNX with "
-    "paddle2onnx (`-m NAME --weights FILE.onnx`)"
+    "weights are taken from .safetensors, .pdparams, .pth, a Paddle inference model, or .onnx that paddle2onnx wrote; "
+    "whole models from .onnx or .xml that `torchclas export` wrote"
 )
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # of files before torch 1.6
 
 # Kinds that a name tells, whatever the content.
 _BY_SUFFIX = {
-    ".pdmodel": f"the program {_INFERENCE}",
-    ".pdiparams": f"a file with the parameters {_INFERENCE}",
-    ".json": f"a JSON file, perhaps the program {_INFERENCE}",
+    ".json": f"a JSON file, and no program of PaddlePaddle 3: {_TAKEN}",
     ".pdopt": "the state of a Paddle optimizer: the weights are in the .pdparams file beside it",
     ".pdstates": "the metrics of a Paddle run: the weights are in the .pdparams file beside it",
     ".pt2": "a program that torch.export wrote, for torch.export.load: give the model it was exported from",
@@ -73,6 +67,8 @@ def kind_of(path: Path) -> Kind:
 
 def _weights(path: Path, start: bytes, size: int) -> Kind | None:
     suffix = path.suffix.lower()
+    if (suffix in (".pdmodel", ".pdiparams") and start) or (suffix == ".json" and b'"pir"' in start):
+        return "inference"
     if suffix in _BY_SUFFIX:
         return None
     if start[8:9] == b"{" and 8 + int.from_bytes(start[:8], "little") <= size:
@@ -91,7 +87,7 @@ def _other(path: Path, start: bytes) -> str:
     if not start:
         return "the file is empty: what wrote or fetched it did not finish"
     if start.startswith(b"\0\0\0\0"):
-        return f"looks like {_BY_SUFFIX['.pdiparams']}"
+        return "looks like the parameters of a Paddle inference model: its name must end in .pdiparams"
     if found := next((what for magic, what in _BY_START if start.startswith(magic)), None) or _BY_SUFFIX.get(suffix):
         return f"is {found}"
     if start[257:262] == b"ustar":

@@ -16,6 +16,7 @@ from torchclas.errors import CheckpointError
 from torchclas.layers.network import Network
 from torchclas.weights import onnx, pdparams
 from torchclas.weights.checkpoint import read_tensors
+from torchclas.weights.inference_model import read_inference_model
 from torchclas.weights.kinds import kind_of
 from torchclas.weights.naming import Format, derived_names, naming, oriented, owners
 from torchclas.weights.torch_file import read_torch
@@ -53,7 +54,7 @@ class LoadReport:
 
 
 def load_weights(model: nn.Module, path: str | Path, *, strict: bool = True) -> LoadReport:
-    """Load a published `.pdparams`, a `.safetensors`, a torch `.pth` or an ONNX file exported from Paddle.
+    """Load a published `.pdparams`, a `.safetensors`, a torch `.pth`, an ONNX file or an inference model of Paddle.
 
     `strict=False` loads what fits and leaves the rest of `model` as it was; the report says what that was.
     Raises `CheckpointError` when the file is unreadable or, with `strict`, does not cover the model exactly.
@@ -126,6 +127,8 @@ def read_checkpoint(path: Path) -> tuple[Format, Mapping[str, np.ndarray[Any, An
             return "torch", read_torch(path)
         case "onnx":
             return "paddle-onnx", onnx.read_onnx(path)
+        case "inference":
+            return "paddle-inference", read_inference_model(path)
         case "openvino":
             raise CheckpointError(
                 f"{path}: is a whole model in OpenVINO's format, not weights: give it alone (-m {path})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from torchclas.catalog import Entry, WeightsFile
 from torchclas.errors import CheckpointError
 from torchclas.weights import cache
+from torchclas.weights.inference_model import PARAMETERS, files_of
 
 BEST = "best.safetensors"  # of a run's folder
 
@@ -15,17 +16,21 @@ BEST = "best.safetensors"  # of a run's folder
 def checkpoint(path: str | Path) -> Path:
     """The file that `path` stands for: itself, or for the folder of a run its best weights.
 
-    Raises CheckpointError: a folder without any.
+    An inference model of Paddle, its folder or either file, is the file with its program.
+
+    Raises CheckpointError: a folder without any, or half an inference model.
     """
     path = Path(path)
     if not path.is_dir():
-        return path
+        return files_of(path)[0] if path.suffix.lower() == PARAMETERS and path.is_file() else path
     if (path / BEST).is_file():
         return path / BEST
+    if len(exported := list(path.glob(f"*{PARAMETERS}"))) == 1:
+        return files_of(exported[0])[0]
     if (path / "run.json").is_file():
         raise CheckpointError(f"{path}: the run has no {BEST} yet: its first epoch is not over")
     files = sorted(
-        file.name for file in path.iterdir() if file.suffix in (".safetensors", ".pdparams", ".pth", ".onnx")
+        file.name for file in path.iterdir() if file.suffix in (".safetensors", ".pdparams", ".pth", ".onnx", PARAMETERS)
     )
     hint = f"name the file: {', '.join(files[:3])}" if files else "name a file of weights, or the folder of a run"
     raise CheckpointError(f"{path}: a folder without {BEST}: {hint}")

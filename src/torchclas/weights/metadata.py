@@ -122,7 +122,7 @@ def find_metadata(path: Path) -> Metadata | None:
             content = _of_safetensors(path)
         case "onnx" | "openvino":
             content = exported.read_note(path, KEY)
-        case "torch" | "paddle":
+        case "torch" | "paddle" | "inference":
             return None
     if content is None:
         return None

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from torchclas import models
-from torchclas.errors import CheckpointError
+from torchclas.errors import CheckpointError, Error
 from torchclas.layers.network import Network
-from torchclas.weights import onnx
+from torchclas.weights import dataflow, onnx
+from torchclas.weights.inference_model import InferenceTensors
 from torchclas.weights.renames import PublishedName, published_names
 
-Format = Literal["paddle", "paddle-onnx", "torch", "torchclas"]
+Format = Literal["paddle", "paddle-onnx", "paddle-inference", "torch", "torchclas"]
 
 OWN = "torchclas"  # the layout of who writes a network's state_dict() as it is
 
@@ -48,6 +49,11 @@ def naming(model: Network, file_format: Format, tensors: Mapping[str, Any], path
 
     Raises CheckpointError: less than a quarter of the network is in the file, so it is another's.
     """
+    if isinstance(tensors, InferenceTensors):
+        try:
+            return Naming("inference model", *dataflow.names_in(model.arch, tensors))
+        except Error as error:
+            raise CheckpointError(f"{path}: {error}") from None
     best = max(_namings(model, file_format, tensors), key=lambda candidate: candidate.matches)  # the first of equals
     if best.matches < len(best.names) / 4:
         examples = ", ".join(list(tensors)[:3])

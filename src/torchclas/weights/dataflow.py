@@ -1,0 +1,346 @@
+"""Which parameter of an exported program is which of ours: told by how the data flows through them.
+
+Names in an inference model number the layers in the order in which they were made, and its operators stand in the order
+in which they ran; a branch and its shortcut may stand in either order. What does not differ is what is computed of what.
+So both networks, the program's and ours, become a graph of the *uses* of their parameters: a use has a shape, and comes
+after those uses whose results reach it without passing another one. Two uses are the same if their shapes are, and those
+of all that comes before and after them. Where several are the same even so, as equal branches are, they are taken in
+their order.
+
+So that both have the same graph:
+- a shape is what remains without ones, in any order: linear layers are transposed in Paddle, and some are convolutions;
+- an operator with several parameters, such as a convolution with its bias, uses one after the other;
+- a batch norm is one use, of its bias, which is also all that an exporter leaves of one that it folded;
+- what is made of parameters and constants only, such as a table with a mask, is these parameters;
+- what only depends on the shape of a value, and integers, are constants;
+- a parameter that is concatenated to others comes after none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from torchclas import models
+from torchclas.errors import CheckpointError
+from torchclas.layers.network import Network
+from torchclas.layers.parallel_convs import ParallelConvs, fold_parallel_convs
+from torchclas.weights.inference_model import IMAGES, Array, InferenceTensors, Program
+from torchclas.weights.pickles import listed
+from torchclas.weights.renames import PublishedName
+
+_FLOATS = ("f16", "bf16", "f32", "f64")
+_BATCH_NORM = ("batch_norm", "batch_norm_", "sync_batch_norm", "sync_batch_norm_")
+_MEMBERS = ("concat", "stack", "cat")
+# Operators whose results hold nothing of the data that they take.
+_OF_SHAPE = ("shape", "shape64", "fill_constant_batch_size_like", "full_batch_size_like", "fill_any_like", "full_like")
+_MAX_FRONTIER = 4096  # uses that come right before one; DenseNet264 has 130
+
+
+@dataclass(frozen=True)
+class Use:
+    """A parameter where it is used, or those of a batch norm: weight, bias, mean, variance."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    before: frozenset[int]
+
+
+# A value on its way: the uses that it comes after (a constant: none), or the parameters that alone it is made of.
+Value = frozenset[int] | tuple[str, ...]
+_CONSTANT: frozenset[int] = frozenset()
+_IMAGE = frozenset((0,))  # comes first, and uses no parameter
+
+
+class Flow:
+    """The uses of a network's parameters, noted in the order in which it runs."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self.uses = [Use((), (), _CONSTANT)]
+
+    def batch_norm(self, value: Value, names: tuple[str, ...]) -> Value:
+        """What a batch norm makes of a value."""
+        return self._use(names, self._used(value))
+
+    def apply(self, values: Iterable[Value], *, members: bool = False) -> Value:
+        """What any other operator makes of values; `members` says that it puts them side by side."""
+        values = list(values)
+        reached = _CONSTANT.union(*(value for value in values if isinstance(value, frozenset)))
+        parameters = list(dict.fromkeys(value for value in values if isinstance(value, tuple)))
+        if not reached and (len(parameters) == 1 or not members):
+            return tuple(dict.fromkeys(name for value in parameters for name in value)) or _CONSTANT
+        if members:
+            return reached.union(*map(self._used, parameters))
+        for value in parameters:
+            reached = self._used(value, reached)
+        return reached
+
+    def _used(self, value: Value, before: frozenset[int] = _CONSTANT) -> frozenset[int]:
+        """Where data is once it has passed the parameters that a value is made of."""
+        if isinstance(value, frozenset):
+            return value
+        for name in value:
+            before = self._use((name,), before)
+        return before
+
+    def _use(self, names: tuple[str, ...], before: frozenset[int]) -> frozenset[int]:
+        if len(before) > _MAX_FRONTIER:
+            raise CheckpointError("more comes together in its program than in any network here")
+        self.uses.append(Use(names, _plain(self.shapes[names[0]]), before))
+        return frozenset((len(self.uses) - 1,))
+
+    def same(self) -> dict[tuple[bytes, bytes], list[Use]]:
+        """The uses by what tells them apart: shapes of all before them, and of all after them."""
+        before: list[bytes] = []
+        after: list[list[bytes]] = [[] for _ in self.uses]
+        for use in self.uses:
+            before.append(_digest(use.shape, (before[one] for one in use.before)))
+        groups: dict[tuple[bytes, bytes], list[Use]] = defaultdict(list)
+        for index in range(len(self.uses) - 1, -1, -1):
+            use = self.uses[index]
+            digest = _digest(use.shape, after[index])
+            for one in use.before:
+                after[one].append(digest)
+            groups[before[index], digest].insert(0, use)
+        return groups
+
+
+def _plain(shape: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(length for length in shape if length != 1))
+
+
+def _digest(shape: tuple[int, ...], neighbours: Iterable[bytes]) -> bytes:
+    return hashlib.blake2b(repr(shape).encode() + b"".join(sorted(neighbours)), digest_size=16).digest()
+
+
+def flow_of_program(program: Program) -> Flow:
+    """How data flows through the parameters of an exported program."""
+    parameters = program.parameters
+    flow = Flow({name: parameter.shape for name, parameter in parameters.items()})
+    values: dict[str, list[Value]] = {  # several where a value is a list of tensors
+        name: [(name,) if parameter.dtype in _FLOATS else _CONSTANT] for name, parameter in parameters.items()
+    }
+    for operator in program.operators:
+        inputs = [value for name in operator.inputs for value in values.get(name, ())]
+        if operator.kind in _BATCH_NORM and len(inputs) >= 5:
+            names = tuple(name for value in inputs[1:5] if isinstance(value, tuple) for name in value)
+            if len(names) != 4:
+                raise CheckpointError("its batch norms take something other than parameters")
+            made = [flow.batch_norm(inputs[0], names)]
+        elif operator.kind == "combine":
+            made = inputs
+        elif operator.kind in _OF_SHAPE:
+            made = [_CONSTANT]
+        elif operator.kind in IMAGES:
+            made = [_IMAGE]
+        else:
+            made = [flow.apply(inputs, members=operator.kind in _MEMBERS)]
+        values.update(dict.fromkeys(operator.outputs, made))
+    return flow
+
+
+def flow_of_network(network: Network, size: tuple[int, int], *, heads: bool = False) -> Flow:
+    """How data flows through the parameters of a network on the meta device, for images of a height and width.
+
+    With `heads`, through the classifiers that only training uses as well.
+    """
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    flow = Flow({name: tuple(tensor.shape) for name, tensor in state.items()})
+    image = torch.empty(1, network.in_channels, *size, device="meta")
+    recorder = _Recorder(flow, network.state_dict(keep_vars=True), image)
+    with torch.no_grad(), recorder:
+        network.eval()
+        network.forward_heads(image) if heads else network(image)
+    return flow
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes what is computed of what while a network runs."""
+
+    def __init__(self, flow: Flow, state: Mapping[str, Tensor], image: Tensor) -> None:
+        super().__init__()
+        self.flow = flow
+        # Tensors are kept: the identity of one that is gone may become another's.
+        self.values: dict[int, tuple[Tensor, Value]] = {
+            id(tensor): (tensor, (name,)) for name, tensor in state.items() if tensor.is_floating_point()
+        }
+        self.values[id(image)] = image, _IMAGE
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch, and note its results."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        made = [tensor for tensor in _tensors(result) if tensor.is_floating_point()]
+        if made:
+            value = self._value(func, [*args, *kwargs.values()], args, kwargs)
+            for tensor in made:
+                self.values[id(tensor)] = (tensor, value)
+        return result
+
+    def _value(self, func: Any, everything: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
+        kind = getattr(func, "__name__", "")
+        if func is nn.functional.batch_norm:
+            mean, variance = args[1:3]
+            weight, bias = (kwargs[key] if key in kwargs else args[place] for key, place in (("weight", 3), ("bias", 4)))
+            names = tuple(name for tensor in (weight, bias, mean, variance) for name in self._of(tensor))
+            return self.flow.batch_norm(self._of(args[0]), cast("tuple[str, ...]", names))
+        if kind.endswith("_like"):
+            return _CONSTANT
+        if func is nn.functional.scaled_dot_product_attention:
+            query, key, value, *others = everything
+            scores = self.flow.apply(map(self._of, (query, key)))
+            for mask in _tensors(others):
+                scores = self.flow.apply((scores, self._of(mask)))
+            return self.flow.apply((scores, self._of(value)))
+        return self.flow.apply(map(self._of, _tensors(everything)), members=kind in _MEMBERS)
+
+    def _of(self, tensor: Tensor) -> Value:
+        found = self.values.get(id(tensor))
+        return _CONSTANT if found is None else found[1]
+
+
+def _tensors(value: object) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for each in cast("Sequence[object]", value):
+            yield from _tensors(each)
+
+
+def _match(ours: Flow, theirs: Flow) -> dict[str, str] | None:
+    """Our names → theirs; of a batch norm that was folded its bias alone. None where data flows in another way."""
+    our_groups, their_groups = ours.same(), theirs.same()
+    if our_groups.keys() != their_groups.keys():
+        return None
+    found: dict[str, str] = {}
+    for key, uses in our_groups.items():
+        others = their_groups[key]
+        if len(uses) != len(others):
+            return None
+        for use, other in zip(uses, others, strict=True):
+            names = use.names
+            if len(names) == 4 and len(other.names) == 1:
+                names = names[1:2]
+            if len(names) != len(other.names):
+                return None
+            for name, their_name in zip(names, other.names, strict=True):
+                if found.setdefault(name, their_name) != their_name:
+                    return None
+    return found
+
+
+def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedName], dict[str, Array]]:
+    """Our names → those in an inference model of this architecture, and the tensors under these names.
+
+    What the exporter left out is added under our names: a batch norm that was folded becomes one that only adds its
+    bias, branches that were folded into one add nothing, and heads that only training uses begin afresh.
+
+    Raises:
+        CheckpointError: the program is of another network, or of one that has no classes.
+        ImageSizeError: the architecture has no such network for images of the program's size.
+    """
+    program = model.program
+    if not program.num_classes:
+        shapes = ", ".join(map(str, program.outputs[:3]))
+        raise CheckpointError(f"its program gives {shapes}, where a classifier gives [N, classes]")
+    theirs = flow_of_program(program)
+    for network, ours in _flows(arch, program):
+        if (found := _match(ours, theirs)) is not None:
+            return _completed(network, found, model)
+    raise CheckpointError(f"in its program data does not flow as in a {arch}")
+
+
+def _flows(arch: str, program: Program) -> Iterator[tuple[Network, Flow]]:
+    """The network, and how data may flow through it: with the heads of training, or its parallel convolutions folded."""
+    network, folded = _on_meta(arch, program), _on_meta(arch, program)
+    size = network.input_size or program.size or _SIZE
+    if _may_be(program, network):
+        yield network, flow_of_network(network, size)
+        if type(network).forward_heads is not Network.forward_heads:
+            yield network, flow_of_network(network, size, heads=True)
+    fold_parallel_convs(folded)
+    changed = network.state_dict().keys() - folded.state_dict().keys()
+    if changed and _may_be(program, folded):
+        flow = flow_of_network(folded, size)
+        convs = {name.partition(".branches.")[0] for name in changed if ".branches." in name}
+        names = {f"{conv}.weight": f"{conv}.branches.0.conv.weight" for conv in convs}
+        names |= {f"{conv}.bias": f"{conv}.branches.0.bn.bias" for conv in convs}
+        flow.uses = [replace(use, names=tuple(names.get(name, name) for name in use.names)) for use in flow.uses]
+        yield network, flow
+
+
+_SIZE = (224, 224)  # where the program takes any; data flows in the same way whatever the size
+
+
+def _on_meta(arch: str, program: Program) -> Network:
+    with torch.device("meta"):
+        network = models.build(arch, num_classes=program.num_classes, in_channels=program.image[1])
+        if program.size is not None:
+            network.set_input_size(program.size)
+    return network
+
+
+def _may_be(program: Program, network: Network) -> bool:
+    """Whether the network has all weights of the program by their shapes, which is quickly said."""
+    theirs = (parameter.shape for parameter in program.parameters.values() if parameter.dtype in _FLOATS)
+    ours = (tensor.shape for tensor in network.state_dict().values())
+    return not Counter(map(_plain, theirs)) - Counter(map(_plain, ours))
+
+
+def _completed(
+    network: Network, found: Mapping[str, str], model: InferenceTensors
+) -> tuple[dict[str, PublishedName], dict[str, Array]]:
+    tensors = {name: tensor for name, tensor in model.items() if tensor.dtype.kind == "f"}
+    if unused := tensors.keys() - set(found.values()):
+        raise CheckpointError(f"{listed(sorted(unused))} of its parameters have no place in a {network.arch}")
+    names: dict[str, PublishedName] = {}
+    for name, target in network.state_dict().items():
+        if (theirs := found.get(name)) is None:
+            names[name] = PublishedName(name)
+            if not name.endswith("num_batches_tracked"):
+                tensors[name] = _left_out(network, name, target, found)
+        else:
+            if target.ndim == 1:  # an exporter that computes what is constant leaves [1, C, 1, 1] of a bias
+                tensors[theirs] = tensors[theirs].reshape(-1)
+            dimensions = tensors[theirs].ndim
+            names[name] = PublishedName(
+                theirs, linear=dimensions < target.ndim == 4, conv=target.ndim < dimensions == 4
+            )
+    return names, tensors
+
+
+def _left_out(network: Network, name: str, target: Tensor, found: Mapping[str, str]) -> Array:
+    """What stands for a parameter that the exporter left out."""
+    prefix, _, leaf = name.rpartition(".")
+    owner = network.get_submodule(prefix)
+    shape = tuple(target.shape)
+    if isinstance(owner, nn.BatchNorm2d) and f"{prefix}.bias" in found:  # folded: it multiplies by one
+        scale = {"weight": math.sqrt(1 + owner.eps), "running_var": 1.0}.get(leaf, 0.0)
+        return np.full(shape, scale, np.float32)
+    if any(isinstance(network.get_submodule(outer), ParallelConvs) for outer in _outer(prefix)):
+        return np.full(shape, leaf == "running_var", np.float32)
+    # A head that only training uses: as it begins.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = models.build(network.arch, num_classes=network.num_classes, in_channels=network.in_channels)
+    tensor = fresh.state_dict()[name].numpy()
+    return tensor.T if isinstance(owner, nn.Linear) and tensor.ndim == 2 else tensor
+
+
+def _outer(module: str) -> Iterator[str]:
+    """The names of the modules that a module is in, and its own."""
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
