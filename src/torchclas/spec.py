@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,10 @@ from torchclas.catalog import Entry, Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
+from torchclas.sizes import show_size
+from torchclas.weights.deploy_config import deploy_config
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
+from torchclas.weights.inference_model import InferenceTensors, Program
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
 from torchclas.weights.location import BEST, checkpoint, quantized_path
 from torchclas.weights.metadata import Metadata, find_metadata, read_metadata
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from torchclas.weights.identity import Identity
 
 DEFAULT_MODEL = "EfficientNet_lite0"
-_COMMON_NAMES = frozenset(("best_model", "latest", "checkpoint", "model", "model_best", "pytorch_model", "weights"))
+_COMMON_NAMES = frozenset(
+    ("best_model", "latest", "checkpoint", "model", "model_best", "pytorch_model", "weights", "inference")
+)
 _LANGUAGES = ("en", "zh")  # own classes have one name, whatever the language
 
 
@@ -205,7 +210,8 @@ def _of_weights(entry: Entry, path: Path) -> ModelSpec:
     from torchclas.weights.identity import identify
     from torchclas.weights.load import read_checkpoint
 
-    return _foreign(path, entry, identify(path, entry.arch, *read_checkpoint(path)))
+    kind, tensors = read_checkpoint(path)
+    return _foreign(path, entry, identify(path, entry.arch, kind, tensors), tensors)
 
 
 def _recognised(path: Path) -> ModelSpec:
@@ -216,21 +222,22 @@ def _recognised(path: Path) -> ModelSpec:
     if path.suffix in EXPORTED_SUFFIXES:
         read_metadata(path)  # raises: a graph has no preprocessing that tensors could tell
     kind, tensors = read_checkpoint(path)
-    found = recognise(path, kind, tensors)
+    config = deploy_config(path) if isinstance(tensors, InferenceTensors) else None
+    found = recognise(path, kind, tensors, hint="" if config is None else config.model_name)
     if len(found) != 1:
         what = f"fit {', '.join(identity.arch for identity in found)}" if found else "are those of no model here"
         raise CheckpointError(
             f"{path} does not say which model it is, and its tensors {what}: name it (`-m NAME --weights {path}`)"
         )
     warnings.warn(f"{path} does not say which model it is; its tensors are those of {found[0]}", stacklevel=2)
-    return _foreign(path, catalog.find(found[0].arch), found[0])
+    return _foreign(path, catalog.find(found[0].arch), found[0], tensors)
 
 
-def _foreign(path: Path, entry: Entry, identity: Identity) -> ModelSpec:
+def _foreign(path: Path, entry: Entry, identity: Identity, tensors: Mapping[str, object]) -> ModelSpec:
     """Weights that others wrote: they say how many classes there are, and not what they mean."""
     published = identity.num_classes == entry.num_classes
     ids = tuple(map(str, range(identity.num_classes)))
-    return ModelSpec(
+    spec = ModelSpec(
         name=entry.name,
         arch=entry.arch,
         num_classes=identity.num_classes,
@@ -239,6 +246,33 @@ def _foreign(path: Path, entry: Entry, identity: Identity) -> ModelSpec:
         classes=label_set(entry.labels) if published else LabelSet(path.stem, ids, dict.fromkeys(_LANGUAGES, ids)),
         path=path,
     )
+    return _deployed(spec, path, tensors.program) if isinstance(tensors, InferenceTensors) else spec
+
+
+def _deployed(spec: ModelSpec, path: Path, program: Program) -> ModelSpec:
+    """An inference model: its program says for which images it is, the file beside it how they are prepared."""
+    if program.last == "sigmoid":
+        warnings.warn(f"{path}: its classes do not exclude each other (sigmoid); scores here add up to 1", stacklevel=2)
+    size = program.size or spec.preset.size
+    config = deploy_config(path)
+    if config is None:
+        return replace(spec, preset=spec.preset.at(size))
+    preset = config.preset or spec.preset.at(size)
+    if program.size not in (None, preset.size):
+        raise CheckpointError(
+            f"{config.path} prepares images of {show_size(preset.size)} px, but the model takes {show_size(size)} px: "
+            "the file is not its own"
+        )
+    spec = replace(spec, preset=preset)
+    published = spec.classes.names()
+    if config.names is None or published == tuple(
+        name.removesuffix(f" ({number})") for number, name in enumerate(config.names)
+    ):
+        return spec
+    try:
+        return spec.with_names(config.names)
+    except DataError as error:
+        raise CheckpointError(f"{config.path}: {error}") from None
 
 
 def _graph(metadata: Metadata) -> Literal["fp32", "int8"]:

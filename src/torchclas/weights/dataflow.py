@@ -1,19 +1,23 @@
-"""Which parameter of an exported program is which of ours: told by how the data flows through them.
+"""Which parameter of an exported program is which of ours: told by how data flows through them.
 
-Names in an inference model number the layers in the order in which they were made, and its operators stand in the order
-in which they ran; a branch and its shortcut may stand in either order. What does not differ is what is computed of what.
-So both networks, the program's and ours, become a graph of the *uses* of their parameters: a use has a shape, and comes
-after those uses whose results reach it without passing another one. Two uses are the same if their shapes are, and those
-of all that comes before and after them. Where several are the same even so, as equal branches are, they are taken in
-their order.
+Names in an inference model number the layers in the order in which they were made, and its operators stand in the
+order in which they ran; a branch and its shortcut may stand in either order. What does not differ is what is computed
+of what. So both networks, the program's and ours, become a graph of the *uses* of their parameters: a use has sizes,
+and comes after those uses whose results reach it without passing another one. Two uses are the same if their sizes
+are, and those of all that comes before and after them. Where several are the same even so, as equal branches are, they
+are taken in their order.
 
 So that both have the same graph:
-- a shape is what remains without ones, in any order: linear layers are transposed in Paddle, and some are convolutions;
-- an operator with several parameters, such as a convolution with its bias, uses one after the other;
-- a batch norm is one use, of its bias, which is also all that an exporter leaves of one that it folded;
-- what is made of parameters and constants only, such as a table with a mask, is these parameters;
-- what only depends on the shape of a value, and integers, are constants;
-- a parameter that is concatenated to others comes after none.
+
+- Sizes are the lengths of the parameter's shape other than 1, in any order: linear layers are transposed in Paddle, and
+  some are convolutions. The strides of a convolution belong to them, as networks exist that differ in nothing else.
+- An operator with several parameters, such as a convolution with its bias, uses one after the other.
+- A batch norm is one use, of the size of its bias, which is all that an exporter leaves of one that it folded.
+- What is made of parameters and constants only, such as a table with a mask, is these parameters.
+- What only depends on the shape of a value is a constant, and so are integers.
+- A parameter that is put beside other values, such as a class token, comes after none of them.
+
+What has no parameters, such as activations and poolings, is not compared.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from torchclas import models
 from torchclas.errors import CheckpointError
 from torchclas.layers.network import Network
 from torchclas.layers.parallel_convs import ParallelConvs, fold_parallel_convs
+from torchclas.sizes import Size
 from torchclas.weights.inference_model import IMAGES, Array, InferenceTensors, Program
 from torchclas.weights.pickles import listed
 from torchclas.weights.renames import PublishedName
@@ -43,15 +48,19 @@ _BATCH_NORM = ("batch_norm", "batch_norm_", "sync_batch_norm", "sync_batch_norm_
 _MEMBERS = ("concat", "stack", "cat")
 # Operators whose results hold nothing of the data that they take.
 _OF_SHAPE = ("shape", "shape64", "fill_constant_batch_size_like", "full_batch_size_like", "fill_any_like", "full_like")
-_MAX_FRONTIER = 4096  # uses that come right before one; DenseNet264 has 130
+_SIZE = (224, 224)  # where a program takes any; data flows in the same way whatever the size
+_MAX_STEPS = 2_000_000
 
 
 @dataclass(frozen=True)
 class Use:
-    """A parameter where it is used, or those of a batch norm: weight, bias, mean, variance."""
+    """A parameter where it is used, or those of a batch norm: weight, bias, mean, variance.
+
+    `sizes` are the lengths of its shape other than 1, sorted, and the strides of a convolution.
+    """
 
     names: tuple[str, ...]
-    shape: tuple[int, ...]
+    sizes: tuple[int, ...]
     before: frozenset[int]
 
 
@@ -67,36 +76,47 @@ class Flow:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = shapes
         self.uses = [Use((), (), _CONSTANT)]
+        self.steps = 0
+
+    def spend(self, steps: int) -> None:
+        """Refuse programs whose flow takes longer to follow, or more memory, than that of any network here."""
+        self.steps += steps
+        if self.steps > _MAX_STEPS:
+            raise CheckpointError("more comes together in its program than in any network here")
 
     def batch_norm(self, value: Value, names: tuple[str, ...]) -> Value:
         """What a batch norm makes of a value."""
         return self._use(names, self._used(value))
 
-    def apply(self, values: Iterable[Value], *, members: bool = False) -> Value:
+    def apply(self, values: Iterable[Value], strides: Sequence[int] = (), *, members: bool = False) -> Value:
         """What any other operator makes of values; `members` says that it puts them side by side."""
-        values = list(values)
-        reached = _CONSTANT.union(*(value for value in values if isinstance(value, frozenset)))
-        parameters = list(dict.fromkeys(value for value in values if isinstance(value, tuple)))
+        values = list(dict.fromkeys(values))
+        self.spend(sum(map(len, values)))
+        data = {value for value in values if isinstance(value, frozenset)}
+        reached = next(iter(data)) if len(data) == 1 else _CONSTANT.union(*data)
+        parameters = [value for value in values if isinstance(value, tuple)]
         if not reached and (len(parameters) == 1 or not members):
             return tuple(dict.fromkeys(name for value in parameters for name in value)) or _CONSTANT
         if members:
             return reached.union(*map(self._used, parameters))
         for value in parameters:
-            reached = self._used(value, reached)
+            reached = self._used(value, reached, strides)
         return reached
 
-    def _used(self, value: Value, before: frozenset[int] = _CONSTANT) -> frozenset[int]:
+    def _used(self, value: Value, before: frozenset[int] = _CONSTANT, strides: Sequence[int] = ()) -> frozenset[int]:
         """Where data is once it has passed the parameters that a value is made of."""
         if isinstance(value, frozenset):
             return value
         for name in value:
-            before = self._use((name,), before)
+            before = self._use((name,), before, strides)
         return before
 
-    def _use(self, names: tuple[str, ...], before: frozenset[int]) -> frozenset[int]:
-        if len(before) > _MAX_FRONTIER:
-            raise CheckpointError("more comes together in its program than in any network here")
-        self.uses.append(Use(names, _plain(self.shapes[names[0]]), before))
+    def _use(self, names: tuple[str, ...], before: frozenset[int], strides: Sequence[int] = ()) -> frozenset[int]:
+        self.spend(len(before) + 1)
+        # With kernels of one pixel, what is a convolution there may be a linear layer here, or pick its pixels.
+        kernel = self.shapes[names[0]][2:]
+        known = tuple(strides) if len(kernel) == 2 and max(kernel) > 1 else ()
+        self.uses.append(Use(names, _plain(self.shapes[names[0]]) + known, before))
         return frozenset((len(self.uses) - 1,))
 
     def same(self) -> dict[tuple[bytes, bytes], list[Use]]:
@@ -104,11 +124,11 @@ class Flow:
         before: list[bytes] = []
         after: list[list[bytes]] = [[] for _ in self.uses]
         for use in self.uses:
-            before.append(_digest(use.shape, (before[one] for one in use.before)))
+            before.append(_digest(use.sizes, (before[one] for one in use.before)))
         groups: dict[tuple[bytes, bytes], list[Use]] = defaultdict(list)
         for index in range(len(self.uses) - 1, -1, -1):
             use = self.uses[index]
-            digest = _digest(use.shape, after[index])
+            digest = _digest(use.sizes, after[index])
             for one in use.before:
                 after[one].append(digest)
             groups[before[index], digest].insert(0, use)
@@ -119,8 +139,8 @@ def _plain(shape: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(length for length in shape if length != 1))
 
 
-def _digest(shape: tuple[int, ...], neighbours: Iterable[bytes]) -> bytes:
-    return hashlib.blake2b(repr(shape).encode() + b"".join(sorted(neighbours)), digest_size=16).digest()
+def _digest(sizes: tuple[int, ...], neighbours: Iterable[bytes]) -> bytes:
+    return hashlib.blake2b(repr(sizes).encode() + b"".join(sorted(neighbours)), digest_size=16).digest()
 
 
 def flow_of_program(program: Program) -> Flow:
@@ -131,7 +151,11 @@ def flow_of_program(program: Program) -> Flow:
         name: [(name,) if parameter.dtype in _FLOATS else _CONSTANT] for name, parameter in parameters.items()
     }
     for operator in program.operators:
-        inputs = [value for name in operator.inputs for value in values.get(name, ())]
+        inputs: list[Value] = []
+        for name in operator.inputs:
+            flow.spend(len(values.get(name, ())))
+            inputs += values.get(name, ())
+        made: list[Value]
         if operator.kind in _BATCH_NORM and len(inputs) >= 5:
             names = tuple(name for value in inputs[1:5] if isinstance(value, tuple) for name in value)
             if len(names) != 4:
@@ -144,19 +168,19 @@ def flow_of_program(program: Program) -> Flow:
         elif operator.kind in IMAGES:
             made = [_IMAGE]
         else:
-            made = [flow.apply(inputs, members=operator.kind in _MEMBERS)]
+            made = [flow.apply(inputs, operator.strides, members=operator.kind in _MEMBERS)]
         values.update(dict.fromkeys(operator.outputs, made))
     return flow
 
 
-def flow_of_network(network: Network, size: tuple[int, int], *, heads: bool = False) -> Flow:
-    """How data flows through the parameters of a network on the meta device, for images of a height and width.
+def flow_of_network(network: Network, size: Size | None, *, heads: bool = False) -> Flow:
+    """How data flows through the parameters of a network on the meta device, for images of a size, or of any.
 
     With `heads`, through the classifiers that only training uses as well.
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     flow = Flow({name: tuple(tensor.shape) for name, tensor in state.items()})
-    image = torch.empty(1, network.in_channels, *size, device="meta")
+    image = torch.empty(1, network.in_channels, *(size or network.input_size or _SIZE), device="meta")
     recorder = _Recorder(flow, network.state_dict(keep_vars=True), image)
     with torch.no_grad(), recorder:
         network.eval()
@@ -184,16 +208,19 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         made = [tensor for tensor in _tensors(result) if tensor.is_floating_point()]
         if made:
-            value = self._value(func, [*args, *kwargs.values()], args, kwargs)
+            value = self._value(func, args, kwargs)
             for tensor in made:
                 self.values[id(tensor)] = (tensor, value)
         return result
 
-    def _value(self, func: Any, everything: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
+    def _value(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
+        everything = [*args, *kwargs.values()]
         kind = getattr(func, "__name__", "")
         if func is nn.functional.batch_norm:
             mean, variance = args[1:3]
-            weight, bias = (kwargs[key] if key in kwargs else args[place] for key, place in (("weight", 3), ("bias", 4)))
+            weight, bias = (
+                kwargs[key] if key in kwargs else args[place] for key, place in (("weight", 3), ("bias", 4))
+            )
             names = tuple(name for tensor in (weight, bias, mean, variance) for name in self._of(tensor))
             return self.flow.batch_norm(self._of(args[0]), cast("tuple[str, ...]", names))
         if kind.endswith("_like"):
@@ -204,11 +231,17 @@ class _Recorder(TorchFunctionMode):
             for mask in _tensors(others):
                 scores = self.flow.apply((scores, self._of(mask)))
             return self.flow.apply((scores, self._of(value)))
-        return self.flow.apply(map(self._of, _tensors(everything)), members=kind in _MEMBERS)
+        strides = _strides(*args, **kwargs) if func is torch.conv2d else ()
+        return self.flow.apply(map(self._of, _tensors(everything)), strides, members=kind in _MEMBERS)
 
     def _of(self, tensor: Tensor) -> Value:
         found = self.values.get(id(tensor))
         return _CONSTANT if found is None else found[1]
+
+
+def _strides(_image: Any, _weight: Any, _bias: Any = None, stride: Any = 1, *_: Any, **__: Any) -> tuple[int, int]:
+    """Those of a convolution that is called with these arguments."""
+    return (stride, stride) if isinstance(stride, int) else tuple(stride)
 
 
 def _tensors(value: object) -> Iterable[Tensor]:
@@ -263,25 +296,21 @@ def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedNam
 
 
 def _flows(arch: str, program: Program) -> Iterator[tuple[Network, Flow]]:
-    """The network, and how data may flow through it: with the heads of training, or its parallel convolutions folded."""
+    """The network, and how data may flow through it: to the heads of training too, or through folded branches."""
     network, folded = _on_meta(arch, program), _on_meta(arch, program)
-    size = network.input_size or program.size or _SIZE
     if _may_be(program, network):
-        yield network, flow_of_network(network, size)
+        yield network, flow_of_network(network, program.size)
         if type(network).forward_heads is not Network.forward_heads:
-            yield network, flow_of_network(network, size, heads=True)
+            yield network, flow_of_network(network, program.size, heads=True)
     fold_parallel_convs(folded)
     changed = network.state_dict().keys() - folded.state_dict().keys()
     if changed and _may_be(program, folded):
-        flow = flow_of_network(folded, size)
+        flow = flow_of_network(folded, program.size)
         convs = {name.partition(".branches.")[0] for name in changed if ".branches." in name}
         names = {f"{conv}.weight": f"{conv}.branches.0.conv.weight" for conv in convs}
         names |= {f"{conv}.bias": f"{conv}.branches.0.bn.bias" for conv in convs}
         flow.uses = [replace(use, names=tuple(names.get(name, name) for name in use.names)) for use in flow.uses]
         yield network, flow
-
-
-_SIZE = (224, 224)  # where the program takes any; data flows in the same way whatever the size
 
 
 def _on_meta(arch: str, program: Program) -> Network:

@@ -54,18 +54,19 @@ def identify(path: Path, arch: str, file_format: Format, tensors: Mapping[str, A
     return Identity(arch, found.layout, min(classes, default=0), min(channels) if len(channels) == 1 else 3)
 
 
-def recognise(path: Path, file_format: Format, tensors: Mapping[str, Any]) -> list[Identity]:
+def recognise(path: Path, file_format: Format, tensors: Mapping[str, Any], *, hint: str = "") -> list[Identity]:
     """Every architecture that has exactly these tensors, with any number of classes and channels.
 
-    Where the path names one of them (`PPLCNet_x1_0_pretrained.pdparams`, `output/PPLCNet_x1_0/best_model.pdparams`),
-    it is that one. Those of about the file's size are tried, which takes seconds.
+    Where the path names one of them (`PPLCNet_x1_0_pretrained.pdparams`, `output/PPLCNet_x1_0/best_model.pdparams`), or
+    `hint` does, what a file beside it calls the model (`PP-LCNet_x1_0`), it is that one. Those of about the file's size
+    are tried, which takes seconds.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if not isinstance(tensors, InferenceTensors):
         tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    named = _named_in(path)
-    if named is not None and (found := _exact(named, file_format, tensors)) is not None:
-        return [found]
+    for named in (_named_in(Path("/", re.sub(r"[-/\\]", "", hint))), _named_in(path)):
+        if named is not None and (found := _exact(named, file_format, tensors)) is not None:
+            return [found]
     fits = (_exact(arch, file_format, tensors) for arch in _of_this_size(shapes))
     return [found for found in fits if found is not None]
 
@@ -131,7 +132,7 @@ def _named_in(path: Path) -> str | None:
     path = path.absolute()
     known = {entry.name.lower(): entry.arch for entry in catalog.entries()}
     known |= {arch.lower(): arch for arch in models.architectures()}
-    if (arch := known.get(path.parent.name.lower())) is not None:
+    if (arch := known.get(path.parent.name.lower().removesuffix("_infer"))) is not None:
         return arch
     words = re.split(r"(?=[_.-])", path.name.lower())
     return next((known[name] for end in range(len(words), 0, -1) if (name := "".join(words[:end])) in known), None)

@@ -1,4 +1,4 @@
-"""Reads models that PaddlePaddle exported for inference, without PaddlePaddle: the program, and the parameters beside it.
+"""Reads models that PaddlePaddle exported for inference, without it: the program, and the parameters beside it.
 
 PaddlePaddle 2 writes a program as Protocol Buffers (`inference.pdmodel`), PaddlePaddle 3 as JSON (`inference.json`);
 the parameters are one tensor after the other (`inference.pdiparams`), in the order of their names. These names number
@@ -54,12 +54,13 @@ class Parameter:
 class Operator:
     """One step of a program: what it is called in PaddlePaddle 2, the values it takes, and those it gives.
 
-    Weights stand before biases; a batch norm takes image, weight, bias, mean and variance.
+    Weights stand before biases; a batch norm takes image, weight, bias, mean and variance. A convolution has strides.
     """
 
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def files_of(path: Path) -> tuple[Path, Path]:
     if path.suffix.lower() != PARAMETERS:
         parameters = path.with_suffix(PARAMETERS)
         if not parameters.is_file():
-            raise CheckpointError(f"{path}: the program of an inference model; its weights, {parameters.name}, are missing")
+            raise CheckpointError(
+                f"{path}: the program of an inference model; its weights, {parameters.name}, are missing"
+            )
         return path, parameters
     for suffix in PROGRAMS:
         if (program := path.with_suffix(suffix)).is_file():
@@ -220,7 +223,8 @@ _BLOCKS, _VARIABLES, _OPERATORS = 1, 3, 4
 _NAME, _TYPE, _PERSISTABLE = 1, 2, 3  # of a variable
 _KIND, _DENSE, _DENSE_TENSOR = 1, 3, 7  # of its type: what it is, a tensor's description, the number of tensors
 _ELEMENTS, _DIMENSIONS = 1, 2  # of a tensor's description
-_INPUTS, _OUTPUTS, _OPERATOR = 1, 2, 3  # of an operator
+_INPUTS, _OUTPUTS, _OPERATOR, _ATTRIBUTE = 1, 2, 3, 4  # of an operator
+_INTEGERS = 6  # of an attribute
 _SLOT, _ARGUMENTS = 1, 2  # of its inputs and outputs
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -263,11 +267,14 @@ def _variable(message: memoryview, shapes: dict[str, tuple[int, ...]], parameter
 
 def _operator(message: memoryview) -> Operator:
     kind = ""
+    strides: tuple[int, ...] = ()
     inputs: list[tuple[str, list[str]]] = []
     outputs: list[tuple[str, list[str]]] = []
     for number, value in _fields(message):
         if number == _OPERATOR:
             kind = _text(value)
+        elif number == _ATTRIBUTE:
+            strides = _strides(_message(value)) or strides
         elif number in (_INPUTS, _OUTPUTS):
             slot, names = "", list[str]()
             for place, word in _fields(_message(value)):
@@ -277,9 +284,19 @@ def _operator(message: memoryview) -> Operator:
                     names.append(_text(word))
             (inputs if number == _INPUTS else outputs).append((slot, names))
     inputs.sort(key=lambda item: _ORDER.get(item[0], 0))
-    return Operator(
-        kind, tuple(name for _, names in inputs for name in names), tuple(name for _, names in outputs for name in names)
-    )
+    taken, given = (tuple(name for _, names in slots for name in names) for slots in (inputs, outputs))
+    return Operator(kind, taken, given, strides)
+
+
+def _strides(attribute: memoryview) -> tuple[int, ...]:
+    """The numbers of the attribute that is called so; of others none."""
+    numbers: list[int] = []
+    for number, value in _fields(attribute):
+        if number == _NAME and bytes(_message(value)[:8]) != b"strides":
+            return ()
+        if number == _INTEGERS:
+            numbers += [value] if isinstance(value, int) else _packed(value)
+    return tuple(numbers[:_MAX_DIMENSIONS])
 
 
 def _description(message: memoryview) -> tuple[tuple[int, ...], str]:
@@ -365,6 +382,7 @@ def _text(value: int | memoryview) -> str:
 # outputs, "%" the number of a value, "TT" its type, of which "D" are the details.
 
 _BATCH_NORM = ("batch_norm_", "sync_batch_norm_")
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 _BATCH_NORM_ORDER = (0, 3, 4, 1, 2)  # it takes image, mean, variance, weight, bias
 
 
@@ -400,8 +418,17 @@ def _of_json(content: bytes) -> Program:
             if (found := _type(output)) is not None:
                 shapes[_number(output)] = found[0]
         values = tuple(names.get(value, value) for value in inputs)
-        operators.append(Operator(kind, values, tuple(map(_number, outputs))))
+        strides = _strides_of(_sequence(_entry(operator, "A"))) if kind in _CONVOLUTIONS else ()
+        operators.append(Operator(kind, values, tuple(map(_number, outputs)), strides))
     return _program(operators, parameters, shapes)
+
+
+def _strides_of(attributes: list[object]) -> tuple[int, ...]:
+    for attribute in attributes:
+        if isinstance(attribute, dict) and cast("dict[str, object]", attribute).get("N") == "strides":
+            numbers = [_entry(one, "D") for one in _sequence(_entry(_entry(attribute, "AT"), "D"))[:_MAX_DIMENSIONS]]
+            return tuple(number for number in numbers if isinstance(number, int))
+    return ()
 
 
 def _entry(value: object, key: str) -> object:

@@ -30,7 +30,9 @@ def checkpoint(path: str | Path) -> Path:
     if (path / "run.json").is_file():
         raise CheckpointError(f"{path}: the run has no {BEST} yet: its first epoch is not over")
     files = sorted(
-        file.name for file in path.iterdir() if file.suffix in (".safetensors", ".pdparams", ".pth", ".onnx", PARAMETERS)
+        file.name
+        for file in path.iterdir()
+        if file.suffix in (".safetensors", ".pdparams", ".pth", ".onnx", PARAMETERS)
     )
     hint = f"name the file: {', '.join(files[:3])}" if files else "name a file of weights, or the folder of a run"
     raise CheckpointError(f"{path}: a folder without {BEST}: {hint}")
