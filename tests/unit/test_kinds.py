@@ -17,8 +17,8 @@ from torchclas.weights.kinds import kind_of
 
 GZIP = b"\x1f\x8b\x08\x00" + bytes(20)
 FILES: dict[str, tuple[bytes, str]] = {
-    "inference.pdmodel": (b"\x0a\x12\x08\x01", "Paddle inference model: take the training checkpoint"),
-    "inference.pdiparams": (bytes(100), "Paddle inference model"),
+    "inference.pdmodel": (b"\x0a\x12\x08\x01", "its weights, inference.pdiparams, are missing"),
+    "inference.pdiparams": (bytes(100), "put its program, inference.json or inference.pdmodel, beside it"),
     "renamed.pdparams": (bytes(100), "Paddle inference model"),
     "inference.json": (b'{"base_code": {}}', "JSON file"),
     "best_model.pdopt": (b"\x80\x04}q\x00.", "the weights are in the .pdparams file"),

@@ -292,7 +292,10 @@ def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedNam
     for network, ours in _flows(arch, program):
         if (found := _match(ours, theirs)) is not None:
             return _completed(network, found, model)
-    raise CheckpointError(f"in its program data does not flow as in a {arch}")
+    raise CheckpointError(
+        f"in its program data does not flow as in a {arch}: it is another network, was changed, or was optimized for one "
+        "machine"
+    )
 
 
 def _flows(arch: str, program: Program) -> Iterator[tuple[Network, Flow]]:

@@ -33,6 +33,7 @@ Array = npt.NDArray[np.generic]
 
 _MAX_PROGRAM = 16 * 2**20  # bytes; the largest network here takes some 4 million
 _MAX_DIMENSIONS = 9  # Paddle's own limit
+_NO_PROGRAM = "it is no program of PaddlePaddle, or damaged"
 _CUT_OFF = "the file ends early: the transfer was cut off, get it again from where it came from"
 
 
@@ -201,7 +202,8 @@ def _tensor(file: BinaryIO, parameter: Parameter) -> Array:
     if (shape, dtype) != (parameter.shape, parameter.dtype):
         raise Damaged(
             f"{listed([parameter.name])} is {dtype} {list(shape)} in the file, but {parameter.dtype} "
-            f"{list(parameter.shape)} in the program: the two files do not belong together"
+            f"{list(parameter.shape)} in the program: the files are of two models, or optimized "
+            "for one machine; take both as PaddleClas exported them"
         )
     array = np.fromfile(file, _DTYPES[dtype], math.prod(shape))
     if array.size != math.prod(shape):
@@ -234,7 +236,7 @@ _ORDER = {"Scale": 1, "Bias": 2, "B": 2, "Mean": 3, "Variance": 4}  # of an oper
 def _of_protobuf(content: bytes) -> Program:
     block = next((part for part in _messages(memoryview(content), _BLOCKS)), None)
     if block is None:
-        raise Damaged("it is no program of Paddle's: its first block is missing")
+        raise Damaged(_NO_PROGRAM)
     shapes: dict[str, tuple[int, ...]] = {}
     parameters: dict[str, Parameter] = {}
     operators: list[Operator] = []
@@ -327,7 +329,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             yield number, value
             continue
         if kind not in (_BYTES, _FIXED32, _FIXED64):
-            raise Damaged("it is no program of Paddle's, or damaged: a field is of an unknown kind")
+            raise Damaged(_NO_PROGRAM)
         length, position = _varint(message, position) if kind == _BYTES else (8 if kind == _FIXED64 else 4, position)
         if length > len(message) - position:
             raise Damaged(_CUT_OFF)
@@ -342,7 +344,7 @@ def _messages(message: memoryview, number: int) -> Iterator[memoryview]:
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise Damaged("it is no program of Paddle's, or damaged: a number stands where a message should")
+        raise Damaged(_NO_PROGRAM)
     return value
 
 
@@ -365,7 +367,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise Damaged("it is no program of Paddle's, or damaged: a number has no end")
+    raise Damaged(_NO_PROGRAM)
 
 
 def _text(value: int | memoryview) -> str:
@@ -433,26 +435,26 @@ def _strides_of(attributes: list[object]) -> tuple[int, ...]:
 
 def _entry(value: object, key: str) -> object:
     if not isinstance(value, dict) or key not in value:
-        raise Damaged(f"it is no program of PaddlePaddle 3, or damaged: {key!r} is missing")
+        raise Damaged(_NO_PROGRAM)
     return cast("dict[str, object]", value)[key]
 
 
 def _sequence(value: object) -> list[object]:
     if not isinstance(value, list):
-        raise Damaged("it is no program of PaddlePaddle 3, or damaged: something stands where a list should")
+        raise Damaged(_NO_PROGRAM)
     return cast("list[object]", value)
 
 
 def _first(value: object) -> object:
     items = _sequence(value)
     if not items:
-        raise Damaged("it is no program of PaddlePaddle 3, or damaged: a list is empty")
+        raise Damaged(_NO_PROGRAM)
     return items[0]
 
 
 def _word(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_NAME:
-        raise Damaged("it is no program of PaddlePaddle 3, or damaged: something stands where a name should")
+        raise Damaged(_NO_PROGRAM)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -464,7 +466,7 @@ def _number(value: object) -> str:
     """What a value is called here; names of parameters do not begin so."""
     number = _entry(value, "%")
     if not isinstance(number, int) or abs(number) >= 2**63:
-        raise Damaged("it is no program of PaddlePaddle 3, or damaged: something stands where a number should")
+        raise Damaged(_NO_PROGRAM)
     return f"%{number}"
 
 
@@ -475,7 +477,7 @@ def _type(value: object) -> tuple[tuple[int, ...], str] | None:
         return None
     details = _sequence(_entry(kind, "D"))
     if len(details) < 2:
-        raise Damaged("it is no program of PaddlePaddle 3, or damaged: a tensor has no shape")
+        raise Damaged(_NO_PROGRAM)
     dtype = _word(_entry(details[0], "#")).removeprefix("0.t_")
     shape = [length for length in _sequence(details[1]) if isinstance(length, int) and abs(length) < 2**63]
     if len(shape) != len(_sequence(details[1])) or len(shape) > _MAX_DIMENSIONS:

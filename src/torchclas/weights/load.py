@@ -149,7 +149,9 @@ def _adapted(tensor: Tensor, target: Tensor, in_channels: int) -> Tensor | None:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum()))
+    # In float32: the sum of a large tensor of halves would be infinite.
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=dtype)))
 
 
 def _assign(model: Network, tensors: Mapping[str, Tensor]) -> None:

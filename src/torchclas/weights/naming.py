@@ -70,7 +70,8 @@ def derived_names(model: Network, found: Naming) -> set[str]:
     """What tables that follow from the architecture are called in the file; the network computes its own."""
     buffers = {name for name, _ in model.named_buffers()} - set(model.state_dict())
     rules = models.renames(model.arch).get(found.layout, ())
-    return {published.name for published in published_names(buffers, rules).values()}
+    names = published_names([*model.state_dict(), *buffers], rules)  # blocks are counted over all of them
+    return {names[buffer].name for buffer in buffers}
 
 
 def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
