@@ -14,6 +14,7 @@ from torchclas.catalog import Entry, Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
+from torchclas.vocabulary import OUTPUTS, Output
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
 from torchclas.weights.location import BEST, checkpoint, quantized_path
@@ -33,8 +34,8 @@ class ModelSpec:
     """All that a command needs to run a model.
 
     `path` holds its weights (None: the published ones), or, where `graph` is set, the whole network as `torchclas
-    export` or `torchclas quantize` wrote it, in that precision. `pixels` says that it prepares images itself: its input
-    is uint8 [N, H, W, 3], RGB, of any size.
+    export` or `torchclas quantize` wrote it, in that precision; `outputs` are what it can give. `pixels` says that it
+    prepares images itself: its input is uint8 [N, H, W, 3], RGB, of any size.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelSpec:
     path: Path | None = None
     graph: Literal["fp32", "int8"] | None = None
     pixels: bool = False
+    outputs: tuple[Output, ...] = OUTPUTS
 
     @property
     def file_name(self) -> str:
@@ -191,6 +193,7 @@ def _of_file(path: Path) -> ModelSpec:
         classes=metadata.classes(path.stem),
         path=path,
         graph=_graph(metadata) if path.suffix in EXPORTED_SUFFIXES else None,
+        outputs=metadata.outputs if path.suffix in EXPORTED_SUFFIXES else OUTPUTS,
         pixels=metadata.origin.get("input") == "uint8",
     )
 
