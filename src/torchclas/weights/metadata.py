@@ -159,7 +159,7 @@ def _outputs(value: object) -> tuple[Output, ...]:
     given = sequence(value)
     outputs: tuple[Output, ...] = tuple(name for name in OUTPUTS if name in given)
     if len(outputs) != len(given) or not outputs:
-        raise ValueError("a list of " + ", ".join(OUTPUTS))
+        raise ValueError(f"a list of some of {', '.join(OUTPUTS)}")
     return outputs
 
 
