@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torchclas.catalog import Entry, Preset
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
-    from torchclas.inference.classifier import Classifier, Prediction
+    from torchclas.inference.classifier import Classifier, Embedding, Prediction
     from torchclas.spec import preprocess_for
     from torchclas.tasks.evaluate import EvaluationReport, evaluate
     from torchclas.tasks.export import Exported, export
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "Embedding",
     "Entry",
     "Error",
     "EvaluationReport",
@@ -50,6 +51,7 @@ __all__ = [
 # Imported at first use: listing models must not take the seconds that importing torch does.
 _HOMES = {
     "Classifier": ("torchclas.inference.classifier", "Classifier"),
+    "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
     "EvaluationReport": ("torchclas.tasks.evaluate", "EvaluationReport"),
     "Exported": ("torchclas.tasks.export", "Exported"),

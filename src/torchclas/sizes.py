@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torchclas.errors import ImageSizeError
 
-Size: TypeAlias = "tuple[int, int]"  # height, width
+Size: TypeAlias = tuple[int, int]  # height, width
 
 
 def to_size(value: int | Sequence[int]) -> Size:

@@ -15,6 +15,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.sizes import show_size
+from torchclas.vocabulary import OUTPUTS, Output
 from torchclas.weights.deploy_config import deploy_config
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
 from torchclas.weights.inference_model import InferenceTensors, Program
@@ -38,8 +39,8 @@ class ModelSpec:
     """All that a command needs to run a model.
 
     `path` holds its weights (None: the published ones), or, where `graph` is set, the whole network as `torchclas
-    export` or `torchclas quantize` wrote it, in that precision. `pixels` says that it prepares images itself: its input
-    is uint8 [N, H, W, 3], RGB, of any size.
+    export` or `torchclas quantize` wrote it, in that precision; `outputs` are what it can give. `pixels` says that it
+    prepares images itself: its input is uint8 [N, H, W, 3], RGB, of any size.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelSpec:
     path: Path | None = None
     graph: Literal["fp32", "int8"] | None = None
     pixels: bool = False
+    outputs: tuple[Output, ...] = OUTPUTS
 
     @property
     def file_name(self) -> str:
@@ -196,6 +198,7 @@ def _of_file(path: Path) -> ModelSpec:
         classes=metadata.classes(path.stem),
         path=path,
         graph=_graph(metadata) if path.suffix in EXPORTED_SUFFIXES else None,
+        outputs=metadata.outputs if path.suffix in EXPORTED_SUFFIXES else OUTPUTS,
         pixels=metadata.origin.get("input") == "uint8",
     )
 

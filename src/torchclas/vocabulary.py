@@ -9,6 +9,7 @@ EngineChoice = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]  # of what runs a network
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
+Output = Literal["logits", "embedding"]  # what a network gives; the embedding is the vector before the classifier
 Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes to its size
 
 ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt"]
@@ -22,6 +23,7 @@ Strategy = Literal["ddp", "fsdp"]  # how several devices share the work of train
 DistillationMethod = Literal["ssld", "ce", "dkd"]
 BatchNormMode = Literal["eval", "train"]  # of a teacher
 
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)

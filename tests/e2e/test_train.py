@@ -163,7 +163,7 @@ class TestMistakes:
         self, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         train(pictures, tmp_path / "run", "-m", "GoogLeNet", "--from", "scratch", *SMALL, expect=2)
-        assert "set a larger input_size" in capsys.readouterr().err
+        assert "needs images of at least 61 px" in capsys.readouterr().err
 
     def test_no_data(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         train(tmp_path / "nothing", tmp_path / "run", *QUICK, expect=2)

@@ -26,7 +26,7 @@ GLOBALS = [b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\n_reconstruct\n", b"cnum
 STRINGS = [b"C\x01a", b"U\x02f4", b"X\x06\x00\x00\x00latin1", b"C\x04abcd", b"X\x01\x00\x00\x00<"]
 
 fuzz = settings(
-    max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -68,7 +68,7 @@ def test_opcode_soup(tmp_path: Path, pieces: list[bytes]) -> None:
     ),
     part_bytes=st.integers(1, 200),
 )
-@settings(max_examples=50, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(
     tmp_path: Path, protocol: Literal[2, 3, 4], tensors: dict[str, np.ndarray], part_bytes: int
 ) -> None:

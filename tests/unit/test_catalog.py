@@ -186,7 +186,7 @@ def test_preset_survives_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resize": 256}, "resize: unknown key, did you mean resize_short"),
+        ({"resize_shrt": 256}, "resize_shrt: unknown key, did you mean resize_short"),
         ({"size": "224"}, "size: must be an integer from 1 to 4,096"),
         ({"size": True}, "size: must be an integer from 1 to 4,096"),
         ({"size": 300}, "size: 300 is larger than resize_short = 256"),

@@ -33,7 +33,7 @@ from torchclas.models import build
 from torchclas.reporting.contact_sheet import open_montage
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.weights import clear
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import EngineName, Output, Precision
 from torchclas.weights import cache
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import KEY, Metadata
@@ -191,14 +191,18 @@ def test_the_fastest_is_measured_once(
 def test_measuring_finds_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Sleeper:
         precision: Precision = "fp32"
+        outputs: tuple[Output, ...] = ("logits",)
 
         def __init__(self, name: EngineName, seconds: float) -> None:
             self.name: EngineName = name
             self.seconds = seconds
 
-        def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
             time.sleep(self.seconds)
-            return images
+            return {"logits": images}
+
+        def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
+            return self.run(images)["logits"]
 
         def close(self) -> None:
             pass
@@ -257,7 +261,7 @@ def test_signals_are_handled_whichever_engine_goes_first(spec: ModelSpec) -> Non
 
 
 def test_a_file_that_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_first_weight(network: Network, path: Path, metadata: Metadata, *, size: int) -> None:
+    def write_first_weight(network: Network, path: Path, metadata: Metadata) -> None:
         path.write_text(f"{next(network.parameters()).flatten()[0]}")
         path.with_suffix(".onnx.data").write_text("weights beyond 2 GB")
 
@@ -288,7 +292,7 @@ def test_clearing_a_model_takes_what_was_compiled_along(tmp_path: Path, monkeypa
 
 
 def test_without_export_torch_runs(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(spec: ModelSpec) -> Path:
+    def fail(spec: ModelSpec, outputs: object) -> Path:
         raise RuntimeError("a new release\nhas a bug")
 
     monkeypatch.setattr(compiled, "graph_file", fail)
@@ -517,7 +521,7 @@ def test_graphs_that_leave_lengths_open(tmp_path: Path, name: EngineName) -> Non
 def test_what_comes_out_is_looked_at_where_the_graph_does_not_say(spec: ModelSpec) -> None:
     signature = Signature.of(spec)
     right = np.zeros((5, CLASSES), np.float32)
-    assert signature.logits(right, 5) is right
+    assert signature.checked({"logits": right}, 5)["logits"] is right
     for wrong in (
         np.zeros((5, 10), np.float32),
         np.zeros((1, CLASSES), np.float32),
@@ -525,7 +529,7 @@ def test_what_comes_out_is_looked_at_where_the_graph_does_not_say(spec: ModelSpe
         right.astype(np.float64),
     ):
         with pytest.raises(CheckpointError, match=r"own gave float.* for 5 images, not float32 \[5, 7\]: its file"):
-            signature.logits(wrong, 5)
+            signature.checked({"logits": wrong}, 5)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -571,7 +575,7 @@ def test_a_network_in_the_cache_that_changed_is_written_anew(
     path = compiled.graph_file(spec)
     content = path.read_bytes()
 
-    def write(network: Network, path: Path, metadata: Metadata, *, size: int) -> None:  # as it did, but at once
+    def write(network: Network, path: Path, metadata: Metadata) -> None:  # as it did, but at once
         path.write_bytes(content)
 
     monkeypatch.setattr("torchclas.exporting.onnx.write_onnx", write)

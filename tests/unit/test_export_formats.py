@@ -119,8 +119,8 @@ def test_a_file_computes_what_the_network_does(any_file: gate.ExportedFile, chec
     network = load_model(find_model(checkpoint))
     for count in (1, 2, 5):
         images = np.random.default_rng(count).standard_normal((count, 3, 64, 64), np.float32)
-        want = task.logits(network, METADATA.preset, images)
-        assert gate.relative_error(any_file(images), want) < 1e-5
+        want = task.compute(network, METADATA.preset, images)["logits"]
+        assert gate.relative_error(any_file(images)["logits"], want) < 1e-5
 
 
 def test_a_file_brings_its_metadata(onnx_file: Path, openvino_file: Path) -> None:
@@ -165,7 +165,7 @@ def test_labels_of_published_sets() -> None:
 def test_a_fixed_batch_and_another_size(checkpoint: Path) -> None:
     path = written(checkpoint, "large.pt2", "torch-export", "--batch", "2", "--size", "96")
     file = FORMATS["torch-export"].open(path, None)
-    assert file(np.zeros((2, 3, 96, 96), np.float32)).shape == (2, 3)
+    assert file(np.zeros((2, 3, 96, 96), np.float32))["logits"].shape == (2, 3)
     with pytest.raises(Exception, match="2"):
         file(np.zeros((1, 3, 96, 96), np.float32))
     preset = METADATA.preset.at(96)
@@ -209,18 +209,18 @@ def test_pixels_in(to: ExportFormat, pixels_file: Path, checkpoint: Path, tmp_pa
         write_openvino(pixels_file, path, METADATA)
     file, network = FORMATS[to].open(path, None), load_model(find_model(checkpoint))
     for pixels in pictures():
-        want = task.logits(network, METADATA.preset, pixels[None])
-        assert gate.relative_error(file(np.repeat(pixels[None], 2, 0))[:1], want) < 1e-5
+        want = task.compute(network, METADATA.preset, pixels[None])["logits"]
+        assert gate.relative_error(file(np.repeat(pixels[None], 2, 0))["logits"][:1], want) < 1e-5
 
 
 def test_the_gate_names_the_first_layer_that_differs(any_file: gate.ExportedFile) -> None:
     network = fold_batch_norms(tiny())
     images = np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)
-    cases = [(images, task.logits(network, METADATA.preset, images))]
+    cases = [(images, task.compute(network, METADATA.preset, images))]
     assert gate.check(any_file, network, cases) < 1e-5
     with torch.no_grad():
         network.get_submodule(f"{CHANGED}.conv").weight[0, 0] += 0.1  # pyright: ignore[reportIndexIssue]
-    cases = [(images, task.logits(network, METADATA.preset, images))]
+    cases = [(images, task.compute(network, METADATA.preset, images))]
     with pytest.raises(DivergenceError, match=rf"first layer that differs is {CHANGED}\.conv \(Conv2d\)"):
         gate.check(any_file, network, cases)
 
@@ -230,7 +230,7 @@ def test_the_gate_looks_behind_the_preprocessing(pixels_file: Path) -> None:
     with torch.no_grad():
         network.stem.get_submodule("conv").weight.mul_(1.01)  # pyright: ignore[reportCallIssue]
     images = pictures()[0][None]
-    cases = [(images, task.logits(network, METADATA.preset, images))]
+    cases = [(images, task.compute(network, METADATA.preset, images))]
     with pytest.raises(DivergenceError, match=r"first layer that differs is network\.stem\.conv"):
         gate.check(OnnxFile(pixels_file), traceable(network, METADATA, pixels=True), cases)
 
@@ -239,9 +239,9 @@ def test_not_a_number_does_not_pass(onnx_file: Path) -> None:
     file = OnnxFile(onnx_file)
     images = np.zeros((1, 3, 64, 64), np.float32)
     with pytest.raises(DivergenceError, match="nan"):
-        gate.check(file, tiny(), [(images, np.full((1, 3), np.nan, np.float32))])
+        gate.check(file, tiny(), [(images, {"logits": np.full((1, 3), np.nan, np.float32)})])
     with pytest.raises(DivergenceError, match="inf"):
-        gate.check(file, tiny(), [(images, np.zeros((1, 4), np.float32))])
+        gate.check(file, tiny(), [(images, {"logits": np.zeros((1, 4), np.float32)})])
 
 
 def test_a_corrupt_file_gets_no_name(
@@ -310,7 +310,7 @@ def test_tensorrt_is_built_and_run_by_trtexec(
         name, _, shape = options["shapes"].partition(":")
         images = np.fromfile(options["loadInputs"].removeprefix(f"{name}:"), np.float32)
         images = images.reshape([int(length) for length in shape.split("x")])
-        logits = OnnxFile(Path(options["loadEngine"]))(images)
+        logits = OnnxFile(Path(options["loadEngine"]))(images)["logits"]
         output = {"name": "logits", "dimensions": "x".join(map(str, logits.shape)), "values": logits.ravel().tolist()}
         Path(options["exportOutput"]).write_text(json.dumps([output]))
 

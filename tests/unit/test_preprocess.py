@@ -98,7 +98,7 @@ def test_arrays_need_no_torch() -> None:
         "from torchclas.catalog import Backend, Preset\n"
         "from torchclas.data.loader import load\n"
         "from torchclas.data.preprocess import Preprocess\n"
-        "preprocess = Preprocess(Preset(8, 8, 'bilinear', 'opencv', (0, 0, 0), (1, 1, 1)))\n"
+        "preprocess = Preprocess(Preset(8, (8, 8), 'bilinear', 'opencv', (0, 0, 0), (1, 1, 1)))\n"
         "[batch] = load([np.zeros((9, 9, 3), np.uint8)], preprocess, batch_size=2, workers=1)\n"
         "assert batch.images.shape == (1, 3, 8, 8)\n"
         "print('torch' in sys.modules, 'requests' in sys.modules)"

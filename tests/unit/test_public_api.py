@@ -25,7 +25,8 @@ SIGNATURES = {
     "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int' = 5, lang: 'Language' = 'en', "
     "workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
-    "labels: 'str | Path | Sequence[str] | None' = None, **others: 'Never') -> 'None'",
+    "labels: 'str | Path | Sequence[str] | None' = None, outputs: 'Sequence[Output]' = ('logits',), "
+    "**others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
@@ -34,7 +35,8 @@ SIGNATURES = {
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, output: 'str | Path | None' = None, "
-    "batch: 'int | None' = None, input: 'ExportInput' = 'float32', size: 'int | None' = None) -> 'Exported'",
+    "batch: 'int | None' = None, input: 'ExportInput' = 'float32', size: 'int | Size | None' = None, "
+    "outputs: 'Sequence[Output]' = ('logits',)) -> 'Exported'",
     "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
     "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, root: 'str | Path | None' = None, delimiter: 'str' = ' ', "
@@ -45,8 +47,8 @@ SIGNATURES = {
     "engine: 'str | None' = None) -> None",
 }
 OTHERS = {
-    "Entry", "Error", "EvaluationReport", "Exported", "LoadReport", "Preset", "QuantizationReport", "TrainingSummary",
-    "__version__", "train",
+    "Embedding", "Entry", "Error", "EvaluationReport", "Exported", "LoadReport", "Preset", "QuantizationReport",
+    "TrainingSummary", "__version__", "train",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from torchclas.quantization.search import Noise, fewest, rank, relative_power
 from torchclas.spec import find_model
 from torchclas.tasks import quantize as task
 from torchclas.tasks.quantize import QuantizationReport, quantize
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import OUTPUTS, EngineName, Precision
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 
@@ -138,7 +138,7 @@ def test_the_report_is_beside_the_file(all_int8: QuantizationReport) -> None:
 
 
 def test_in_float_again_it_is_the_float_network(all_int8: QuantizationReport, checkpoint: Path, tmp_path: Path) -> None:
-    source = graph_file(find_model(checkpoint))
+    source = graph_file(find_model(checkpoint), OUTPUTS)
     graph = QuantizedGraph(onnx.load(source), onnx.load(all_int8.path))
     assert len(graph.operations) == all_int8.operations
     images = np.random.default_rng(0).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
@@ -155,7 +155,7 @@ def test_in_float_again_it_is_the_float_network(all_int8: QuantizationReport, ch
 
 
 def test_operations_are_ranked_by_what_they_do_to_the_logits(all_int8: QuantizationReport, checkpoint: Path) -> None:
-    source = onnx.load(graph_file(find_model(checkpoint)))
+    source = onnx.load(graph_file(find_model(checkpoint), OUTPUTS))
     graph = QuantizedGraph(source, onnx.load(all_int8.path))
     loud = graph.operations[1]
     everything = set(graph.operations)
@@ -177,7 +177,9 @@ def test_operations_are_ranked_by_what_they_do_to_the_logits(all_int8: Quantizat
 def test_what_is_too_sensitive_stays_in_float(
     all_int8: QuantizationReport, checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operations = QuantizedGraph(onnx.load(graph_file(find_model(checkpoint))), onnx.load(all_int8.path)).operations
+    operations = QuantizedGraph(
+        onnx.load(graph_file(find_model(checkpoint), OUTPUTS)), onnx.load(all_int8.path)
+    ).operations
     noises = [Noise(operation, 1 / (1 + index)) for index, operation in enumerate(operations)]
     monkeypatch.setattr(calibration, "quantize_all", lambda *_, **__: onnx.load(all_int8.path))
     monkeypatch.setattr(task, "rank", lambda *_: noises)  # a test has no time to measure each of them

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, convert
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from torchclas.completion import MODELS
@@ -70,6 +71,18 @@ Set = Annotated[
     tuple[str, ...],
     Parameter(negative="", show_default=False, help="Change a setting: --set optimizer.lr=0.05; may be repeated."),
 ]
+
+
+def _separated(kind: Any, tokens: Sequence[Any]) -> Any:
+    """Values behind one option, separated by commas."""
+    return convert(kind, [part for token in tokens for part in token.value.split(",")])
+
+
+def _joined(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values))
+
+
+SEVERAL = Parameter(converter=_separated, negative="", show_default=_joined)
 
 
 def _check_percent(kind: object, value: float | None) -> None:

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from torchclas.cli.app import Labels, Weights, app
+from torchclas.cli.app import SEVERAL, Labels, Weights, app
 from torchclas.completion import MODELS
 from torchclas.messages import say
 from torchclas.sizes import parse_size
 from torchclas.text import printable
-from torchclas.vocabulary import ExportFormat, ExportInput
+from torchclas.vocabulary import ExportFormat, ExportInput, Output
 
 # Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
 
@@ -51,6 +51,11 @@ def export(
         ExportInput, Parameter(help="uint8: the file takes pixels of images of any size and prepares them itself.")
     ] = "float32",
     size: Annotated[str | None, Parameter(help="Image size: 224, or HEIGHTxWIDTH. Default: the model's own.")] = None,
+    outputs: Annotated[
+        tuple[Output, ...],
+        SEVERAL,
+        Parameter(help="logits,embedding: also the vector before the classifier."),
+    ] = ("logits",),
 ) -> None:
     """Write a model as a file for another runtime; it is run and compared with the model before it gets its name."""
     from torchclas.tasks import export as task
@@ -58,7 +63,15 @@ def export(
 
     pixels = None if size is None else parse_size(size)
     done = task.export(
-        model, to=to, weights=weights, labels=labels, output=output, batch=batch, input=input, size=pixels
+        model,
+        to=to,
+        weights=weights,
+        labels=labels,
+        output=output,
+        batch=batch,
+        input=input,
+        size=pixels,
+        outputs=outputs,
     )
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
     print(f"{printable(str(done.path))}: {say(how)}", file=sys.stderr)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter, convert
+from cyclopts import Parameter
 from cyclopts.types import PositiveFloat, PositiveInt
 
-from torchclas.cli.app import Device, Percent, app, stderr, stdout
+from torchclas.cli.app import SEVERAL, Device, Percent, app, stderr, stdout
 from torchclas.cli.models import Amount
 from torchclas.completion import MODELS, SERIES
 from torchclas.vocabulary import EngineChoice, Precision
 
-# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-
-
-def _separated(kind: Any, tokens: Sequence[Any]) -> Any:
-    """Values behind one option, separated by commas."""
-    return convert(kind, [part for token in tokens for part in token.value.split(",")])
-
-
-def _joined(values: Sequence[Any]) -> str:
-    return ",".join(map(str, values))
-
-
-SEVERAL = Parameter(converter=_separated, negative="", show_default=_joined)
 Seconds = Annotated[PositiveFloat, Parameter(help="How long to time each case; slow networks take longer.")]
 
 

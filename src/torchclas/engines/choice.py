@@ -19,7 +19,7 @@ from torchclas.engines import compiled
 from torchclas.engines.engine import PRECISIONS, Engine, version
 from torchclas.errors import CheckpointError, DownloadError, OutputError
 from torchclas.spec import ModelSpec
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import EngineName, Output, Precision
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +39,17 @@ def open_fastest(
     precision: Precision,
     threads: int | None,
     batch_size: int,
+    outputs: tuple[Output, ...] = ("logits",),
 ) -> Engine:
     """Open, by `open_one`, the engine that is the fastest on this machine's CPU; torch where there is no other."""
     candidates: list[EngineName] = [name for name in CANDIDATES if version(name) and precision in PRECISIONS[name]]
     if Path(spec.path or "").suffix == ".xml":
         candidates = ["openvino"]
-    if spec.graph is None and precision != "int8" and not (candidates and _exported(spec)):
+    if spec.graph is None and precision != "int8" and not (candidates and _exported(spec, outputs)):
         return open_one("torch")
     if len(candidates) < 2:
         return open_one(candidates[0] if candidates else CANDIDATES[0])  # which then says what to install
-    graph = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)
+    graph = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec, outputs)
     batch = 1 if batch_size == 1 else BATCH
     versions = [version(name) for name in candidates]
     remembered = compiled.derived(
@@ -81,10 +82,10 @@ def measure(engines: Mapping[EngineName, Engine], images: NDArray[Any]) -> Times
         for name, engine in engines.items():
             until = SECONDS * turn / TURNS
             if sum(times[name]) < until:
-                engine(images)  # not counted: the very first call allocates
+                engine.run(images)  # not counted: the very first call allocates
             while sum(times[name]) < until:
                 start = time.perf_counter()
-                engine(images)
+                engine.run(images)
                 times[name].append(time.perf_counter() - start)
     return {name: 1e3 * min(values) for name, values in times.items()}
 
@@ -95,10 +96,10 @@ def _example(spec: ModelSpec, batch: int) -> NDArray[Any]:
     return np.zeros((batch, spec.in_channels, *spec.preset.size), np.float32)
 
 
-def _exported(spec: ModelSpec) -> bool:
+def _exported(spec: ModelSpec, outputs: tuple[Output, ...]) -> bool:
     """Whether the network could be exported, now or before."""
     try:
-        compiled.graph_file(spec)
+        compiled.graph_file(spec, outputs)
     except (CheckpointError, DownloadError):
         raise  # torch would meet the same
     except Exception as error:  # a full disk, a missing package, whatever a new torch makes of the export

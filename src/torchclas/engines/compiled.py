@@ -11,6 +11,7 @@ import logging
 import shutil
 import sys
 import uuid
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -25,13 +26,16 @@ from torchclas.sizes import show_size
 from torchclas.spec import ModelSpec
 from torchclas.text import printable
 from torchclas.version import __version__
+from torchclas.vocabulary import OUTPUTS, Output
 from torchclas.weights import cache
 from torchclas.weights.exported import operators
 from torchclas.weights.location import converted_name
+from torchclas.weights.metadata import read_metadata
 
 log = logging.getLogger(__name__)
 
 _NETWORK = "network.onnx"
+_WITH_EMBEDDING = "network-embedding.onnx"  # and with logits
 _LAYOUT = 1  # of the folder; counts up when older ones must not be read any more
 
 
@@ -41,8 +45,10 @@ def folder(spec: ModelSpec) -> Path:
     return cache.compiled_folder(f"{_weights_name(spec)}-{makers}")
 
 
-def graph_file(spec: ModelSpec) -> Path:
-    """The network as an ONNX file (or the exported model that `spec` is), written at the first call.
+def graph_file(spec: ModelSpec, outputs: tuple[Output, ...] = ("logits",)) -> Path:
+    """The network as an ONNX file with at least these outputs, or the exported model that `spec` is.
+
+    It is written at the first call.
 
     Raises:
         CheckpointError, DownloadError: the weights cannot be had.
@@ -52,12 +58,19 @@ def graph_file(spec: ModelSpec) -> Path:
     if spec.graph is not None:
         assert spec.path is not None
         return spec.path
-    path = folder(spec) / _NETWORK
+    path = folder(spec) / (_NETWORK if outputs == ("logits",) else _WITH_EMBEDDING)
     if not path.is_file():
         with cache.writing(), locked(path):
             if not path.is_file():  # another process may have written it meanwhile
                 _export(spec, path)
     return path
+
+
+def graph_outputs(path: Path) -> tuple[Output, ...]:
+    """What a graph of the cache gives."""
+    if path.name == _NETWORK:
+        return ("logits",)
+    return OUTPUTS if path.name == _WITH_EMBEDDING else read_metadata(path).outputs
 
 
 def before_reading(spec: ModelSpec, path: Path) -> None:
@@ -70,7 +83,7 @@ def before_reading(spec: ModelSpec, path: Path) -> None:
         What `graph_file` does.
     """
     intact = cache.is_intact(path)
-    if spec.graph is None and path.name == _NETWORK:
+    if spec.graph is None and path.name in (_NETWORK, _WITH_EMBEDDING):
         if not intact:
             with cache.writing(), locked(path):
                 if not cache.is_intact(path):
@@ -130,7 +143,8 @@ def _export(spec: ModelSpec, path: Path) -> None:
     building = path.parent / f".{uuid.uuid4().hex[:12]}"
     building.mkdir()
     try:
-        with_openmp(lambda: write_onnx(load_model(spec).fuse(), building / path.name, spec.metadata()))
+        metadata = replace(spec.metadata(), outputs=graph_outputs(path))
+        with_openmp(lambda: write_onnx(load_model(spec).fuse(), building / path.name, metadata))
         # Weights beyond 2 GB are in a second file, which has to be there first.
         files = sorted(building.iterdir(), key=lambda file: file.name == path.name)
         for file in files:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
 from torchclas.engines.forks import with_openmp
 from torchclas.errors import Error
 from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import EngineName, Output, Precision
 
 
 class TorchEngine:
@@ -31,10 +32,12 @@ class TorchEngine:
         threads: int | None = None,
         device: str = "auto",
         compiled: bool = False,
+        outputs: tuple[Output, ...] = ("logits",),
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.pid = os.getpid()
+        self.outputs = outputs
         self.precision: Precision = precision
         self.device = find_device(device)
         self.arch = network.arch
@@ -42,14 +45,19 @@ class TorchEngine:
         network = fold_batch_norms(network.eval().fuse())
         # Convolutions of a batch in channels_last are up to twice as fast on CPUs, and never slower on GPUs.
         network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.network: nn.Module = network
+        self.network = network
         self.compiling = threading.Lock() if compiled else None
+        self.compute: Callable[[Tensor], tuple[Tensor, ...]] = self._compute
         if compiled:
             self.name = "compile"
-            self.network.compile()
+            self.compute = torch.compile(self._compute)
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Images [N, channels, H, W] → logits [N, num_classes]."""
+        return self.run(images)["logits"]
+
+    def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
+        """Images [N, channels, H, W] → each of `outputs`."""
         if self.pid != os.getpid():
             self._follow_fork()
         if self.compiling is None:
@@ -70,13 +78,17 @@ class TorchEngine:
 
     def close(self) -> None:
         """Give its memory back."""
-        del self.network
+        del self.network, self.compute
+
+    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.network.outputs(images, self.outputs)
 
     @torch.inference_mode()
-    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    def _run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         batch = torch.from_numpy(images).to(self.device, self.dtype, memory_format=torch.channels_last)
         try:
-            return self.network(batch).float().cpu().numpy()
+            values = self.compute(batch)
+            return {name: value.float().cpu().numpy() for name, value in zip(self.outputs, values, strict=True)}
         except RuntimeError as error:
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             # On a CPU it is not an OutOfMemoryError

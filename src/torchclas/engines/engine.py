@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import metadata
 from typing import Any, Protocol
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.errors import UnknownNameError
-from torchclas.vocabulary import ENGINES, EngineChoice, EngineName, Precision
+from torchclas.errors import Error, UnknownNameError
+from torchclas.vocabulary import ENGINES, OUTPUTS, EngineChoice, EngineName, Output, Precision
 
 PACKAGES: dict[EngineName, str] = {name: "torch" if name == "compile" else name for name in ENGINES}
 
@@ -37,12 +37,17 @@ class Engine(Protocol):
 
     name: EngineName
     precision: Precision
+    outputs: tuple[Output, ...]
 
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Images [N, channels, H, W], N ≥ 1 → logits [N, num_classes].
+    def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
+        """Images [N, channels, H, W], N ≥ 1 → each of `outputs`: logits [N, num_classes], embedding [N, features].
 
         A model with `ModelSpec.pixels` takes uint8 [N, H, W, 3], any other float32.
         """
+        ...
+
+    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """The logits that `run` gives."""
         ...
 
     def close(self) -> None:
@@ -62,12 +67,27 @@ def engine_named(name: str) -> EngineChoice:
     raise UnknownNameError("engine", name, ("auto", *ENGINES), f"choose from auto, {', '.join(ENGINES)}")
 
 
+def ordered(outputs: Sequence[str]) -> tuple[Output, ...]:
+    """Outputs in the order in which graphs have them; raises `UnknownNameError`, or `Error` for none."""
+    for name in outputs:
+        if name not in OUTPUTS:
+            raise UnknownNameError("output", name, OUTPUTS, f"choose from {', '.join(OUTPUTS)}")
+    if not outputs:
+        raise Error(f"no output was asked for: choose from {', '.join(OUTPUTS)}")
+    return tuple(name for name in OUTPUTS if name in outputs)
+
+
 def in_parts(images: NDArray[Any], size: int | None) -> Iterator[NDArray[Any]]:
     """Images for a graph that takes exactly `size` at once (None: any number); the last ones are filled up."""
     for start in range(0, len(images), size or len(images)):
         part = images[start : start + size] if size else images
         missing = (size or len(part)) - len(part)
         yield np.concatenate([part, *[part[:1]] * missing]) if missing else part
+
+
+def joined(parts: Sequence[NDArray[np.float32]], images: int) -> NDArray[np.float32]:
+    """What was computed part by part, without what filled up the last one."""
+    return (parts[0] if len(parts) == 1 else np.concatenate(parts))[:images]
 
 
 @cache

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from torchclas.errors import CheckpointError
 from torchclas.spec import ModelSpec
+from torchclas.vocabulary import Output
 
 MAX_BATCH = 4096  # images that a graph may want at once: a file must not make us allocate as much as it likes
 
@@ -38,7 +39,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model's graph has to take and to give, by its metadata.
+    """What a model's graph has to take and to give, by its metadata; nothing there says how long an embedding is.
 
     `image` is the shape of one: [channels, height, width], or, where the graph prepares `pixels` itself, [None, None,
     3].
@@ -48,13 +49,14 @@ class Signature:
     classes: int
     dtype: str
     image: tuple[int | None, ...]
+    outputs: tuple[Output, ...] = ("logits",)
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> Signature:
-        """The signature of a model."""
+    def of(cls, spec: ModelSpec, outputs: tuple[Output, ...] = ("logits",)) -> Signature:
+        """The signature of a model with these outputs."""
         if spec.pixels:
-            return cls(spec.name, spec.num_classes, "uint8", (None, None, 3))
-        return cls(spec.name, spec.num_classes, "float32", (spec.in_channels, *spec.preset.size))
+            return cls(spec.name, spec.num_classes, "uint8", (None, None, 3), outputs)
+        return cls(spec.name, spec.num_classes, "float32", (spec.in_channels, *spec.preset.size), outputs)
 
     def check(self, path: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> int | None:
         """Return how many images the graph takes at once, None for any number.
@@ -62,12 +64,13 @@ class Signature:
         Raises:
             CheckpointError: it takes or gives something else than this.
         """
-        wanted = Port("images", self.dtype, (None, *self.image)), Port("logits", "float32", (None, self.classes))
-        for kind, ports, right in (("input", inputs, wanted[0]), ("output", outputs, wanted[1])):
-            if len(ports) != 1 or not _fits(ports[0], right):
-                got = "; ".join(map(str, ports)) or "none"
+        image = Port("images", self.dtype, (None, *self.image))
+        given = [Port(name, "float32", self._output(name)) for name in self.outputs]
+        for kind, ports, right in (("input", inputs, [image]), ("output", outputs, given)):
+            if len(ports) != len(right) or not all(map(_fits, ports, right)):
+                got, wanted = ("; ".join(map(str, some)) or "none" for some in (ports, right))
                 raise CheckpointError(
-                    f"{path}: its {kind} should be {right}, by its own metadata, and is {got}: export it again"
+                    f"{path}: its {kind} should be {wanted}, by its own metadata, and is {got}: export it again"
                 )
         batch = inputs[0].shape[0] if inputs[0].shape else None
         if batch is not None and not 1 <= batch <= MAX_BATCH:
@@ -76,14 +79,20 @@ class Signature:
             )
         return batch
 
-    def logits(self, values: NDArray[Any], images: int) -> NDArray[np.float32]:
+    def checked(self, values: dict[Output, NDArray[Any]], images: int) -> dict[Output, NDArray[np.float32]]:
         """What was computed for `images` images, if that is what it should be."""
-        if values.shape != (images, self.classes) or values.dtype != np.float32:
-            raise CheckpointError(
-                f"{self.model} gave {values.dtype} {list(values.shape)} for {images} images, not float32 "
-                f"[{images}, {self.classes}]: its file contradicts its own metadata, export it again"
-            )
+        for name, array in values.items():
+            length = self.classes if name == "logits" or array.ndim != 2 else array.shape[1]
+            if array.shape != (images, length) or array.dtype != np.float32:
+                raise CheckpointError(
+                    f"{self.model} gave {array.dtype} {list(array.shape)} for {images} images, not float32 "
+                    f"[{images}, {length}]: its file contradicts its own metadata, export it again"
+                )
         return values
+
+    def _output(self, output: Output) -> tuple[int | None, ...] | None:
+        """Its shape, where that is known."""
+        return (None, self.classes) if output == "logits" else None
 
 
 def check_operators(path: Path, operators: set[str]) -> None:

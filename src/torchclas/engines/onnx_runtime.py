@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.engines.engine import in_parts
+from torchclas.engines.engine import in_parts, joined
 from torchclas.engines.forks import Reopening
 from torchclas.engines.graph import Port, Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
 from torchclas.onnxruntime_guest import open_session
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import EngineName, Output, Precision
 
 # Threads that wait by spinning make small networks up to 1.7 times as fast. Between calls they leave the cores to
 # whoever decodes the next images.
@@ -39,12 +39,14 @@ class OnnxRuntimeEngine(Reopening):
         *,
         precision: Precision = "fp32",
         threads: int | None = None,
+        outputs: tuple[Output, ...] = ("logits",),
         signature: Signature | None = None,
         before_reading: Callable[[], object] | None = None,
     ) -> None:
         # Absolute: a process that was forked may have changed its folder when it opens it again.
         self.path = path.absolute()
         self.precision: Precision = precision
+        self.outputs = outputs
         self.threads = threads or usable_threads()
         self.signature, self.before_reading = signature, before_reading
         super().__init__()
@@ -66,14 +68,20 @@ class OnnxRuntimeEngine(Reopening):
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Images [N, channels, H, W] → logits [N, num_classes]."""
+        return self.run(images)["logits"]
+
+    def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
+        """Images [N, channels, H, W] → each of `outputs`."""
         self._ready()
         try:
-            parts = [self.session.run(None, {self.input: part})[0] for part in in_parts(images, self.batch)]
-            logits = np.concatenate(parts)[: len(images)]
+            parts = [self.session.run(self.outputs, {self.input: part}) for part in in_parts(images, self.batch)]
+            values: dict[Output, NDArray[np.float32]] = {
+                name: joined([part[i] for part in parts], len(images)) for i, name in enumerate(self.outputs)
+            }
         except Exception as error:
             model = self.signature.model if self.signature else self.path
             raise Error(f"{model}: ONNX Runtime failed on {len(images)} images ({_first_line(error)})") from error
-        return logits if self.signature is None else self.signature.logits(logits, len(images))
+        return values if self.signature is None else self.signature.checked(values, len(images))
 
     def close(self) -> None:
         """Give its memory back."""

@@ -13,9 +13,9 @@ from torchclas.engines.engine import PRECISIONS, Engine, version
 from torchclas.engines.forks import with_openmp
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
-from torchclas.errors import Error, UnknownNameError
+from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.spec import ModelSpec
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import EngineName, Output, Precision
 
 
 def open_named(
@@ -26,6 +26,7 @@ def open_named(
     threads: int | None = None,
     batch_size: int = 1,
     device: str = "auto",
+    outputs: tuple[Output, ...] = ("logits",),
 ) -> Engine:
     """Open one engine; see `torchclas.engines.open_engine`."""
     _check(spec, engine, precision, device)
@@ -35,16 +36,35 @@ def open_named(
 
         return with_openmp(
             lambda: TorchEngine(
-                load_model(spec), precision=precision, threads=threads, device=device, compiled=engine == "compile"
+                load_model(spec),
+                precision=precision,
+                threads=threads,
+                device=device,
+                compiled=engine == "compile",
+                outputs=outputs,
             )
         )
-    path = (compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec)).absolute()
-    signature, before_reading = Signature.of(spec), partial(compiled.before_reading, spec, path)
+    graph = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec, outputs)
+    path = graph.absolute()
+    if precision == "int8":
+        compiled.before_reading(spec, path)  # what it says of itself is read next
+    given = spec.outputs if spec.graph is not None else compiled.graph_outputs(path)
+    if missing := [name for name in outputs if name not in given]:
+        again = "quantize" if precision == "int8" else "export"
+        raise CheckpointError(
+            f"{path} gives {', '.join(given)}, and no {missing[0]}: {again} it again, with this output"
+        )
+    signature, before_reading = Signature.of(spec, given), partial(compiled.before_reading, spec, path)
     if engine == "onnxruntime":
         from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(
-            path, precision=precision, threads=threads, signature=signature, before_reading=before_reading
+            path,
+            precision=precision,
+            threads=threads,
+            outputs=outputs,
+            signature=signature,
+            before_reading=before_reading,
         )
     from torchclas.engines.openvino import OpenVinoEngine, split
 
@@ -58,6 +78,7 @@ def open_named(
         threads=threads,
         batch_size=batch_size,
         blob=blob,
+        outputs=outputs,
         signature=signature,
         before_reading=before_reading,
     )

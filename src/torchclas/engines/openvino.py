@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.atomic import locked
-from torchclas.engines.engine import in_parts
+from torchclas.engines.engine import in_parts, joined
 from torchclas.engines.forks import Reopening
 from torchclas.engines.graph import Port, Signature, check_operators
 from torchclas.engines.machine import usable_threads
 from torchclas.engines.survival import Attempt
 from torchclas.errors import CheckpointError, Error, OutputError
 from torchclas.openvino_core import openvino_core
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import EngineName, Output, Precision
 from torchclas.weights import cache
 
 # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
@@ -61,10 +61,12 @@ class OpenVinoEngine(Reopening):
         threads: int | None = None,
         batch_size: int | None = None,
         blob: Path | None = None,
+        outputs: tuple[Output, ...] = ("logits",),
         signature: Signature | None = None,
         before_reading: Callable[[], object] | None = None,
     ) -> None:
         self.precision: Precision = precision
+        self.outputs = outputs
         threads = threads or usable_threads()
         self.streams, self.wished_part = (1, None) if batch_size is None else split(batch_size, threads)
         self.settings: dict[str, Any] = {
@@ -89,29 +91,34 @@ class OpenVinoEngine(Reopening):
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Images [N, channels, H, W] → logits [N, num_classes]."""
+        return self.run(images)["logits"]
+
+    def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
+        """Images [N, channels, H, W] → each of `outputs`."""
         self._ready()
         try:
-            logits = self._run(images)
+            values = self._run(images)
         except (RuntimeError, MemoryError) as error:
             model = self.signature.model if self.signature else self.path
             raise Error(f"{model}: OpenVINO failed on {len(images)} images ({_last_line(error)})") from error
-        return logits if self.signature is None else self.signature.logits(logits, len(images))
+        return values if self.signature is None else self.signature.checked(values, len(images))
 
-    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    def _run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         parts = list(in_parts(images, self.part))
         if len(parts) == 1:  # at once, which saves handing it to another thread
             request = self._request()
             request.infer(parts, share_inputs=True)
-            return self._logits(request)[: len(images)]
-        running: deque[Any] = deque()
-        logits: list[NDArray[np.float32]] = []
-        for part in parts:
-            if len(running) > self.streams:  # one waits, so that no stream has to
-                logits.append(self._finish(running.popleft()))
-            running.append(self._request())
-            running[-1].start_async([part], share_inputs=True)
-        logits += [self._finish(request) for request in running]
-        return np.concatenate(logits)[: len(images)]
+            done = [self._values(request)]
+        else:
+            running: deque[Any] = deque()
+            done: list[list[NDArray[np.float32]]] = []
+            for part in parts:
+                if len(running) > self.streams:  # one waits, so that no stream has to
+                    done.append(self._finish(running.popleft()))
+                running.append(self._request())
+                running[-1].start_async([part], share_inputs=True)
+            done += [self._finish(request) for request in running]
+        return {name: joined([values[i] for values in done], len(images)) for i, name in enumerate(self.outputs)}
 
     def _request(self) -> Any:
         try:
@@ -119,14 +126,16 @@ class OpenVinoEngine(Reopening):
         except IndexError:  # none yet, or all in use
             return self.model.create_infer_request()
 
-    def _finish(self, request: Any) -> NDArray[np.float32]:
+    def _finish(self, request: Any) -> list[NDArray[np.float32]]:
         request.wait()
-        return self._logits(request)
+        return self._values(request)
 
-    def _logits(self, request: Any) -> NDArray[np.float32]:
-        logits = request.get_output_tensor(0).data.copy()  # the next call writes to the same memory
+    def _values(self, request: Any) -> list[NDArray[np.float32]]:
+        values = [
+            request.get_tensor(name).data.copy() for name in self.outputs
+        ]  # the next call writes to the same memory
         self.requests.append(request)
-        return logits
+        return values
 
     def close(self) -> None:
         """Give its memory back."""

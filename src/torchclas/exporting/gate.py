@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from torch import nn
 from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error
+from torchclas.vocabulary import Output
 
 TOLERANCE = 1e-4  # of the largest logit, in float32
 
@@ -27,8 +28,8 @@ class DivergenceError(Error):
 class ExportedFile(Protocol):
     """A file as its runtime runs it."""
 
-    def __call__(self, images: Array) -> NDArray[np.float32]:
-        """Logits [N, classes]."""
+    def __call__(self, images: Array) -> Mapping[str, NDArray[np.float32]]:
+        """Logits [N, classes], embeddings [N, features], or both, by name."""
         ...
 
     def layers(self, images: Array) -> Iterable[tuple[str, Array]]:
@@ -39,29 +40,33 @@ class ExportedFile(Protocol):
 def check(
     file: ExportedFile,
     network: nn.Module,
-    cases: Sequence[tuple[Array, NDArray[np.float32]]],
+    cases: Sequence[tuple[Array, Mapping[Output, NDArray[np.float32]]]],
     *,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Run `file` on each case's images and compare with its logits; return the largest error.
+    """Run `file` on each case's images and compare with its outputs; return the largest error.
 
-    An error is relative to the largest logit. `network`, in evaluation mode, has the modules that the file's operations
-    are named after.
+    An error is relative to the largest value of its output. `network`, in evaluation mode, has the modules that the
+    file's operations are named after.
 
     Raises:
         DivergenceError: an error is larger than `tolerance`; the message names the first layer that differs.
     """
     worst = 0.0
-    for images, logits in cases:
-        error = relative_error(file(images), logits)
-        if not error <= tolerance:  # NaN is not
-            layer = first_difference(file, network, images, tolerance)
-            where = "every layer by itself agrees" if layer is None else f"the first layer that differs is {layer}"
-            raise DivergenceError(
-                f"it computes something else than its network: logits differ by {error:.1e} of the largest, "
-                f"{tolerance:.0e} are allowed; {where}"
-            )
-        worst = max(worst, error)
+    for images, wanted in cases:
+        got = file(images)
+        if got.keys() != wanted.keys():
+            raise DivergenceError(f"it gives {', '.join(got)}, and not {', '.join(wanted)}")
+        for name, values in wanted.items():
+            error = relative_error(got[name], values)
+            if not error <= tolerance:  # NaN is not
+                layer = first_difference(file, network, images, tolerance)
+                where = "every layer by itself agrees" if layer is None else f"the first layer that differs is {layer}"
+                raise DivergenceError(
+                    f"it computes something else than its network: {name} differ by {error:.1e} of the largest, "
+                    f"{tolerance:.0e} are allowed; {where}"
+                )
+            worst = max(worst, error)
     return worst
 
 

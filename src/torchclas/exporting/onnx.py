@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from torchclas.errors import MissingDependencyError
 from torchclas.exporting.trace import example, export_mode, traceable
 from torchclas.labels import label_set
+from torchclas.layers.network import Network
 from torchclas.onnxruntime_guest import open_session
 from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.weights.metadata import KEY, Metadata
 
-INPUT, OUTPUT = "images", "logits"
+INPUT = "images"  # outputs are called as `torchclas.vocabulary.Output` says
 OPSET = 20  # the first with Gelu; ONNX Runtime 1.17, OpenVINO 2024 and TensorRT 10 read it
 
 
 def write_onnx(
-    network: nn.Module,
+    network: Network,
     path: str | Path,
     metadata: Metadata,
     *,
@@ -37,7 +37,8 @@ def write_onnx(
     pixels: bool = False,
     opset: int = OPSET,
 ) -> None:
-    """Write a network in evaluation mode: `images` float32 [N, channels, height, width] → `logits` [N, classes].
+    """Write a network in evaluation mode: `images` float32 [N, channels, height, width] → `logits` [N, classes],
+    `embedding` [N, features], or both, as the metadata has it.
 
     N is free unless `batch` gives it. With `pixels` the graph prepares the images itself, as the metadata's preset has
     it: `images` uint8 [N, H, W, 3]. A file beyond 2 GB, which ONNX does not allow, has its weights in `path` + .data.
@@ -56,7 +57,7 @@ def write_onnx(
             traceable(network, metadata, pixels=pixels),
             (images,),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[*metadata.outputs],
             dynamic_shapes=free,
             opset_version=opset,
             custom_translation_table={
@@ -79,25 +80,26 @@ class OnnxFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._session = open_session(path)
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [N, classes]."""
-        return self._session.run([OUTPUT], {INPUT: images})[0]
+    def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """What the file gives, by name."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: images}), strict=True))
 
     def layers(self, images: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Module and value of every node, in the order in which they run."""
         import onnx
 
         model = onnx.load(str(self.path), load_external_data=False)
-        names = [output for node in model.graph.node for output in node.output if output != OUTPUT]
+        names = [output for node in model.graph.node for output in node.output if output not in self._outputs]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         talkative = self.path.with_name(f"layers-{self.path.name}")  # weights of their own file are beside it
         onnx.save(model, str(talkative))
         try:
-            values = open_session(talkative).run([*names, OUTPUT], {INPUT: images})
+            values = open_session(talkative).run([*names, *self._outputs], {INPUT: images})
         finally:
             talkative.unlink()
-        for name, value in zip([*names, OUTPUT], values, strict=True):
+        for name, value in zip([*names, *self._outputs], values, strict=True):
             yield module_of(name), value
 
 

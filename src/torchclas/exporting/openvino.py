@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.exporting.onnx import INPUT, OUTPUT, class_lines, module_of
+from torchclas.exporting.onnx import INPUT, class_lines, module_of
 from torchclas.openvino_core import convert_model, openvino_core
 from torchclas.weights.metadata import KEY, Metadata
 
@@ -34,11 +34,13 @@ class OpenVinoFile:
 
     def __init__(self, path: Path) -> None:
         self._model = openvino_core().read_model(str(path))
+        self._outputs = [output.get_any_name() for output in self._model.outputs]
         self._compiled = self._compile(self._model)
 
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [N, classes]."""
-        return self._compiled({INPUT: images})[OUTPUT]
+    def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """What the model gives, by name."""
+        values = self._compiled({INPUT: images})
+        return {name: values[name] for name in self._outputs}
 
     def layers(self, images: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Module and value of every operation, in the order in which they run."""
@@ -49,7 +51,7 @@ class OpenVinoFile:
             if operation.get_type_name() not in ("Constant", "Parameter") and output.get_names()
         ]
         model = self._model.clone()
-        model.add_outputs([name for name in names if name != OUTPUT])
+        model.add_outputs([name for name in names if name not in self._outputs])
         values = self._compile(model)({INPUT: images})
         for name in names:
             yield module_of(name), values[name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torchclas.catalog import Preset
 from torchclas.data.preprocess import MAX_ASPECT
 
 
-class PixelsToLogits(nn.Module):
+class FromPixels(nn.Module):
     """A network that takes the pixels of images: uint8 [N, H, W, 3], RGB, of any height and width.
 
     The preset crops a square, or squeezes; see `why_not`.
@@ -29,8 +30,8 @@ class PixelsToLogits(nn.Module):
         self.preprocess = OpenCV(preset) if preset.backend == "opencv" else Pillow(preset)
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[N, H, W, 3] → [N, num_classes]."""
+    def forward(self, images: Tensor) -> Any:
+        """[N, H, W, 3] → what the network gives."""
         return self.network(self.preprocess(images))
 
 

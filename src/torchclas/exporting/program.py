@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from torchclas.exporting.trace import example, export_mode, traceable
+from torchclas.layers.network import Network
 from torchclas.weights.metadata import KEY, Metadata
 
 
 def write_program(
-    network: nn.Module,
+    network: Network,
     path: str | Path,
     metadata: Metadata,
     *,
@@ -35,12 +35,16 @@ class ProgramFile:
 
     def __init__(self, path: Path) -> None:
         with export_mode():
-            self._module: Any = torch.export.load(path).module()
+            notes = {KEY: ""}
+            self._module: Any = torch.export.load(path, extra_files=notes).module()
+        self._outputs = Metadata.from_json(notes[KEY]).outputs
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [N, classes]."""
-        return self._module(torch.from_numpy(images)).numpy()
+    def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """What the program gives, by name."""
+        values = self._module(torch.from_numpy(images))
+        values = (values,) if isinstance(values, torch.Tensor) else values
+        return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
 
     def layers(self, images: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Module and value of every operation, in the order in which they run."""

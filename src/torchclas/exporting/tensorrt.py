@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import Error, MissingDependencyError
-from torchclas.exporting.onnx import INPUT, OUTPUT
+from torchclas.exporting.onnx import INPUT
 
 MAX_BATCH = 32  # of an engine whose batch is free; it is tuned for 8
 
@@ -40,8 +40,8 @@ class TensorRtFile:
         self.path = path
         self.batch = batch
 
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [N, classes]."""
+    def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """What the engine gives, by name."""
         with TemporaryDirectory() as folder:
             source, result = Path(folder, "images.bin"), Path(folder, "logits.json")
             images.tofile(source)
@@ -50,7 +50,7 @@ class TensorRtFile:
                 command.append(f"--shapes={INPUT}:{_dims(len(images), images.shape[1:])}")
             _run([*command, f"--exportOutput={result}", "--iterations=1", "--duration=0", "--warmUp=0"])
             outputs = {output["name"]: output["values"] for output in json.loads(result.read_text())}
-        return np.array(outputs[OUTPUT], np.float32).reshape(len(images), -1)
+        return {name: np.array(values, np.float32).reshape(len(images), -1) for name, values in outputs.items()}
 
     def layers(self, images: NDArray[Any]) -> Iterable[tuple[str, NDArray[Any]]]:
         """None: an engine's layers are no longer the network's."""

@@ -6,21 +6,40 @@ import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torchclas.exporting.preprocess import PixelsToLogits
+from torchclas.exporting.preprocess import FromPixels
+from torchclas.layers.network import Network
+from torchclas.vocabulary import Output
 from torchclas.weights.metadata import Metadata
 
 BATCH = "batch"  # what the first axis is called where it takes any number
 
 
-def traceable(network: nn.Module, metadata: Metadata, *, pixels: bool) -> nn.Module:
-    """The network, behind its preprocessing where its input is `pixels`."""
-    return PixelsToLogits(network, metadata.preset).eval() if pixels else network
+def traceable(network: Network, metadata: Metadata, *, pixels: bool) -> nn.Module:
+    """The network with the metadata's outputs, behind its preprocessing where its input is `pixels`."""
+    module = network if metadata.outputs == ("logits",) else _Outputs(network, metadata.outputs).eval()
+    return FromPixels(module, metadata.preset).eval() if pixels else module
+
+
+class _Outputs(nn.Module):
+    """A network with other outputs, whose modules keep their names: the graph's nodes are called after them."""
+
+    def __init__(self, network: Network, outputs: tuple[Output, ...]) -> None:
+        super().__init__()
+        for name, child in network.named_children():
+            self.add_module(name, child)
+        self._compute = partial(network.outputs, wanted=outputs)
+        self._single = len(outputs) == 1
+
+    def forward(self, images: Tensor) -> Any:
+        outputs = self._compute(images)
+        return outputs[0] if self._single else outputs
 
 
 def example(metadata: Metadata, *, batch: int | None, pixels: bool) -> tuple[Tensor, tuple[Any, ...] | None]:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import EngineChoice, Language, Precision
+from torchclas.vocabulary import EngineChoice, Language, Output, Precision
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,17 @@ class Prediction:
     engine: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vector for one input, float32 [features], or why there is none. `engine` is what computed it."""
+
+    source: str
+    status: Literal["ok", "error"]
+    vector: NDArray[np.float32] | None = None
+    error: str | None = None
+    engine: str | None = None
+
+
 class Classifier:
     """A model ready to classify images of any kind `torchclas.data.decode` reads.
 
@@ -60,6 +72,9 @@ class Classifier:
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
     forked ones go on with it, and a copy, by `pickle` or `copy`, is opened again with the same arguments.
+
+    `outputs` are what one run gives for each image, `logits`, `embedding` (the vector before the classifier) or both;
+    `embed` works without, by a second engine that is opened when it is first called.
 
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
@@ -84,6 +99,7 @@ class Classifier:
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
         labels: str | Path | Sequence[str] | None = None,
+        outputs: Sequence[Output] = ("logits",),
         **others: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
@@ -102,9 +118,18 @@ class Classifier:
         self.top_k = min(top_k, self.spec.num_classes)
         self.names = self.spec.classes.names(lang)
         self.workers = (os.cpu_count() or 1) if workers is None else workers
-        self.engine: Engine = open_engine(
-            self.spec, engine, precision=precision, threads=threads, batch_size=self.batch_size, device=device
+        self._open = partial(
+            open_engine,
+            self.spec,
+            engine,
+            precision=precision,
+            threads=threads,
+            batch_size=self.batch_size,
+            device=device,
         )
+        self.engine: Engine = self._open(outputs=outputs)
+        self._embedder = self.engine if "embedding" in self.engine.outputs else None
+        self._opening = threading.Lock()
         self.engine_name = f"{self.engine.name} {self.engine.precision}"
         log.info("%s runs with %s", self.spec.name, self.engine_name)
 
@@ -116,6 +141,36 @@ class Classifier:
         one = isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray))
         for batch in self.batches([sources] if one else sources):
             yield from self.rows(batch)
+
+    def embed(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedding]:
+        """One embedding per source, in order; an image that cannot be read is one with `status="error"`.
+
+        An embedding is what the network knows of an image before it names a class: images that look alike to it have
+        vectors that point the same way. Raises `CheckpointError` for an exported model without that output.
+        """
+        one = isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray))
+        for batch in self.batches([sources] if one else sources):
+            yield from self.embedding_rows(batch)
+
+    def embedding_rows(self, batch: Batch, vectors: NDArray[np.float32] | None = None) -> Iterator[Embedding]:
+        """The embeddings of one batch; `vectors` are what an engine gave for it, if one ran."""
+        if vectors is None:
+            empty = np.empty((0, 0), np.float32)
+            vectors = self.embedder().run(batch.images)["embedding"] if len(batch.images) else empty
+        for source, result in batch.rows(list(vectors)):
+            if isinstance(result, ImageError):
+                yield Embedding(source, "error", error=str(result))
+            elif not np.isfinite(result).all():
+                yield Embedding(source, "error", error=_damaged(self.spec))
+            else:
+                yield Embedding(source, "ok", vector=result, engine=self.engine_name)
+
+    def embedder(self) -> Engine:
+        """The engine that gives embeddings."""
+        with self._opening:
+            if self._embedder is None:
+                self._embedder = self._open(outputs=("embedding",))
+            return self._embedder
 
     def batches(self, sources: Iterable[ImageLike | Entry]) -> Iterator[Batch]:
         """Decoded and preprocessed sources, `batch_size` at a time."""
@@ -140,7 +195,7 @@ class Classifier:
 
     def _row(self, source: str, probabilities: NDArray[np.float32], indices: Sequence[int]) -> Prediction:
         if math.isnan(probabilities[0]):  # then all of them are
-            return Prediction(source, "error", error=f"{self.spec.name} computes NaN for it: are its weights damaged?")
+            return Prediction(source, "error", error=_damaged(self.spec))
         return Prediction(
             source,
             "ok",
@@ -149,6 +204,10 @@ class Classifier:
             class_ids=tuple(self.spec.classes.ids[i] for i in indices),
             engine=self.engine_name,
         )
+
+
+def _damaged(spec: ModelSpec) -> str:
+    return f"{spec.name} computes NaN for it: are its weights damaged?"
 
 
 def _absolute(value: Any) -> Any:

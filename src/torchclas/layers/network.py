@@ -19,6 +19,7 @@ from torchclas.errors import Error, ImageSizeError
 from torchclas.layers.conv import global_pool
 from torchclas.layers.initialisation import Initialisation
 from torchclas.sizes import Size, show_size, to_size
+from torchclas.vocabulary import Output
 
 # A family's table: architecture → its class and what its constructor is given.
 Variants = dict[str, tuple[type["Network"], dict[str, Any]]]
@@ -192,14 +193,24 @@ class Network(nn.Module):
             maps: list[Tensor] = functional_call(_Features(self), shapes, image)
         return tuple((each.shape[2], each.shape[3]) for each in maps)
 
+    def head_outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Last map → logits [N, num_classes], and the vector [N, num_features] before them, the embedding."""
+        x = self.head(x)
+        return self.classifier(x), x
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last map → logits [N, num_classes], or the vector [N, num_features] before them."""
-        x = self.head(x)
-        return x if pre_logits else self.classifier(x)
+        logits, embedding = self.head_outputs(x)
+        return embedding if pre_logits else logits
 
     def forward(self, x: Tensor) -> Tensor:
         """Image [N, in_channels, H, W] → logits [N, num_classes]."""
         return self.forward_head(self.forward_features(x))
+
+    def outputs(self, x: Tensor, wanted: Sequence[Output]) -> tuple[Tensor, ...]:
+        """Image [N, in_channels, H, W] → what is wanted of `logits` and `embedding`, in this order."""
+        logits, embedding = self.head_outputs(self.forward_features(x))
+        return tuple({"logits": logits, "embedding": embedding}[name] for name in wanted)
 
     def forward_heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Logits of every head that training supervises; the first is the main one. Most networks have just that."""
@@ -234,7 +245,8 @@ class Network(nn.Module):
         has already changes nothing. Raises `ImageSizeError` for a size that the graph cannot take.
         """
         size = to_size(size)
-        least = max(self.min_size, self.feature_info[-1].stride)
+        # Without position embeddings a map of one place is enough, however few pixels it came from.
+        least = self.min_size if self.input_size is None else max(self.min_size, self.feature_info[-1].stride)
         if min(size) < least:
             raise ImageSizeError(
                 f"{self.arch or type(self).__name__} needs images of at least {least} px, not {show_size(size)}"

@@ -85,10 +85,10 @@ class SqueezeNet(Network):
         initialise(conv, self.initial.conv)
         return nn.Sequential(conv, relu())
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Last map → logits [N, num_classes], or the vector [N, num_features] of the map's means."""
+    def head_outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Last map → logits [N, num_classes], and the vector [N, num_features] of the map's means."""
         x = self.head(x)
-        return (x if pre_logits else self.classifier(x)).mean((2, 3))
+        return self.classifier(x).mean((2, 3)), x.mean((2, 3))
 
 
 VARIANTS: Variants = {

@@ -128,8 +128,8 @@ class TNT(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps [N, outer, H / 16, W / 16] of the outer tokens after each quarter of the blocks."""
-        side = x.shape[-1] // PATCH
-        return [outer[:, 1:].mT.unflatten(2, (side, side)) for _, outer in super().features(x)]
+        places = x.shape[-2] // PATCH, x.shape[-1] // PATCH
+        return [outer[:, 1:].mT.unflatten(2, places) for _, outer in super().features(x)]
 
     def resize(self, size: Size) -> None:
         """Interpolate the outer position embeddings; both sides are multiples of 16."""

@@ -98,8 +98,8 @@ class VisionTransformer(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps [N, C, H / patch, W / patch] after each quarter of the blocks."""
-        side = x.shape[-1] // self.patch
-        return [tokens[:, self.stem.prefix :].mT.unflatten(2, (side, side)) for tokens in super().features(x)]
+        places = x.shape[-2] // self.patch, x.shape[-1] // self.patch
+        return [tokens[:, self.stem.prefix :].mT.unflatten(2, places) for tokens in super().features(x)]
 
     def resize(self, size: Size) -> None:
         """Interpolate the position embeddings; both sides are multiples of the patch's."""
@@ -120,9 +120,9 @@ class DistilledVisionTransformer(VisionTransformer):
 
     distilled = True
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Last tokens → logits [N, num_classes], or the mean [N, num_features] of both tokens."""
-        return self.head(x) if pre_logits else torch.stack(self._logits(x)).mean(0)
+    def head_outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Last tokens → logits [N, num_classes], and the mean [N, num_features] of both tokens."""
+        return torch.stack(self._logits(x)).mean(0), self.head(x)
 
     def forward_heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Logits of the class token, which learns from the labels, and of the one that learns from the teacher."""

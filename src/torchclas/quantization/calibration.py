@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torchclas.engines.machine import this_machine
 from torchclas.errors import MissingDependencyError
 from torchclas.openvino_core import forbid_telemetry
-from torchclas.quantization.graph import is_transformer
+from torchclas.quantization.graph import copy_of, is_transformer
 
 if TYPE_CHECKING:
     import onnx
@@ -53,9 +53,12 @@ def quantize_all(
         seen()
         return {name: image[None]}
 
+    # NNCF quantizes nothing where a value is an output and is computed with as well, as embeddings are.
+    single = copy_of(model)
+    del single.graph.output[1:]
     with _quiet():
-        return nncf.quantize(
-            model,
+        quantized = nncf.quantize(
+            single,
             nncf.Dataset(images, inputs),
             subset_size=len(images),
             # Ranges around zero: offsets would cost each convolution a correction for the padding.
@@ -68,6 +71,8 @@ def quantize_all(
                 activations_quantization_params=QuantizationParameters(per_channel=False),
             ),
         )
+    quantized.graph.output.extend(model.graph.output[1:])
+    return quantized
 
 
 @contextmanager

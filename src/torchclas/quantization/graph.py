@@ -31,8 +31,7 @@ class QuantizedGraph:
     def __init__(self, source: onnx.ModelProto, quantized: onnx.ModelProto) -> None:
         self._source_nodes = {node.name: node for node in source.graph.node}
         self._source_values = {value.name: value for value in source.graph.initializer}
-        self._quantized = onnx.ModelProto()
-        self._quantized.CopyFrom(quantized)
+        self._quantized = copy_of(quantized)
         _count_axes_from_the_front(self._quantized.graph)
 
     @cached_property
@@ -48,8 +47,7 @@ class QuantizedGraph:
 
     def with_float(self, operations: Collection[str]) -> onnx.ModelProto:
         """The graph with these of its operations in float, as they were in the source."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self._quantized)
+        model = copy_of(self._quantized)
         graph = model.graph
         values = {value.name: value for value in graph.initializer}
         for node in graph.node:
@@ -70,6 +68,13 @@ class QuantizedGraph:
             values[new].CopyFrom(original)
             values[new].name = new
         return new
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, to be changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def is_transformer(model: onnx.ModelProto) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torchclas import catalog
 from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
+from torchclas.engines.engine import ordered
 from torchclas.errors import CheckpointError, Error, OutputError, UnknownNameError
 from torchclas.exporting import gate
 from torchclas.exporting.files import named_when_done
@@ -25,7 +26,7 @@ from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.sizes import Size
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import ExportFormat, ExportInput
+from torchclas.vocabulary import ExportFormat, ExportInput, Output
 from torchclas.weights.metadata import Metadata, origin_of
 from torchclas.weights.published import published_file
 from torchclas.zoo import load_model
@@ -54,6 +55,7 @@ def export(
     batch: int | None = None,
     input: ExportInput = "float32",  # noqa: A002 - the option's name
     size: int | Size | None = None,
+    outputs: Sequence[Output] = ("logits",),
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
@@ -61,7 +63,8 @@ def export(
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
     folder). `batch` fixes the number of images at once. With `input="uint8"` the file takes the pixels of images of any
     size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, a side or
-    (height, width), where it is not to be the model's own.
+    (height, width), where it is not to be the model's own. `outputs` are logits, embedding (the vector before the
+    classifier), or both.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -89,9 +92,9 @@ def export(
     if pixels and (reason := why_not(spec.preset)):
         raise Error(f"{spec.name}: {reason}: leave `--input uint8` out")
     network = load_model(spec)
-    metadata = describe(spec, input)
+    metadata = replace(describe(spec, input), outputs=ordered(outputs))
     cases = [
-        (images, logits(network, spec.preset, images))
+        (images, compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
     ]
     fold_batch_norms(network.fuse())  # the exporter would as well, in twice the time
@@ -118,11 +121,16 @@ def describe(spec: ModelSpec, input: ExportInput = "float32") -> Metadata:  # no
 
 
 @torch.inference_mode()
-def logits(network: Network, preset: Preset, images: Array) -> NDArray[np.float32]:
-    """What the network says of float32 images, or of uint8 pixels prepared as `predict` does it."""
+def compute(
+    network: Network, preset: Preset, images: Array, outputs: Sequence[Output] = ("logits",)
+) -> dict[Output, NDArray[np.float32]]:
+    """What the network gives for float32 images, or for uint8 pixels prepared as `predict` does it."""
     if images.dtype == np.uint8:
         images = np.stack([Preprocess(preset).array(pixels) for pixels in images])
-    found = network(torch.from_numpy(images)).numpy()
-    if not np.isfinite(found).all():
+    values = network.outputs(torch.from_numpy(images), outputs)
+    found: dict[Output, NDArray[np.float32]] = {
+        name: value.numpy() for name, value in zip(outputs, values, strict=True)
+    }
+    if not all(np.isfinite(value).all() for value in found.values()):
         raise Error("the network's own logits are not finite, so no file can be compared with it: check its weights")
     return found

@@ -28,7 +28,7 @@ from torchclas.data.opening import Opened, open_for_model, open_pictures
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.shards import ParquetImages
 from torchclas.engines import Engine, installed
-from torchclas.engines.compiled import graph_file, int8_path
+from torchclas.engines.compiled import graph_file, graph_outputs, int8_path
 from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
@@ -41,7 +41,7 @@ from torchclas.reporting.rows import printable
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
 from torchclas.version import __version__
-from torchclas.vocabulary import EngineName, Precision
+from torchclas.vocabulary import OUTPUTS, EngineName, Precision
 from torchclas.weights import cache
 from torchclas.weights.location import quantized_path
 from torchclas.weights.metadata import KEY
@@ -171,14 +171,15 @@ def quantize(
     pool = open_pictures(calibration, root=None if Path(calibration).is_dir() else root, delimiter=delimiter)
     others = None if val is None else _labelled(val, spec, labels, root, delimiter)
     chosen, checked = split(pool, others, images)
-    float_path = graph_file(spec)
+    float_path = graph_file(spec, OUTPUTS)
     with _progress() as stage, TemporaryDirectory() as folder:
         advance = stage("reading images", len(chosen) + len(checked))
         calibrating, _, unreadable = _read(chosen, spec, advance)
         checking, truth, also_unreadable = _read(checked, spec, advance)
         judge = Judge(_logits(float_path, checking, "fp32"), None if val is None else truth)
         found = _search(float_path, calibrating, checking, judge, bound, Path(folder) / "candidate.onnx", stage)
-        _write(found, path, replace(spec, name=name), len(calibrating))
+        given = spec.outputs if spec.graph is not None else graph_outputs(float_path)
+        _write(found, path, replace(spec, name=name, outputs=given), len(calibrating))
         stage("timing", None)
         speed = tuple(_times(float_path, path, checking))
     report = QuantizationReport(
@@ -341,10 +342,13 @@ def _write(found: _Found, path: Path, spec: ModelSpec, images: int) -> None:
     import onnx
     from onnx import helper
 
-    metadata = spec.metadata(
-        precision="int8",
-        calibration_images=images,
-        in_float=[operation.name for operation in found.in_float],
+    metadata = replace(
+        spec.metadata(
+            precision="int8",
+            calibration_images=images,
+            in_float=[operation.name for operation in found.in_float],
+        ),
+        outputs=spec.outputs,
     )
     properties = {entry.key: entry.value for entry in found.model.metadata_props}
     helper.set_model_props(found.model, {**properties, KEY: metadata.to_json()})

@@ -12,8 +12,9 @@ from typing import Any, cast
 from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError, Error
 from torchclas.labels import LabelSet, label_set
-from torchclas.tables import Table, integer_within, mapping, positive_integer, text, texts
+from torchclas.tables import Table, integer_within, mapping, positive_integer, sequence, text, texts
 from torchclas.text import json_text
+from torchclas.vocabulary import OUTPUTS, Output
 from torchclas.weights import exported
 from torchclas.weights.kinds import kind_of
 from torchclas.weights.links import utf8_path
@@ -32,8 +33,8 @@ class Metadata:
     """What a checkpoint says of itself.
 
     `labels` names a published label set, or `class_ids` and `class_names` list the model's own classes in order; where
-    neither is given, classes are called by their numbers. `origin` tells where the weights came from: URL, sha256,
-    training run; it is what JSON can hold.
+    neither is given, classes are called by their numbers. `outputs` are those of an exported graph. `origin` tells
+    where the weights came from: URL, sha256, training run; it is what JSON can hold.
 
     Raises:
         CheckpointError: the classes are not as many as the outputs, or a name holds line breaks, other control
@@ -48,6 +49,7 @@ class Metadata:
     labels: str = ""
     class_ids: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ("logits",)
     origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ class Metadata:
             labels=table.take("labels", text, ""),
             class_ids=table.take("class_ids", texts, ()),
             class_names=table.take("class_names", texts, ()),
+            outputs=table.take("outputs", _outputs, ("logits",)),
             origin=table.take("origin", _origin, dict[str, object]()),
         )
         table.close()
@@ -150,6 +153,14 @@ def _parsed(content: str) -> Mapping[str, object]:
     if not isinstance(values, dict):
         raise CheckpointError("it is not an object in JSON")
     return cast("Mapping[str, object]", values)
+
+
+def _outputs(value: object) -> tuple[Output, ...]:
+    given = sequence(value)
+    outputs: tuple[Output, ...] = tuple(name for name in OUTPUTS if name in given)
+    if len(outputs) != len(given) or not outputs:
+        raise ValueError(f"a list of some of {', '.join(OUTPUTS)}")
+    return outputs
 
 
 def _origin(value: object) -> Mapping[str, object]:
