@@ -293,8 +293,8 @@ def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedNam
         if (found := _match(ours, theirs)) is not None:
             return _completed(network, found, model)
     raise CheckpointError(
-        f"in its program data does not flow as in a {arch}: it is another network, was changed, or was optimized for one "
-        "machine"
+        f"in its program data does not flow as in a {arch}: it is another network, was changed, or was optimized for "
+        "one machine"
     )
 
 
