@@ -104,7 +104,6 @@ def test_files_have_the_outputs_that_were_asked_for(checkpoint: Path, images: np
         for output, values in both.items():
             assert relative(values, want[output]) <= 1e-4
         assert relative(open_engine(spec)(images), want["logits"]) <= 1e-4
-    torchclas.export(checkpoint, to="torch-export", outputs=["embedding"], output=tmp_path / "vectors.pt2")
     plain = torchclas.export(checkpoint, to="onnx", output=tmp_path / "plain.onnx")
     with pytest.raises(CheckpointError, match="gives logits, and no embedding: export it again"):
         open_engine(find_model(plain.path), outputs=["embedding"])
