@@ -21,7 +21,7 @@ from torchclas.labels import read_names
 from torchclas.sizes import Size
 from torchclas.tables import Table, sequence, text, texts
 from torchclas.vocabulary import Fit
-from torchclas.weights.inference_model import files_of
+from torchclas.weights.kinds import files_of
 from torchclas.yaml_text import Yaml, read_yaml
 
 _FRACTION = re.compile(r"([\d.eE+-]{1,30})(?:/([\d.eE+-]{1,30}))?")  # PaddleClas writes 1.0/255.0

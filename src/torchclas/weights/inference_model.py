@@ -23,11 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from torchclas.errors import CheckpointError
+from torchclas.weights.kinds import files_of
 from torchclas.weights.pickles import MAX_NAME, Damaged, listed
 
 IMAGES = ("feed", "data")  # kinds of operators that give what the network is given
-PARAMETERS = ".pdiparams"
-PROGRAMS = (".json", ".pdmodel")  # of PaddlePaddle 3, which comes first where both are there, and 2
 
 Array = npt.NDArray[np.generic]
 
@@ -112,25 +111,6 @@ def read_inference_model(path: Path) -> InferenceTensors:
     program_path, parameters_path = files_of(path)
     program = read_program(program_path)
     return InferenceTensors(program, read_parameters(parameters_path, program))
-
-
-def files_of(path: Path) -> tuple[Path, Path]:
-    """The program and the parameters of the inference model that one of the two is given of.
-
-    Raises CheckpointError: the other is not beside it.
-    """
-    if path.suffix.lower() != PARAMETERS:
-        parameters = path.with_suffix(PARAMETERS)
-        if not parameters.is_file():
-            raise CheckpointError(
-                f"{path}: the program of an inference model; its weights, {parameters.name}, are missing"
-            )
-        return path, parameters
-    for suffix in PROGRAMS:
-        if (program := path.with_suffix(suffix)).is_file():
-            return program, path
-    names = " or ".join(path.with_suffix(suffix).name for suffix in PROGRAMS)
-    raise CheckpointError(f"{path}: the weights of an inference model; put its program, {names}, beside it")
 
 
 def read_program(path: Path) -> Program:

@@ -15,6 +15,10 @@ SUFFIXES = (
     ".engine", ".h5", ".tflite",
 )  # fmt: skip
 
+# The files of an inference model of PaddlePaddle.
+PARAMETERS = ".pdiparams"
+PROGRAMS = (".json", ".pdmodel")  # of PaddlePaddle 3, which comes first where both are there, and 2
+
 _TAKEN = (
     "weights are taken from .safetensors, .pdparams, .pth, a Paddle inference model, or .onnx that paddle2onnx wrote; "
     "whole models from .onnx or .xml that `torchclas export` wrote"
@@ -113,3 +117,22 @@ def _is_text(start: bytes) -> bool:
     except UnicodeDecodeError as error:
         text = "" if error.start < len(start) - 3 else start[: error.start].decode("utf-8")
     return bool(text) and all(character.isprintable() or character in "\t\r\n" for character in text)
+
+
+def files_of(path: Path) -> tuple[Path, Path]:
+    """The program and the parameters of the inference model that one of the two is given of.
+
+    Raises CheckpointError: the other is not beside it.
+    """
+    if path.suffix.lower() != PARAMETERS:
+        parameters = path.with_suffix(PARAMETERS)
+        if not parameters.is_file():
+            raise CheckpointError(
+                f"{path}: the program of an inference model; its weights, {parameters.name}, are missing"
+            )
+        return path, parameters
+    for suffix in PROGRAMS:
+        if (program := path.with_suffix(suffix)).is_file():
+            return program, path
+    names = " or ".join(path.with_suffix(suffix).name for suffix in PROGRAMS)
+    raise CheckpointError(f"{path}: the weights of an inference model; put its program, {names}, beside it")

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchclas.catalog import Entry, WeightsFile
 from torchclas.errors import CheckpointError
 from torchclas.weights import cache
-from torchclas.weights.inference_model import PARAMETERS, files_of
+from torchclas.weights.kinds import PARAMETERS, files_of
 
 BEST = "best.safetensors"  # of a run's folder
 
