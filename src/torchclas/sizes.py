@@ -19,8 +19,8 @@ def to_size(value: int | Sequence[int]) -> Size:
 
 
 def parse_size(text: str) -> Size:
-    """`224` → (224, 224), `80x160` → (80, 160), height first; raises `ImageSizeError` for anything else."""
-    height, by, width = text.lower().replace("×", "x").partition("x")
+    """`224` → (224, 224), `80x160` or `80,160` → (80, 160), height first; raises `ImageSizeError` for anything else."""
+    height, by, width = text.lower().replace("×", "x").replace(",", "x").partition("x")
     if not height.strip().isdecimal() or (by and not width.strip().isdecimal()):
         raise ImageSizeError(f"{text!r} is no image size: write one number, or HEIGHTxWIDTH such as 80x160")
     return to_size((int(height), int(width) if by else int(height)))

@@ -36,7 +36,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def test_sizes_are_written_and_read() -> None:
     assert parse_size("224") == to_size(224) == (224, 224)
-    assert parse_size("80x160") == parse_size("80×160") == to_size([80, 160]) == (80, 160)
+    assert parse_size("80x160") == parse_size("80×160") == parse_size("80,160") == to_size([80, 160]) == (80, 160)
     assert (show_size((80, 160)), show_size((7, 7))) == ("80×160", "7")
     for wrong in ("", "x", "80x", "-1", "80x160x3", "1.5", "0"):
         with pytest.raises(ImageSizeError):
