@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,8 +121,9 @@ def read_program(path: Path) -> Program:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_PROGRAM + 1)
-        if len(content) > _MAX_PROGRAM:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, _MAX_PROGRAM))
+        if size > _MAX_PROGRAM:
             raise Damaged(f"the program is larger than {_MAX_PROGRAM:,} bytes, and than that of any network here")
         return _of_json(content) if path.suffix.lower() == ".json" else _of_protobuf(content)
     except Damaged as error:
