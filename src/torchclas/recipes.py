@@ -27,6 +27,7 @@ from torchclas.tables import (
     texts,
     truth,
 )
+from torchclas.vocabulary import Fit
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,9 +114,9 @@ class Augment:
     """What happens to training images, in this order; mean and std are those of the model's preset.
 
     `crop` is a random one of a `scale` (share of the area) and `ratio` (width over height, of squares), or what
-    evaluation does (`center`), which squeezes or pads where the preset does. `flip` and
-    `erasing` are probabilities; erased pixels become noise. `mixup` and `cutmix` are the alphas of the Beta
-    distributions, with the probability that a batch is mixed that way (it is mixed in one way at most).
+    evaluation does (`center`), which squeezes or pads where the preset does. `flip` and `erasing` are probabilities;
+    erased pixels become noise. `mixup` and `cutmix` are the alphas of the Beta distributions, with the probability that
+    a batch is mixed that way (it is mixed in one way at most).
     """
 
     crop: Literal["random", "center"] = "random"
@@ -211,7 +212,7 @@ class Recipe:
     batch_size: int
     devices: int = 4
     input_size: int | tuple[int, int] = 224
-    fit: Literal["", "crop", "squeeze", "pad"] = ""
+    fit: Literal["", Fit] = ""
     precision: Precision = "32-true"
     ema: float = 0.0
     clip: float = 0.0
@@ -272,10 +273,20 @@ class Recipe:
     def for_preset(self, preset: Preset) -> Recipe:
         """The recipe for a model with this preset: its image size, and the way it resizes."""
         resize = replace(self.augment, interpolation=preset.interpolation, backend=preset.backend)
-        height, width = preset.size
-        if preset.fit != "crop":  # of an image that is seen as a whole, training sees the whole
-            resize = replace(resize, crop="center")
-        return replace(self, input_size=height if height == width else preset.size, augment=resize)
+        return replace(self, augment=resize).at(preset.size)._seeing(preset.fit)
+
+    def at(self, size: int | Size) -> Recipe:
+        """The recipe for images of `size` pixels, a side or [height, width]."""
+        height, width = size = to_size(size)
+        return replace(self, input_size=height if height == width else size)
+
+    def fitted(self, fit: Fit) -> Recipe:
+        """The recipe for images that come to their size this way, whatever the model's preset has."""
+        return replace(self, fit=fit)._seeing(fit)
+
+    def _seeing(self, fit: Fit) -> Recipe:
+        """Of an image that evaluation sees as a whole, training sees the whole."""
+        return self if fit == "crop" else replace(self, augment=replace(self.augment, crop="center"))
 
     def to_toml(self) -> str:
         """Every setting, as `from_toml` reads it."""

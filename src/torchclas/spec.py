@@ -15,8 +15,8 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.sizes import show_size
-from torchclas.vocabulary import OUTPUTS, Output
-from torchclas.weights.deploy_config import deploy_config
+from torchclas.vocabulary import LANGUAGES, OUTPUTS, Output
+from torchclas.weights.deploy_config import DeployConfig, deploy_config
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
 from torchclas.weights.inference_model import InferenceTensors, Program
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
@@ -31,7 +31,6 @@ DEFAULT_MODEL = "EfficientNet_lite0"
 _COMMON_NAMES = frozenset(
     ("best_model", "latest", "checkpoint", "model", "model_best", "pytorch_model", "weights", "inference")
 )
-_LANGUAGES = ("en", "zh")  # own classes have one name, whatever the language
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class ModelSpec:
             raise DataError(f"{len(names)} names of classes, but {self.name} has {self.num_classes}")
         ids = names if self.numbered and len(set(names)) == len(names) else self.classes.ids
         name = Path(labels).stem if from_file else self.classes.name
-        return replace(self, classes=LabelSet(name, ids, dict.fromkeys(_LANGUAGES, names)))
+        return replace(self, classes=LabelSet(name, ids, dict.fromkeys(LANGUAGES, names)))
 
     def metadata(self, /, **origin: object) -> Metadata:
         """What a file that is made from this model says of itself."""
@@ -214,7 +213,7 @@ def _of_weights(entry: Entry, path: Path) -> ModelSpec:
     from torchclas.weights.load import read_checkpoint
 
     kind, tensors = read_checkpoint(path)
-    return _foreign(path, entry, identify(path, entry.arch, kind, tensors), tensors)
+    return _foreign(path, entry, identify(path, entry.arch, kind, tensors), tensors, _config(path, tensors))
 
 
 def _recognised(path: Path) -> ModelSpec:
@@ -225,7 +224,7 @@ def _recognised(path: Path) -> ModelSpec:
     if path.suffix in EXPORTED_SUFFIXES:
         read_metadata(path)  # raises: a graph has no preprocessing that tensors could tell
     kind, tensors = read_checkpoint(path)
-    config = deploy_config(path) if isinstance(tensors, InferenceTensors) else None
+    config = _config(path, tensors)
     found = recognise(path, kind, tensors, hint="" if config is None else config.model_name)
     if len(found) != 1:
         what = f"fit {', '.join(identity.arch for identity in found)}" if found else "are those of no model here"
@@ -233,10 +232,16 @@ def _recognised(path: Path) -> ModelSpec:
             f"{path} does not say which model it is, and its tensors {what}: name it (`-m NAME --weights {path}`)"
         )
     warnings.warn(f"{path} does not say which model it is; its tensors are those of {found[0]}", stacklevel=2)
-    return _foreign(path, catalog.find(found[0].arch), found[0], tensors)
+    return _foreign(path, catalog.find(found[0].arch), found[0], tensors, config)
 
 
-def _foreign(path: Path, entry: Entry, identity: Identity, tensors: Mapping[str, object]) -> ModelSpec:
+def _config(path: Path, tensors: Mapping[str, object]) -> DeployConfig | None:
+    return deploy_config(path) if isinstance(tensors, InferenceTensors) else None
+
+
+def _foreign(
+    path: Path, entry: Entry, identity: Identity, tensors: Mapping[str, object], config: DeployConfig | None
+) -> ModelSpec:
     """Weights that others wrote: they say how many classes there are, and not what they mean."""
     published = identity.num_classes == entry.num_classes
     ids = tuple(map(str, range(identity.num_classes)))
@@ -246,18 +251,17 @@ def _foreign(path: Path, entry: Entry, identity: Identity, tensors: Mapping[str,
         num_classes=identity.num_classes,
         in_channels=identity.in_channels,
         preset=entry.preset,
-        classes=label_set(entry.labels) if published else LabelSet(path.stem, ids, dict.fromkeys(_LANGUAGES, ids)),
+        classes=label_set(entry.labels) if published else LabelSet(path.stem, ids, dict.fromkeys(LANGUAGES, ids)),
         path=path,
     )
-    return _deployed(spec, path, tensors.program) if isinstance(tensors, InferenceTensors) else spec
+    return _deployed(spec, path, tensors.program, config) if isinstance(tensors, InferenceTensors) else spec
 
 
-def _deployed(spec: ModelSpec, path: Path, program: Program) -> ModelSpec:
+def _deployed(spec: ModelSpec, path: Path, program: Program, config: DeployConfig | None) -> ModelSpec:
     """An inference model: its program says for which images it is, the file beside it how they are prepared."""
     if program.last == "sigmoid":
         warnings.warn(f"{path}: its classes do not exclude each other (sigmoid); scores here add up to 1", stacklevel=2)
     size = program.size or spec.preset.size
-    config = deploy_config(path)
     if config is None:
         return replace(spec, preset=spec.preset.at(size))
     preset = config.preset or spec.preset.at(size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
-EngineChoice = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
+EngineChoice = Literal["auto", EngineName]
 Precision = Literal["fp32", "bf16", "int8"]  # of what runs a network
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 

@@ -131,10 +131,12 @@ def test_a_classifier_embeds(checkpoint: Path, photographs: Path) -> None:
 
     both = pickle.loads(pickle.dumps(Classifier(checkpoint, workers=0, outputs=OUTPUTS)))
     assert both.engine.outputs == OUTPUTS
-    assert both.embedder() is both.engine
+    assert both.engine_for("embedding") is both.engine
     (same,) = both.embed(sources[0])
     assert relative(same.vector, first) <= 1e-4
     assert next(both.predict(sources[0])).labels == next(classifier.predict(sources[0])).labels
+    vectors = Classifier(checkpoint, workers=0, outputs=["embedding"])
+    assert next(vectors.predict(sources[0])).labels == next(classifier.predict(sources[0])).labels
 
 
 def test_quantized_graphs_give_both(checkpoint: Path, images: np.ndarray, photographs: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torchclas.cli.app import app
 from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.text import printable
+from torchclas.vocabulary import LANGUAGES
 
 __all__ = ["app", "export", "images", "main", "models", "quantize", "run", "speed", "training", "weights"]
 
@@ -97,7 +98,7 @@ def _choose_language(arguments: Sequence[str]) -> Sequence[str]:
         value = arguments[asked + 1] if rest <= end else ""
     chosen = messages.named(value)
     if chosen is None:
-        raise Error(f"--lang {value}: choose from {', '.join(messages.LANGUAGES)}")
+        raise Error(f"--lang {value}: choose from {', '.join(LANGUAGES)}")
     messages.use(chosen)
     arguments = [*arguments[:asked], *arguments[rest:]]
     return spellings.with_language(app, arguments, chosen)

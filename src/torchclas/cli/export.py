@@ -16,8 +16,6 @@ from torchclas.sizes import parse_size
 from torchclas.text import printable
 from torchclas.vocabulary import ExportFormat, ExportInput, Output
 
-# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-
 
 def _batch(kind: type, tokens: Sequence[Any]) -> int | None:
     text = tokens[0].value

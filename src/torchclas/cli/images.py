@@ -33,8 +33,6 @@ from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
 from torchclas.vocabulary import Language, RowFormat
 
-# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-
 
 @app.command
 def predict(

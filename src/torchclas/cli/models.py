@@ -13,8 +13,6 @@ from torchclas.cli.app import Percent, app, stderr, stdout
 from torchclas.completion import NAMES, SERIES
 from torchclas.vocabulary import Order
 
-# Spelled out here as well, because help must not import what the commands do; a test keeps them equal.
-
 
 def _amount(kind: type, tokens: Sequence[Any]) -> float:
     from torchclas.tasks.listing import amount

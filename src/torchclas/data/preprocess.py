@@ -29,9 +29,9 @@ PILLOW_INTERPOLATION = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Of a strip longer than this many times what a crop of its width sees, only the middle is resized: a 1 × 60,000 image
-# would otherwise become 256 × 15,360,000. All the crop sees lies well within; it may shift by less than one source
-# pixel.
+# Of a strip whose sides differ more than this many times as much as the crop's, only the middle is resized: a
+# 1 × 60,000 image would otherwise become 256 × 15,360,000. All the crop sees lies well within; it may shift by less
+# than one source pixel.
 MAX_ASPECT = 16
 
 

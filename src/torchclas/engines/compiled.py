@@ -10,7 +10,6 @@ import hashlib
 import logging
 import shutil
 import sys
-import uuid
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -34,8 +33,8 @@ from torchclas.weights.metadata import read_metadata
 
 log = logging.getLogger(__name__)
 
-_NETWORK = "network.onnx"
-_WITH_EMBEDDING = "network-embedding.onnx"  # and with logits
+_NETWORK, _WITH_EMBEDDING = "network.onnx", "network-embedding.onnx"
+_OF_CACHE: dict[str, tuple[Output, ...]] = {_NETWORK: ("logits",), _WITH_EMBEDDING: OUTPUTS}  # what these files give
 _LAYOUT = 1  # of the folder; counts up when older ones must not be read any more
 
 
@@ -66,11 +65,14 @@ def graph_file(spec: ModelSpec, outputs: tuple[Output, ...] = ("logits",)) -> Pa
     return path
 
 
-def graph_outputs(path: Path) -> tuple[Output, ...]:
-    """What a graph of the cache gives."""
-    if path.name == _NETWORK:
-        return ("logits",)
-    return OUTPUTS if path.name == _WITH_EMBEDDING else read_metadata(path).outputs
+def graph_outputs(spec: ModelSpec, path: Path) -> tuple[Output, ...]:
+    """What the graph of a model gives, by `graph_file` or `int8_file`; raises what `before_reading` does."""
+    if spec.graph is not None:
+        return spec.outputs
+    if path.name in _OF_CACHE:
+        return _OF_CACHE[path.name]
+    before_reading(spec, path)  # of one that is damaged, nothing counts
+    return read_metadata(path).outputs
 
 
 def before_reading(spec: ModelSpec, path: Path) -> None:
@@ -83,7 +85,7 @@ def before_reading(spec: ModelSpec, path: Path) -> None:
         What `graph_file` does.
     """
     intact = cache.is_intact(path)
-    if spec.graph is None and path.name in (_NETWORK, _WITH_EMBEDDING):
+    if spec.graph is None and path.name in _OF_CACHE:
         if not intact:
             with cache.writing(), locked(path):
                 if not cache.is_intact(path):
@@ -135,23 +137,16 @@ def _weights_name(spec: ModelSpec) -> str:
 
 
 def _export(spec: ModelSpec, path: Path) -> None:
+    from torchclas.exporting.files import folder_beside, give_names
     from torchclas.exporting.onnx import write_onnx
     from torchclas.zoo import load_model
 
     if sys.stderr.isatty():
         print(say(f"preparing {printable(spec.name)} for this machine, once …"), file=sys.stderr)
-    building = path.parent / f".{uuid.uuid4().hex[:12]}"
-    building.mkdir()
-    try:
-        metadata = replace(spec.metadata(), outputs=graph_outputs(path))
+    metadata = replace(spec.metadata(), outputs=_OF_CACHE[path.name])
+    with folder_beside(path) as building:
         with_openmp(lambda: write_onnx(load_model(spec).fuse(), building / path.name, metadata))
-        # Weights beyond 2 GB are in a second file, which has to be there first.
-        files = sorted(building.iterdir(), key=lambda file: file.name == path.name)
-        for file in files:
-            file.replace(path.with_name(file.name))
-        cache.record(path, *(path.with_name(file.name) for file in files[:-1]))
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        cache.record(path, *give_names(building, path))
     _drop_outdated(spec, path.parent)
 
 

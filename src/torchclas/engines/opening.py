@@ -46,9 +46,7 @@ def open_named(
         )
     graph = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec, outputs)
     path = graph.absolute()
-    if precision == "int8":
-        compiled.before_reading(spec, path)  # what it says of itself is read next
-    given = spec.outputs if spec.graph is not None else compiled.graph_outputs(path)
+    given = compiled.graph_outputs(spec, path)
     if missing := [name for name in outputs if name not in given]:
         again = "quantize" if precision == "int8" else "export"
         raise CheckpointError(

@@ -131,9 +131,8 @@ class OpenVinoEngine(Reopening):
         return self._values(request)
 
     def _values(self, request: Any) -> list[NDArray[np.float32]]:
-        values = [
-            request.get_tensor(name).data.copy() for name in self.outputs
-        ]  # the next call writes to the same memory
+        # Copies: the next call writes to the same memory.
+        values = [request.get_tensor(name).data.copy() for name in self.outputs]
         self.requests.append(request)
         return values
 

@@ -21,15 +21,22 @@ def named_when_done(path: Path) -> Generator[Path, None, None]:
     try:
         with folder_beside(path) as folder:
             yield folder / path.name
-            # The weights first: what has a name is complete.
-            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-                file.replace(path.with_name(file.name))
+            give_names(folder, path)
     except Error:
         raise
     except Exception as error:
         if disk_is_full(error, path.parent):
             raise OutputError(f"{path}: the disk is full: free some space or choose another place") from error
         raise
+
+
+def give_names(folder: Path, path: Path) -> list[Path]:
+    """Move what is in a folder beside `path`, and return the files other than `path` itself.
+
+    That comes last: it may need the others, such as weights beyond 2 GB, and what has its name is complete.
+    """
+    others = sorted(file for file in folder.iterdir() if file.name != path.name)
+    return [file.replace(path.with_name(file.name)) for file in (*others, folder / path.name)][:-1]
 
 
 @contextmanager

@@ -73,8 +73,8 @@ class Classifier:
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
     forked ones go on with it, and a copy, by `pickle` or `copy`, is opened again with the same arguments.
 
-    `outputs` are what one run gives for each image, `logits`, `embedding` (the vector before the classifier) or both;
-    `embed` works without, by a second engine that is opened when it is first called.
+    `outputs` are what one run gives for each image, `logits`, `embedding` (the vector before the classifier) or both.
+    What needs another one works as well, by a second engine that is opened when it is first asked.
 
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
@@ -128,9 +128,9 @@ class Classifier:
             device=device,
         )
         self.engine: Engine = self._open(outputs=outputs)
-        self._embedder = self.engine if "embedding" in self.engine.outputs else None
+        self._engines: dict[Output, Engine] = dict.fromkeys(self.engine.outputs, self.engine)
         self._opening = threading.Lock()
-        self.engine_name = f"{self.engine.name} {self.engine.precision}"
+        self.engine_name = _name_of(self.engine)
         log.info("%s runs with %s", self.spec.name, self.engine_name)
 
     def __reduce__(self) -> tuple[Callable[[], Classifier], tuple[()]]:
@@ -138,8 +138,7 @@ class Classifier:
 
     def predict(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Prediction]:
         """One prediction per source, in order; an image that cannot be read is one with `status="error"`."""
-        one = isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray))
-        for batch in self.batches([sources] if one else sources):
+        for batch in self.batches(_several(sources)):
             yield from self.rows(batch)
 
     def embed(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedding]:
@@ -148,29 +147,29 @@ class Classifier:
         An embedding is what the network knows of an image before it names a class: images that look alike to it have
         vectors that point the same way. Raises `CheckpointError` for an exported model without that output.
         """
-        one = isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray))
-        for batch in self.batches([sources] if one else sources):
+        for batch in self.batches(_several(sources)):
             yield from self.embedding_rows(batch)
 
     def embedding_rows(self, batch: Batch, vectors: NDArray[np.float32] | None = None) -> Iterator[Embedding]:
         """The embeddings of one batch; `vectors` are what an engine gave for it, if one ran."""
+        engine = self.engine_for("embedding")
         if vectors is None:
-            empty = np.empty((0, 0), np.float32)
-            vectors = self.embedder().run(batch.images)["embedding"] if len(batch.images) else empty
+            vectors = engine.run(batch.images)["embedding"] if len(batch.images) else np.empty((0, 0), np.float32)
         for source, result in batch.rows(list(vectors)):
             if isinstance(result, ImageError):
                 yield Embedding(source, "error", error=str(result))
             elif not np.isfinite(result).all():
                 yield Embedding(source, "error", error=_damaged(self.spec))
             else:
-                yield Embedding(source, "ok", vector=result, engine=self.engine_name)
+                yield Embedding(source, "ok", vector=result, engine=_name_of(engine))
 
-    def embedder(self) -> Engine:
-        """The engine that gives embeddings."""
-        with self._opening:
-            if self._embedder is None:
-                self._embedder = self._open(outputs=("embedding",))
-            return self._embedder
+    def engine_for(self, output: Output) -> Engine:
+        """The engine that gives this output, opened at the first call unless `engine` does."""
+        if output not in self._engines:  # else without the lock, which a fork may leave locked
+            with self._opening:
+                if output not in self._engines:
+                    self._engines[output] = self._open(outputs=(output,))
+        return self._engines[output]
 
     def batches(self, sources: Iterable[ImageLike | Entry]) -> Iterator[Batch]:
         """Decoded and preprocessed sources, `batch_size` at a time."""
@@ -188,7 +187,7 @@ class Classifier:
         """[N, num_classes] for the N images of the batch that could be read."""
         if not len(batch.images):
             return np.empty((0, self.spec.num_classes), np.float32)
-        logits = self.engine(batch.images)
+        logits = self.engine_for("logits")(batch.images)
         with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, which `rows` reports
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
@@ -202,8 +201,16 @@ class Classifier:
             labels=tuple(self.names[i] for i in indices),
             scores=tuple(float(probabilities[i]) for i in indices),
             class_ids=tuple(self.spec.classes.ids[i] for i in indices),
-            engine=self.engine_name,
+            engine=_name_of(self.engine_for("logits")),
         )
+
+
+def _several(sources: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    return [sources] if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray)) else sources
+
+
+def _name_of(engine: Engine) -> str:
+    return f"{engine.name} {engine.precision}"
 
 
 def _damaged(spec: ModelSpec) -> str:

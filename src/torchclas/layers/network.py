@@ -252,10 +252,10 @@ class Network(nn.Module):
                 f"{self.arch or type(self).__name__} needs images of at least {least} px, not {show_size(size)}"
             )
         if self.input_size not in (None, size):
-            self.resize(size)
+            self.resize(self.input_size, size)
             self.input_size = size
 
-    def resize(self, size: Size) -> None:
+    def resize(self, old: Size, new: Size) -> None:
         """What a family with an `input_size` does for images of another size; raises `ImageSizeError`."""
         raise NotImplementedError
 

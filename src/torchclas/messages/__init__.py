@@ -15,9 +15,7 @@ from importlib import resources
 from itertools import islice
 from typing import NamedTuple
 
-from torchclas.vocabulary import Language
-
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
+from torchclas.vocabulary import LANGUAGES, Language
 
 _language: Language = "en"
 

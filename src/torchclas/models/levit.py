@@ -156,10 +156,10 @@ class LeViT(Network):
         )
         self.input_size = to_size(INPUT_SIZE)
 
-    def resize(self, size: Size) -> None:
+    def resize(self, old: Size, new: Size) -> None:
         """Interpolate the attention biases, which are those of a square map."""
-        self.require_square(size)
-        resolution = ceil(size[0] / STRIDE)
+        self.require_square(new)
+        resolution = ceil(new[0] / STRIDE)
         for module in self.modules():
             if isinstance(module, BiasedAttention):
                 module.set_resolution(resolution)

@@ -150,15 +150,15 @@ class SwinTransformer(Network):
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, without the last layer norm."""
         return [feature_map.permute(0, 3, 1, 2) for feature_map in super().features(x)]
 
-    def resize(self, size: Size) -> None:
+    def resize(self, old: Size, new: Size) -> None:
         """Make windows, which are square, as large as the last map; the side is a multiple of its stride."""
         stride = self.feature_info[-1].stride
-        self.require_square(size)
-        self.require_multiples(size, stride)
+        self.require_square(new)
+        self.require_multiples(new, stride)
         for info in self.feature_info:
             for module in self.stages[info.stage].modules():
                 if isinstance(module, WindowAttention):
-                    module.set_resolution(size[0] // info.stride, size[0] // stride)
+                    module.set_resolution(new[0] // info.stride, new[0] // stride)
 
     def init_weights(self) -> None:
         """As `initial` says; biases by offset begin like linear layers."""

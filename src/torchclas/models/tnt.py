@@ -131,12 +131,11 @@ class TNT(Network):
         places = x.shape[-2] // PATCH, x.shape[-1] // PATCH
         return [outer[:, 1:].mT.unflatten(2, places) for _, outer in super().features(x)]
 
-    def resize(self, size: Size) -> None:
+    def resize(self, old: Size, new: Size) -> None:
         """Interpolate the outer position embeddings; both sides are multiples of 16."""
-        self.require_multiples(size, PATCH)
-        assert self.input_size is not None
-        old, new = ((height // PATCH, width // PATCH) for height, width in (self.input_size, size))
-        self.stem.position = resize_position_embedding(self.stem.position, old, new, prefix=1)
+        self.require_multiples(new, PATCH)
+        before, after = ((height // PATCH, width // PATCH) for height, width in (old, new))
+        self.stem.position = resize_position_embedding(self.stem.position, before, after, prefix=1)
 
     def init_weights(self) -> None:
         """As `initial` says; tokens and positions begin like linear layers."""

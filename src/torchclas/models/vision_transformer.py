@@ -101,12 +101,11 @@ class VisionTransformer(Network):
         places = x.shape[-2] // self.patch, x.shape[-1] // self.patch
         return [tokens[:, self.stem.prefix :].mT.unflatten(2, places) for tokens in super().features(x)]
 
-    def resize(self, size: Size) -> None:
+    def resize(self, old: Size, new: Size) -> None:
         """Interpolate the position embeddings; both sides are multiples of the patch's."""
-        self.require_multiples(size, self.patch)
-        assert self.input_size is not None
-        old, new = ((height // self.patch, width // self.patch) for height, width in (self.input_size, size))
-        self.stem.position = resize_position_embedding(self.stem.position, old, new, prefix=self.stem.prefix)
+        self.require_multiples(new, self.patch)
+        before, after = ((height // self.patch, width // self.patch) for height, width in (old, new))
+        self.stem.position = resize_position_embedding(self.stem.position, before, after, prefix=self.stem.prefix)
 
     def init_weights(self) -> None:
         """As `initial` says; tokens and positions begin like linear layers."""

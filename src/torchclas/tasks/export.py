@@ -80,7 +80,7 @@ def export(
     spec = find_model(model, weights=weights, labels=labels)
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
-    pixels = input == "uint8"
+    pixels, wanted = input == "uint8", ordered(outputs)
     kind.require(pixels=pixels)
     if pixels and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
@@ -92,7 +92,7 @@ def export(
     if pixels and (reason := why_not(spec.preset)):
         raise Error(f"{spec.name}: {reason}: leave `--input uint8` out")
     network = load_model(spec)
-    metadata = replace(describe(spec, input), outputs=ordered(outputs))
+    metadata = replace(describe(spec, input), outputs=wanted)
     cases = [
         (images, compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)

@@ -178,7 +178,7 @@ def quantize(
         checking, truth, also_unreadable = _read(checked, spec, advance)
         judge = Judge(_logits(float_path, checking, "fp32"), None if val is None else truth)
         found = _search(float_path, calibrating, checking, judge, bound, Path(folder) / "candidate.onnx", stage)
-        given = spec.outputs if spec.graph is not None else graph_outputs(float_path)
+        given = graph_outputs(spec, float_path)
         _write(found, path, replace(spec, name=name, outputs=given), len(calibrating))
         stage("timing", None)
         speed = tuple(_times(float_path, path, checking))

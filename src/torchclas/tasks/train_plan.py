@@ -336,12 +336,9 @@ def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
         heads = recipes()[arch].loss.head_weights
         chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
     if options.size is not None:
-        height, width = parse_size(options.size)
-        chosen = replace(chosen, input_size=height if height == width else (height, width))
+        chosen = chosen.at(parse_size(options.size))
     if options.fit is not None:
-        whole = options.fit != "crop"  # of an image that is seen as a whole, training sees the whole
-        augment = replace(chosen.augment, crop="center") if whole else chosen.augment
-        chosen = replace(chosen, fit=options.fit, augment=augment)
+        chosen = chosen.fitted(options.fit)
     chosen = override(chosen, options.overrides)
     if options.strategy == "fsdp" and chosen.precision == "16-mixed":
         raise Error("--strategy fsdp does not scale gradients as fp16 needs it: use --precision bf16")

@@ -53,8 +53,8 @@ class RunOptions:
     `data` and `val` are what `torchclas.data.opening` reads: class folders, list files, shards. `labels`, `root` and
     `delimiter` are for lists: names of classes, the folder of relative paths. `overrides` change the recipe
     (`optimizer.lr=0.05`). `size` is that of the images, one number or (height, width) in Python, `fit` how they come to
-    it. `batch_size` counts the images of a step over all `devices`; published learning rates follow
-    it. `output` is the run's folder.
+    it. `batch_size` counts the images of a step over all `devices`; published learning rates follow it. `output` is the
+    run's folder.
     """
 
     data: Annotated[

@@ -288,8 +288,9 @@ def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedNam
     if not program.num_classes:
         shapes = ", ".join(map(str, program.outputs[:3]))
         raise CheckpointError(f"its program gives {shapes}, where a classifier gives [N, classes]")
-    theirs = flow_of_program(program)
+    theirs: Flow | None = None  # most networks are told apart by the shapes alone
     for network, ours in _flows(arch, program):
+        theirs = theirs or flow_of_program(program)
         if (found := _match(ours, theirs)) is not None:
             return _completed(network, found, model)
     raise CheckpointError(
@@ -300,11 +301,12 @@ def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedNam
 
 def _flows(arch: str, program: Program) -> Iterator[tuple[Network, Flow]]:
     """The network, and how data may flow through it: to the heads of training too, or through folded branches."""
-    network, folded = _on_meta(arch, program), _on_meta(arch, program)
+    network = _on_meta(arch, program)
     if _may_be(program, network):
         yield network, flow_of_network(network, program.size)
         if type(network).forward_heads is not Network.forward_heads:
             yield network, flow_of_network(network, program.size, heads=True)
+    folded = _on_meta(arch, program)
     fold_parallel_convs(folded)
     changed = network.state_dict().keys() - folded.state_dict().keys()
     if changed and _may_be(program, folded):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from torchclas.catalog import Backend, Interpolation, Preset
+from torchclas.catalog import MAX_SIDE, Backend, Interpolation, Preset
 from torchclas.errors import CheckpointError
 from torchclas.labels import read_names
 from torchclas.sizes import Size
@@ -27,7 +27,6 @@ from torchclas.yaml_text import Yaml, read_yaml
 _FRACTION = re.compile(r"([\d.eE+-]{1,30})(?:/([\d.eE+-]{1,30}))?")  # PaddleClas writes 1.0/255.0
 _ROUNDING = 1e-5  # of 1/255, which is written with six digits
 _NOTHING = ("", "~", "null", "Null", "NULL", "None")
-_MAX_SIDE = 4096
 _STEPS = ("DecodeImage", "ResizeImage", "CropImage", "NormalizeImage", "ToCHWImage")  # in the order that is known here
 _BACKENDS: dict[str, Backend] = {"cv2": "opencv", "pil": "pillow"}
 _INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
@@ -211,8 +210,8 @@ def _three(value: object) -> tuple[float, float, float]:
 
 def _side(value: object) -> int:
     number = _number(value)
-    if number != int(number) or not 1 <= number <= _MAX_SIDE:
-        raise ValueError(f"a number of pixels up to {_MAX_SIDE:,}")
+    if number != int(number) or not 1 <= number <= MAX_SIDE:
+        raise ValueError(f"a number of pixels up to {MAX_SIDE:,}")
     return int(number)
 
 

@@ -71,7 +71,7 @@ def kind_of(path: Path) -> Kind:
 
 def _weights(path: Path, start: bytes, size: int) -> Kind | None:
     suffix = path.suffix.lower()
-    if (suffix in (".pdmodel", ".pdiparams") and start) or (suffix == ".json" and b'"pir"' in start):
+    if (suffix in (".pdmodel", PARAMETERS) and start) or (suffix == ".json" and b'"pir"' in start):
         return "inference"
     if suffix in _BY_SUFFIX:
         return None

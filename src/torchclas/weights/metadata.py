@@ -14,7 +14,7 @@ from torchclas.errors import CheckpointError, Error
 from torchclas.labels import LabelSet, label_set
 from torchclas.tables import Table, integer_within, mapping, positive_integer, sequence, text, texts
 from torchclas.text import json_text
-from torchclas.vocabulary import OUTPUTS, Output
+from torchclas.vocabulary import LANGUAGES, OUTPUTS, Output
 from torchclas.weights import exported
 from torchclas.weights.kinds import kind_of
 from torchclas.weights.links import utf8_path
@@ -76,7 +76,7 @@ class Metadata:
             return label_set(self.labels)
         ids = self.class_ids or tuple(map(str, range(self.num_classes)))
         # Own classes have one name, whatever the language.
-        return LabelSet(name, ids, dict.fromkeys(("en", "zh"), self.class_names or ids))
+        return LabelSet(name, ids, dict.fromkeys(LANGUAGES, self.class_names or ids))
 
     def to_json(self) -> str:
         """One JSON object; what is no text in `origin`, such as the name of a folder, is escaped."""
