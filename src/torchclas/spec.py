@@ -15,7 +15,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.sizes import show_size
-from torchclas.vocabulary import LANGUAGES, OUTPUTS, Output
+from torchclas.vocabulary import LANGUAGES, OUTPUTS, Activation, Output
 from torchclas.weights.deploy_config import DeployConfig, deploy_config
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
 from torchclas.weights.inference_model import InferenceTensors, Program
@@ -39,7 +39,8 @@ class ModelSpec:
 
     `path` holds its weights (None: the published ones), or, where `graph` is set, the whole network as `torchclas
     export` or `torchclas quantize` wrote it, in that precision; `outputs` are what it can give. `pixels` says that it
-    prepares images itself: its input is uint8 [N, H, W, 3], RGB, of any size.
+    prepares images itself: its input is uint8 [N, H, W, 3], RGB, of any size. `activation` and `thresholds` are those
+    of `torchclas.weights.metadata.Metadata`.
     """
 
     name: str
@@ -52,6 +53,19 @@ class ModelSpec:
     graph: Literal["fp32", "int8"] | None = None
     pixels: bool = False
     outputs: tuple[Output, ...] = OUTPUTS
+    activation: Activation = "softmax"
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of classes, and not one."""
+        return self.activation == "sigmoid"
+
+    def needs_one_class(self, why: str) -> ModelSpec:
+        """The model itself; raises DataError where an image has any number of classes, which does not go with `why`."""
+        if self.multi_label:
+            raise DataError(f"{self.name} gives an image any number of classes (sigmoid), and {why}")
+        return self
 
     @property
     def file_name(self) -> str:
@@ -98,6 +112,8 @@ class ModelSpec:
             labels=self.classes.name if published else "",
             class_ids=() if published else self.classes.ids,
             class_names=() if published else self.classes.names(),
+            activation=self.activation,
+            thresholds=self.thresholds,
             origin=origin,
         )
 
@@ -199,6 +215,8 @@ def _of_file(path: Path) -> ModelSpec:
         graph=_graph(metadata) if path.suffix in EXPORTED_SUFFIXES else None,
         outputs=metadata.outputs if path.suffix in EXPORTED_SUFFIXES else OUTPUTS,
         pixels=metadata.origin.get("input") == "uint8",
+        activation=metadata.activation,
+        thresholds=metadata.thresholds,
     )
 
 
@@ -260,7 +278,7 @@ def _foreign(
 def _deployed(spec: ModelSpec, path: Path, program: Program, config: DeployConfig | None) -> ModelSpec:
     """An inference model: its program says for which images it is, the file beside it how they are prepared."""
     if program.last == "sigmoid":
-        warnings.warn(f"{path}: its classes do not exclude each other (sigmoid); scores here add up to 1", stacklevel=2)
+        spec = replace(spec, activation="sigmoid")
     size = program.size or spec.preset.size
     if config is None:
         return replace(spec, preset=spec.preset.at(size))
@@ -271,6 +289,8 @@ def _deployed(spec: ModelSpec, path: Path, program: Program, config: DeployConfi
             "the file is not its own"
         )
     spec = replace(spec, preset=preset)
+    if spec.multi_label and config.threshold is not None:
+        spec = replace(spec, thresholds=(config.threshold,) * spec.num_classes)
     published = spec.classes.names()
     if config.names is None or published == tuple(
         name.removesuffix(f" ({number})") for number, name in enumerate(config.names)

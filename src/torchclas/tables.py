@@ -158,6 +158,11 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(text(item) for item in sequence(value))
 
 
+def numbers(value: object) -> tuple[float, ...]:
+    """A list of numbers."""
+    return tuple(number(item) for item in sequence(value))
+
+
 def one_of(choices: object) -> Callable[[object], Any]:
     """A reader of the values that a `Literal` type allows."""
     allowed = get_args(choices)

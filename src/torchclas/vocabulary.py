@@ -10,6 +10,7 @@ Precision = Literal["fp32", "bf16", "int8"]  # of what runs a network
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 Output = Literal["logits", "embedding"]  # what a network gives; the embedding is the vector before the classifier
+Activation = Literal["softmax", "sigmoid"]  # one class per image, or any number of them
 Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes to its size
 
 ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt"]

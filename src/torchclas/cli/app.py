@@ -92,7 +92,9 @@ def _check_percent(kind: object, value: float | None) -> None:
         raise ValueError("It is in percent: 0 to 100.")
 
 
-def _check_share(kind: object, value: float) -> None:
+def _check_share(kind: object, value: float | None) -> None:
+    if value is None:
+        return
     if 1 < value <= 100:
         raise ValueError(f"Scores are from 0 to 1: write {value / 100:g}.")
     if not 0 <= value <= 1:

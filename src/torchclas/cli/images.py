@@ -46,8 +46,20 @@ def predict(
     model: Model = None,
     weights: Weights = None,
     labels: Labels = None,
-    top_k: Annotated[PositiveInt, Parameter(name=("--top-k", "-k"), help="Classes per image.")] = 5,
-    threshold: Annotated[float, Share, Parameter(help="Leave out classes that score less; scores are in 0..1.")] = 0.0,
+    top_k: Annotated[
+        PositiveInt | None,
+        Parameter(
+            name=("--top-k", "-k"),
+            help="Classes per image at most. Default: 5, or any number if images have several.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        Share,
+        Parameter(
+            help="Leave out classes that score less, in 0..1. Default: a class's own, where images have several."
+        ),
+    ] = None,
     lang: Annotated[Language, Parameter(help="Language of the class names and the messages.")] = "en",
     format: Annotated[  # noqa: A002 - the option's name
         RowFormat | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
@@ -85,6 +97,7 @@ def predict(
             device=device,
             batch_size=batch_size,
             top_k=top_k,
+            threshold=threshold,
             lang=lang,
             workers=workers,
             engine=engine,
@@ -94,7 +107,6 @@ def predict(
         ),
         output=output,
         output_format=format,
-        threshold=threshold,
         montage=montage,
     )
     if summary.errors or output is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,18 +25,23 @@ from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import EngineChoice, Language, Output, Precision
+from torchclas.vocabulary import Activation, EngineChoice, Language, Output, Precision
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
+
+TOP_K = 5
+DEFAULT_THRESHOLD = 0.5  # of a class among several, where none was found on images
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The result for one input: the likeliest classes, best first, or why there is none.
 
-    `scores` are probabilities, `class_ids` what tells classes apart (synsets for ImageNet; names may repeat), `engine`
-    what computed them, such as `openvino fp32`.
+    Of a model with one class per image they are the `top_k` likeliest, with probabilities that add up to 1 over all; of
+    one with several (`activation="sigmoid"`), all whose probability reaches their threshold, which may be none.
+    `class_ids` are what tells classes apart (synsets for ImageNet; names may repeat), `engine` what computed them, such
+    as `openvino fp32`.
     """
 
     source: str
@@ -73,6 +77,10 @@ class Classifier:
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
     forked ones go on with it, and a copy, by `pickle` or `copy`, is opened again with the same arguments.
 
+    `top_k` is how many classes a prediction has at most, by default 5, or any number where an image has several.
+    Classes that score less than `threshold` are left out; by default none are, or of a model with several classes per
+    image those below their own thresholds.
+
     `outputs` are what one run gives for each image, `logits`, `embedding` (the vector before the classifier) or both.
     What needs another one works as well, by a second engine that is opened when it is first asked.
 
@@ -91,7 +99,8 @@ class Classifier:
         weights: str | Path | None = None,
         device: str = "auto",
         batch_size: int = 16,
-        top_k: int = 5,
+        top_k: int | None = None,
+        threshold: float | None = None,
         lang: Language = "en",
         workers: int | None = None,
         engine: EngineChoice = "auto",
@@ -104,9 +113,11 @@ class Classifier:
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
         refuse("Classifier", others, inspect.signature(Classifier).parameters)
-        if batch_size < 1 or top_k < 1 or max_pixels < 1:
+        if batch_size < 1 or (top_k is not None and top_k < 1) or max_pixels < 1:
             given = f"{batch_size}, {top_k} and {max_pixels}"
             raise Error(f"batch_size, top_k and max_pixels must be at least 1, not {given}")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise Error(f"the threshold is a probability between 0 and 1, not {threshold:g}")
         self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights, labels=labels)
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
         self.preprocess = (
@@ -115,7 +126,8 @@ class Classifier:
             else Preprocess(self.spec.preset, max_pixels, channels=self.spec.in_channels)
         )
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
-        self.top_k = min(top_k, self.spec.num_classes)
+        self.top_k = min(top_k or (self.spec.num_classes if self.spec.multi_label else TOP_K), self.spec.num_classes)
+        self.thresholds = _thresholds(self.spec, threshold)
         self.names = self.spec.classes.names(lang)
         self.workers = (os.cpu_count() or 1) if workers is None else workers
         self._open = partial(
@@ -179,21 +191,23 @@ class Classifier:
         """The predictions for one batch; `probabilities` are what the method of this name gave for it, if it ran."""
         if probabilities is None:
             probabilities = self.probabilities(batch)
-        results = [(row, _likeliest(row, self.top_k)) for row in probabilities]
+        results = [(row, self._classes(row)) for row in probabilities]
         for source, result in batch.rows(results):
             yield _failed(source, result) if isinstance(result, ImageError) else self._row(source, *result)
 
     def probabilities(self, batch: Batch) -> NDArray[np.float32]:
-        """[N, num_classes] for the N images of the batch that could be read."""
+        """[N, num_classes] for the N images of the batch that could be read; a row adds up to 1 under softmax."""
         if not len(batch.images):
             return np.empty((0, self.spec.num_classes), np.float32)
-        logits = self.engine_for("logits")(batch.images)
-        with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, which `rows` reports
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return probabilities(self.engine_for("logits")(batch.images), self.spec.activation)
+
+    def _classes(self, scores: NDArray[np.float32]) -> list[int]:
+        """The classes of an image, best first, given the probabilities of all."""
+        likeliest = _likeliest(scores, self.top_k)
+        return likeliest if self.thresholds is None else [i for i in likeliest if scores[i] >= self.thresholds[i]]
 
     def _row(self, source: str, probabilities: NDArray[np.float32], indices: Sequence[int]) -> Prediction:
-        if math.isnan(probabilities[0]):  # then all of them are
+        if np.isnan(probabilities).any():
             return Prediction(source, "error", error=_damaged(self.spec))
         return Prediction(
             source,
@@ -203,6 +217,24 @@ class Classifier:
             class_ids=tuple(self.spec.classes.ids[i] for i in indices),
             engine=_name_of(self.engine_for("logits")),
         )
+
+
+def probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    """What logits [N, classes] say of each class, in 0..1; NaN where they are not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity - infinity is NaN, which predictions report
+        if activation == "sigmoid":
+            return np.where(logits >= 0, 1 / (1 + np.exp(-logits)), np.exp(logits) / (1 + np.exp(logits)))
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | None:
+    """The least score of each class, [num_classes]; None where any will do."""
+    if chosen is not None:
+        return np.full(spec.num_classes, chosen, np.float32) if chosen else None
+    if not spec.multi_label:
+        return None
+    return np.array(spec.thresholds or [DEFAULT_THRESHOLD] * spec.num_classes, np.float32)
 
 
 def _several(sources: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

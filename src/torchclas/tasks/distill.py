@@ -129,7 +129,7 @@ def make_plan(options: DistillOptions) -> DistillPlan:
     recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
     settings = recipe.distill
     assert settings is not None
-    teacher = find_model(settings.teacher)
+    teacher = find_model(settings.teacher).needs_one_class("a student learns which one it has")
     if student.in_channels != 3 or teacher.in_channels != 3:
         raise Error("a student learns from a teacher of RGB images, and sees them as well: both need 3 input channels")
     labelled = settings.method == "dkd" or settings.label_weight > 0

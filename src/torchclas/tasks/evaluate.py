@@ -131,7 +131,7 @@ def evaluate(
     output = None if output is None else Path(output)
     if output is not None:
         _make_folder(output)  # not only after an hour's work
-    spec = find_model(model, weights=weights)
+    spec = find_model(model, weights=weights).needs_one_class("accuracy is measured of models that give it one")
     names = labels if spec.numbered else None  # a model that knows its classes keeps their names
     if names is not None:
         spec = spec.with_names(names)

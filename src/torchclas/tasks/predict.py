@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from torchclas.data.decode import is_image
 from torchclas.data.sources import expand
-from torchclas.errors import DataError, Error, OutputError
+from torchclas.errors import DataError, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.messages import say
 from torchclas.reporting.rows import Writer, format_of, open_output, open_stream
@@ -48,22 +48,18 @@ def classify(
     *,
     output: Path | None = None,
     output_format: RowFormat | None = None,
-    threshold: float = 0.0,
     montage: Path | None = None,
     stdin: Iterable[str] | None = None,
 ) -> Summary:
     """Classify the images that `sources` name (see `torchclas.data.sources.expand`) and write one row for each.
 
-    Without `output` rows go to standard output. Classes that score below `threshold` are left out of their row.
-    `montage` is an image file for a contact sheet of the first pictures. On Ctrl-C and signals like it both files
-    hold what was done by then.
+    Without `output` rows go to standard output. `montage` is an image file for a contact sheet of the first pictures.
+    On Ctrl-C and signals like it both files hold what was done by then.
 
     Raises:
         DataError: the sources name nothing.
         OutputError: a file cannot be written, or is an input; one that was there before is untouched.
     """
-    if not 0 <= threshold <= 1:
-        raise Error(f"the threshold is a probability between 0 and 1, not {threshold:g}")
     chosen_format = format_of(output, output_format)
     _spare_inputs(sources, output, montage)
     images = _at_least_one(sources, stdin)  # before the seconds that a model takes
@@ -85,7 +81,7 @@ def classify(
         try:
             with _progress(summary, shown=output is not None or not sys.stdout.isatty()) as advance:
                 for batch in classifier.batches(images):
-                    rows = [_above(threshold, row) for row in classifier.rows(batch)]
+                    rows = list(classifier.rows(batch))
                     with held_back() if output is not None else nullcontext():
                         writer.write(rows)
                         summary.add(rows)
@@ -150,13 +146,6 @@ def _is_image(path: Path) -> bool:
             return is_image(file.read(64))
     except OSError:
         return False
-
-
-def _above(threshold: float, row: Prediction) -> Prediction:
-    kept = sum(score >= threshold for score in row.scores)  # best first
-    if kept == len(row.scores):
-        return row
-    return replace(row, labels=row.labels[:kept], scores=row.scores[:kept], class_ids=row.class_ids[:kept])
 
 
 def _clip(stream: IO[str]) -> int | None:

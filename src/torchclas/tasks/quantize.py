@@ -401,6 +401,7 @@ def find_source(
     wanted = str(model).lower()
     entry = next((row for row in catalog.entries() if row.quantized_from and row.name.lower() == wanted), None)
     spec = find_model(model if entry is None else entry.quantized_from, weights=weights)
+    spec.needs_one_class("int8 is judged by how often it stays the same")
     if spec.graph == "int8":
         raise CheckpointError(f"{spec.path} is quantized already")
     if spec.pixels or Path(spec.path or "").suffix == ".xml":

@@ -35,12 +35,16 @@ _ELSEWHERE = "or take the file away, and images are prepared as is usual for the
 
 @dataclass(frozen=True)
 class DeployConfig:
-    """What a configuration says of a model; what it does not say is None, or empty."""
+    """What a configuration says of a model; what it does not say is None, or empty.
+
+    `threshold` is the least score of a class, where images have several.
+    """
 
     path: Path
     model_name: str
     preset: Preset | None
     names: tuple[str, ...] | None
+    threshold: float | None = None
 
 
 def deploy_config(model: Path) -> DeployConfig | None:
@@ -66,12 +70,13 @@ def deploy_config(model: Path) -> DeployConfig | None:
     common, before, after = (
         _table(f"{path}: {part}", whole.take(part, _any, {})) for part in ("Global", "PreProcess", "PostProcess")
     )
-    steps = before.take("transform_ops", sequence, None)
+    steps, results = before.take("transform_ops", sequence, None), after.rest()
     return DeployConfig(
         path,
         model_name=common.take("model_name", text, ""),
         preset=None if steps is None else _preset(path, steps),
-        names=_names(path, after),
+        names=_names(path, results),
+        threshold=_threshold(path, results),
     )
 
 
@@ -147,12 +152,11 @@ def _statistics(normalize: Table) -> tuple[tuple[float, float, float], tuple[flo
 # After it
 
 
-def _names(path: Path, after: Table) -> tuple[str, ...] | None:
+def _names(path: Path, results: Mapping[str, object]) -> tuple[str, ...] | None:
     """What classes are called; None where it is not said."""
-    indicator = after.take("main_indicator", text, "")
-    kinds = dict(after.rest())
-    kind = indicator or next((name for name in kinds if name not in ("SavePreLabel",)), "")
-    options = _table(f"{path}: {kind}", kinds.get(kind, ""))
+    indicator = results.get("main_indicator", "")
+    kind = str(indicator) or next((name for name in results if name not in ("main_indicator", "SavePreLabel")), "")
+    options = _table(f"{path}: {kind}", results.get(kind, ""))
     if (names := options.take("label_list", texts, None)) is not None:
         return names
     if (file := options.take("class_id_map_file", text, None)) is not None:
@@ -167,6 +171,12 @@ def _names(path: Path, after: Table) -> tuple[str, ...] | None:
     return (pair[0], pair[1]) if pair[0] is not None and pair[1] is not None else None
 
 
+def _threshold(path: Path, results: Mapping[str, object]) -> float | None:
+    options = _table(f"{path}: {_SEVERAL_CLASSES}", results.get(_SEVERAL_CLASSES, ""))
+    return options.take("threshold", _score, None)
+
+
+_SEVERAL_CLASSES = "MultiLabelThreshOutput"
 _IMAGENET = "imagenet1k_label_list.txt"  # which is known here
 
 
@@ -199,6 +209,13 @@ def _number(value: object) -> float:
     if not abs(found) <= sys.float_info.max:
         raise ValueError("a number")
     return found
+
+
+def _score(value: object) -> float:
+    score = _number(value)
+    if not 0 <= score <= 1:
+        raise ValueError("a score in 0..1")
+    return score
 
 
 def _three(value: object) -> tuple[float, float, float]:

@@ -12,9 +12,9 @@ from typing import Any, cast
 from torchclas.catalog import Preset
 from torchclas.errors import CheckpointError, Error
 from torchclas.labels import LabelSet, label_set
-from torchclas.tables import Table, integer_within, mapping, positive_integer, sequence, text, texts
+from torchclas.tables import Table, integer_within, mapping, numbers, one_of, positive_integer, sequence, text, texts
 from torchclas.text import json_text
-from torchclas.vocabulary import LANGUAGES, OUTPUTS, Output
+from torchclas.vocabulary import LANGUAGES, OUTPUTS, Activation, Output
 from torchclas.weights import exported
 from torchclas.weights.kinds import kind_of
 from torchclas.weights.links import utf8_path
@@ -33,12 +33,14 @@ class Metadata:
     """What a checkpoint says of itself.
 
     `labels` names a published label set, or `class_ids` and `class_names` list the model's own classes in order; where
-    neither is given, classes are called by their numbers. `outputs` are those of an exported graph. `origin` tells
+    neither is given, classes are called by their numbers. `activation` makes scores of logits: `softmax` where an image
+    has one class, `sigmoid` where it has any number of them; it then has those whose score reaches the class's
+    `thresholds`, [num_classes] in 0..1 (none given: 0.5). `outputs` are those of an exported graph. `origin` tells
     where the weights came from: URL, sha256, training run; it is what JSON can hold.
 
     Raises:
-        CheckpointError: the classes are not as many as the outputs, or a name holds line breaks, other control
-            characters or what is no text (folders whose names are not UTF-8).
+        CheckpointError: the classes are not as many as the outputs, or as the thresholds; a threshold is none; a name
+            holds line breaks, other control characters or what is no text (folders whose names are not UTF-8).
     """
 
     arch: str
@@ -49,6 +51,8 @@ class Metadata:
     labels: str = ""
     class_ids: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    activation: Activation = "softmax"
+    thresholds: tuple[float, ...] = ()
     outputs: tuple[Output, ...] = ("logits",)
     origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -69,6 +73,7 @@ class Metadata:
             named.add(len(self.class_ids))
         if named - {self.num_classes}:
             raise CheckpointError(f"{max(named)} classes are named, but the network has {self.num_classes}")
+        check_thresholds(self.thresholds, self.num_classes, self.activation)
 
     def classes(self, name: str) -> LabelSet:
         """The classes in the order of the outputs; `name` is what a set of the model's own is called."""
@@ -99,11 +104,25 @@ class Metadata:
             labels=table.take("labels", text, ""),
             class_ids=table.take("class_ids", texts, ()),
             class_names=table.take("class_names", texts, ()),
+            activation=cast("Activation", table.take("activation", one_of(Activation), cls.activation)),
+            thresholds=table.take("thresholds", numbers, ()),
             outputs=table.take("outputs", _outputs, ("logits",)),
             origin=table.take("origin", _origin, dict[str, object]()),
         )
         table.close()
         return metadata
+
+
+def check_thresholds(thresholds: tuple[float, ...], num_classes: int, activation: Activation) -> None:
+    """Raise `CheckpointError` unless there is one in 0..1 for each class of a sigmoid, or none at all."""
+    if not thresholds:
+        return
+    if activation == "softmax":
+        raise CheckpointError("thresholds of classes go with sigmoid; with softmax an image has one class")
+    if len(thresholds) != num_classes:
+        raise CheckpointError(f"{len(thresholds)} thresholds for {num_classes} classes")
+    if not all(0 <= threshold <= 1 for threshold in thresholds):
+        raise CheckpointError("a threshold is a score in 0..1")
 
 
 def read_metadata(path: str | Path) -> Metadata:
