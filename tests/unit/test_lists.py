@@ -33,14 +33,14 @@ def write(tmp_path: Path) -> Write:
 def read(path: Path, **options: object) -> list[tuple[str, int]]:
     """Paths below the root, and labels."""
     images, _ = read_list(path, **options)  # pyright: ignore[reportArgumentType]
-    return [(images.key(index), label) for index, (_, label) in enumerate(images.samples)]
+    return [(images.key(index), label) for index, label in enumerate(images.labels.tolist())]
 
 
 def test_paths_and_labels(write: Write, tmp_path: Path) -> None:
     path = write("\ufeffa/1.jpg 0\r\n\nmy photo.jpg 12\n/data/x.jpg 3\ncaf\udce9.jpg  4")
     images, notes = read_list(path)
     names = ("a/1.jpg", "my photo.jpg", "/data/x.jpg", "caf\udce9.jpg")
-    assert [tuple(sample) for sample in images.samples] == [
+    assert [*zip(map(images.name, range(len(images))), images.labels.tolist(), strict=True)] == [
         (str(tmp_path / name), label) for name, label in zip(names, (0, 12, 3, 4), strict=True)
     ]
     assert notes == []

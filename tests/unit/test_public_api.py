@@ -22,7 +22,8 @@ SIGNATURES = {
     "origin: 'Mapping[str, object] | None' = None) -> 'Path'",
     "preprocess_for": "(model: 'str | Path | Network') -> 'Preprocess'",
     "Classifier": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
-    "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int | None' = None, threshold: 'float | None' = None, lang: 'Language' = 'en', "
+    "device: 'str' = 'auto', batch_size: 'int' = 16, top_k: 'int | None' = None, threshold: 'float | None' = None, "
+    "lang: 'Language' = 'en', "
     "workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, outputs: 'Sequence[Output]' = ('logits',), "

@@ -25,7 +25,7 @@ class LabelledImages(Protocol):
 
     @property
     def labels(self) -> Indices:
-        """The class of every image, [N]."""
+        """The class of every image, [N]; or [N, classes] of 0 and 1, where an image has any number of them."""
         ...
 
     def __len__(self) -> int: ...
@@ -117,7 +117,7 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Relabelled:
-    """Images of a data set under other labels, [N], which index `classes` where these have names."""
+    """Images of a data set under other labels, [N] or [N, classes], which index `classes` where these have names."""
 
     images: LabelledImages
     labels: Indices

@@ -1,4 +1,7 @@
-"""List files of `path label` lines, as PaddleClas has them, also as Windows and spreadsheets write them."""
+"""List files of `path label` lines, as PaddleClas has them, also as Windows and spreadsheets write them.
+
+A label is a class's number, or 0,1,0,1: a digit for each class, where an image has any number of them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from torchclas.data.datasets import Dataset, Sample
+from torchclas.data.datasets import Dataset, LabelledImages, Sample
+from torchclas.data.multi_label import from_rows, read_table, table_of
 from torchclas.data.sources import SUFFIXES
 from torchclas.encoding import decode_text
 from torchclas.errors import DataError
@@ -16,6 +20,7 @@ from torchclas.errors import DataError
 PROBED = 48  # paths that are looked for before anything runs
 MAX_LABEL = 2**31 - 1
 
+_COLUMNS = re.compile(r"[01](,[01])+")
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _DELIMITERS = {"\t": r"'\t'", ",": ",", ";": ";", " ": "' '"}
@@ -24,6 +29,7 @@ _DELIMITERS = {"\t": r"'\t'", ",": ",", ";": ";", " ": "' '"}
 class _Line(NamedTuple):
     name: str
     label: int
+    row: tuple[int, ...] = ()  # in place of the label, where images have several
 
 
 def read_list(
@@ -32,8 +38,11 @@ def read_list(
     root: str | Path | None = None,
     delimiter: str = " ",
     bad_lines: list[DataError] | None = None,
-) -> tuple[Dataset, list[str]]:
+) -> tuple[LabelledImages, list[str]]:
     r"""Read a list of `path<delimiter>label` lines, and say what of it was guessed.
+
+    Where labels are 0,1,0,1, or the file is CSV with a header of `path` and a name for each class, the images have
+    labels [N, classes] of 0 and 1.
 
     The last delimiter of a line counts, so paths may contain it; `\t` may be spelled out. Paths are relative to
     `root`, by default the list's folder; they may be quoted, and have backslashes. A list is UTF-8, UTF-16 with its
@@ -65,12 +74,20 @@ def read_list(
             notes.append(f"{path} is not UTF-8: it was read as GBK")
     if "\0" in text:
         raise DataError(f"{path}: is no text: expected a list of `path label` lines, saved as UTF-8")
+    if table_of(text):
+        table = read_table(path, text, root, bad_lines)
+        _probe(path, table, table.key(0), root)
+        return table, notes
     lines = list(_parse(path, text, delimiter, bad_lines))
     if not lines:
         raise DataError(f"{path}: the list is empty" if not bad_lines else f"{bad_lines[0]}; no line is any better")
     if backslashes := _with_slashes(lines, root):
         lines = backslashes
         notes.append(rf"{path}: the \ in its paths are taken for /")
+    if lines[0].row:
+        several = from_rows([line.name for line in lines], [line.row for line in lines], root, None)
+        _probe(path, several, lines[0].name, root)
+        return several, notes
     samples = [Sample(os.path.join(root, line.name), line.label) for line in lines]  # noqa: PTH118 - a million of them
     dataset = Dataset(samples, root=str(root))
     _probe(path, dataset, lines[0].name, root)
@@ -78,12 +95,17 @@ def read_list(
 
 
 def _parse(path: Path, text: str, delimiter: str, bad_lines: list[DataError] | None) -> Iterator[_Line]:
+    classes: int | None = None  # of the first line; 0 where labels are numbers
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
         if not line:
             continue
         try:
-            yield _parse_line(line, delimiter)
+            parsed = _parse_line(line, delimiter)
+            classes = len(parsed.row) if classes is None else classes
+            if len(parsed.row) != classes:
+                raise DataError(_other_kind(len(parsed.row), classes))
+            yield parsed
         except DataError as error:
             located = DataError(f"{path}:{number}: {error}")
             if bad_lines is None:
@@ -98,6 +120,8 @@ def _parse_line(line: str, delimiter: str) -> _Line:
             f"no label; expected a path, {delimiter!r} and a label, got {line!r}{_other_delimiter(line, delimiter)}"
         )
     label = _unquoted(label)
+    if _COLUMNS.fullmatch(label):
+        return _Line(_unquoted(name), 0, tuple(map(int, label.split(","))))
     if not _INTEGER.fullmatch(label):
         raise DataError(f"the label {label!r} is not an integer{_other_delimiter(line, delimiter)}")
     index = int(label)
@@ -106,11 +130,18 @@ def _parse_line(line: str, delimiter: str) -> _Line:
     return _Line(_unquoted(name), index)
 
 
+def _other_kind(found: int, expected: int) -> str:
+    if found and expected:
+        return f"{found} values of 0 and 1, where lines before have {expected}"
+    return "some labels are numbers of classes, others rows of 0 and 1: all must be of one kind"
+
+
 def _other_delimiter(line: str, delimiter: str) -> str:
     """Advice, where another delimiter would give a label."""
     for other, spelled in _DELIMITERS.items():
         name, found, label = line.rpartition(other)
-        if other != delimiter and found and name and _INTEGER.fullmatch(_unquoted(label)):
+        label = _unquoted(label)
+        if other != delimiter and found and name and (_INTEGER.fullmatch(label) or _COLUMNS.fullmatch(label)):
             return f" (try --delimiter {spelled})"
     return ""
 
@@ -134,12 +165,12 @@ def _with_slashes(lines: Sequence[_Line], root: Path) -> list[_Line]:
     first = next((line.name for line in lines if "\\" in line.name), None)
     if os.sep == "\\" or first is None or _exists(os.path.join(root, first)):  # noqa: PTH118
         return []
-    return [_Line(line.name.replace("\\", "/"), line.label) for line in lines]
+    return [line._replace(name=line.name.replace("\\", "/")) for line in lines]
 
 
-def _probe(path: Path, dataset: Dataset, name: str, root: Path) -> None:
+def _probe(path: Path, images: LabelledImages, name: str, root: Path) -> None:
     """Raise DataError where none of some paths over the whole list leads to a file."""
-    paths = [sample.path for sample in dataset.samples[:: -(-len(dataset) // PROBED)]]
+    paths = [images.name(index) for index in range(0, len(images), -(-len(images) // PROBED))]
     if any(_exists(each) for each in paths):
         return
     what = f"none of the {len(paths)} paths that were tried leads to a file; the first is " if len(paths) > 1 else ""

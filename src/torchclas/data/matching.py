@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from torchclas.data.datasets import Dataset, LabelledImages, Relabelled, Sample
 from torchclas.data.folders import Split, listed
+from torchclas.data.multi_label import is_multi_label
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet
 
@@ -44,9 +44,13 @@ def with_names(opened: Opened, names: tuple[str, ...], source: str) -> Opened:
         DataError: a class of the data is not among them.
     """
     images, own = opened.images, opened.images.classes
-    if own is None:
+    if is_multi_label(images):
+        if (columns := images.labels.shape[1]) != len(names):
+            raise DataError(f"{source}: names {len(names):,} classes, but the labels have {columns:,} columns")
+        named = renamed(images, names)
+    elif own is None:
         _check_range(images, len(names), f"the {len(names):,} classes that {source} names")
-        named = _renumbered(images, None, names)
+        named = renamed(images, names)
     else:
         used = _used(images)
         place = {name: index for index, name in enumerate(names)}
@@ -72,7 +76,7 @@ def as_in_model(data: str | Path, opened: Opened, classes: LabelSet, model: str)
         _check_range(images, count, f"the {count:,} classes of {model}")
         return opened
     used = _used(images)
-    place = _places(classes)
+    place = classes.places()
     unknown = [own[label] for label in used if own[label] not in place]
     if not unknown:
         return replace(opened, images=_renumbered(images, {k: place[own[k]] for k in used}, classes.ids))
@@ -142,16 +146,6 @@ def network_classes(data: str | Path, train: Opened, model: LabelSet | None) -> 
         begins = "; labels count from 0, here from 1" if absent == ["0"] else ""
         notes.append(f"{data}: no image has the label {listed(absent)}, for which the network has an output{begins}")
     return tuple(map(str, range(outputs))), notes
-
-
-def _places(classes: LabelSet) -> dict[str, int]:
-    """The output that an id or a name stands for; names that repeat stand for none."""
-    places = dict[str, int]()
-    for language in classes.languages:
-        names = classes.names(language)
-        counts = Counter(names)
-        places |= {name: index for index, name in enumerate(names) if counts[name] == 1}
-    return places | {name: index for index, name in enumerate(classes.ids)}
 
 
 def as_in_training(
@@ -225,13 +219,16 @@ def _numbers(names: Sequence[str], used: Sequence[int]) -> dict[int, int] | None
     return numbers if len(set(numbers.values())) == len(numbers) else None
 
 
-def _renumbered(
-    images: LabelledImages, numbers: Mapping[int, int] | None, classes: tuple[str, ...] | None
-) -> LabelledImages:
-    """The images with each label replaced (None: as it is), under other names."""
+def renamed(images: LabelledImages, classes: tuple[str, ...]) -> LabelledImages:
+    """The images with their labels as they are, under other names."""
+    if isinstance(images, (Dataset, Relabelled)):
+        return replace(images, classes=classes)
+    return Relabelled(images, images.labels, classes)
+
+
+def _renumbered(images: LabelledImages, numbers: Mapping[int, int], classes: tuple[str, ...]) -> LabelledImages:
+    """The images with each label replaced, under other names."""
     if isinstance(images, Dataset):
-        if numbers is None:
-            return replace(images, classes=classes)
         return replace(images, samples=[Sample(s.path, numbers[s.label]) for s in images.samples], classes=classes)
     labels = images.labels
     if numbers:

@@ -19,7 +19,8 @@ import numpy as np
 from torchclas.data.datasets import Dataset, LabelledImages, Relabelled, Sample
 from torchclas.data.folders import Split, archives_in, class_folders, find, listed, splits_in
 from torchclas.data.lists import read_list
-from torchclas.data.matching import Opened, as_in_model, as_in_training, network_classes, with_names
+from torchclas.data.matching import Opened, as_in_model, as_in_training, network_classes, renamed, with_names
+from torchclas.data.multi_label import columns_in_model, columns_in_training, is_multi_label, network_columns
 from torchclas.data.shards import ParquetImages, TarShards
 from torchclas.data.sources import SUFFIXES, expand
 from torchclas.errors import DataError
@@ -52,7 +53,7 @@ def open_data(
     """Open what a path holds.
 
     - a folder of class folders, or one with the folders, lists or archives of splits, of which `split` is taken;
-    - a list file of `path<delimiter>label` lines, with paths relative to `root`;
+    - a list file of `path<delimiter>label` lines, with paths relative to `root`, or a CSV with a column for each class;
     - tar shards: one, a folder of them, a glob, or a range such as `data-{000..099}.tar`;
     - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
 
@@ -93,18 +94,28 @@ def open_for_model(
     labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
+    multi_label: bool = False,
 ) -> Opened:
-    """Open images with labels that index a model's classes.
+    """Open images with labels that index a model's classes, or with `multi_label` have a column for each of them.
 
     Of a folder of splits, the images for validation are taken. Class folders (and the names that a list or Parquet
     has) are matched to the model's ids or names, or as numbers. `labels` names the model's outputs in their order,
     where folders have other names.
 
     Raises:
-        DataError: as `open_data`; a name or number is none of the model's.
+        DataError: as `open_data`; a name or number is none of the model's; images have several classes where the model
+            gives one, or one where it gives several.
     """
     known = (*classes.ids, *classes.names())
     opened = open_data(data, split=split, labels=labels, root=root, delimiter=delimiter, known=known)
+    if is_multi_label(opened.images) != multi_label:
+        raise DataError(
+            f"{data}: its images have one class each, and {model} gives an image any number of them"
+            if multi_label
+            else f"{data}: its images have any number of classes, and {model} gives an image one"
+        )
+    if multi_label:
+        return replace(opened, images=columns_in_model(data, opened.images, classes, model))
     return as_in_model(data, opened, classes, model)
 
 
@@ -130,8 +141,9 @@ def open_training(
     """
     train = open_data(data, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines)
     notes = list(train.notes)
+    several = is_multi_label(train.images)
     try:
-        classes, more = network_classes(data, train, model)
+        classes, more = network_columns(data, train.images, model) if several else network_classes(data, train, model)
         notes += more
     except DataError as error:
         if faults is None:
@@ -156,7 +168,15 @@ def open_training(
     )
     notes += held_out.notes
     validation = held_out.images
-    if classes:
+    if is_multi_label(validation) != several:
+        raise DataError(
+            f"{place}: images have one class each there, and any number of classes for training"
+            if several
+            else f"{place}: images have any number of classes there, and one class each for training"
+        )
+    if several:
+        validation = columns_in_training(place, validation, classes)
+    elif classes:
         validation, more = as_in_training(place, held_out, train, classes)
         notes += more
     return TrainingData(train.images, validation, classes, _distinct(notes))
@@ -243,7 +263,7 @@ def _open_list(
     images, notes = read_list(path, root=root, delimiter=delimiter, bad_lines=bad_lines)
     opened = replace(opened, images=images, notes=(*opened.notes, *notes), numbered=True)
     files = sorted({file for pattern in NAMES_BESIDE for file in path.parent.glob(pattern)} - {path})
-    if not beside or not files:
+    if not beside or not files or images.classes:
         return opened
     if len(files) > 1:
         return opened.noting(f"{listed([file.name for file in files])} may name the classes: --labels FILE says which")
@@ -251,12 +271,16 @@ def _open_list(
         names = read_names(files[0])
         if any(re.search(r"\.(jpe?g|png|bmp|webp)\b", name, re.IGNORECASE) for name in names[:2]):
             return opened  # a list of images as well
-        highest = int(images.labels.max())
+        highest = images.labels.shape[1] - 1 if is_multi_label(images) else int(images.labels.max())
         if highest >= len(names):
             raise DataError(f"{files[0]}: names {len(names):,} classes, but {path.name} has the label {highest}")
     except DataError as error:
         return opened.noting(f"not taken for the names of classes: {error}")
-    named = replace(opened, images=replace(images, classes=names), named_by=str(files[0]))
+    if is_multi_label(images) and highest + 1 != len(names):
+        return opened.noting(
+            f"not taken for the names of classes: {files[0]} has {len(names):,}, the list {highest + 1}"
+        )
+    named = replace(opened, images=renamed(images, names), named_by=str(files[0]))
     return named.noting(f"{files[0]} names the classes: 0 is {names[0]}")
 
 

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from torchclas.data.augment import TrainTransform, generator
 from torchclas.data.datasets import Indices, LabelledImages, Subset
+from torchclas.data.multi_label import is_multi_label, rarest
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.workers import Failure, Workers, is_shortage, noted
 from torchclas.errors import DataError, ImageError
@@ -42,10 +43,10 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An image [3, H, W], its class, and its place in the data set."""
+    """An image [3, H, W], its class or its row of 0 and 1, and its place in the data set."""
 
     image: Tensor
-    label: int
+    label: Tensor
     index: int
 
 
@@ -57,9 +58,10 @@ class Skipped(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images float32 [N, 3, H, W], classes int64 [N] and places in the data set int64 [N], without the `skipped` ones.
+    """Images float32 [N, 3, H, W], labels int64 and places in the data set int64 [N], without the `skipped` ones.
 
-    N is 0 where no image of the batch could be read.
+    Labels are classes [N], or 0 and 1 [N, classes] where an image has any number of them. N is 0 where no image of the
+    batch could be read.
     """
 
     images: Tensor
@@ -88,8 +90,8 @@ class ImageData(TorchDataset["Example | Skipped | Failure"]):
         self.transform = transform
         self.seed = seed
         self._places = places
-        self._labels = images.labels
-        if len(unlabelled := np.flatnonzero(self._labels < 0)):
+        self._labels = torch.from_numpy(images.labels)
+        if images.labels.ndim == 1 and len(unlabelled := np.flatnonzero(images.labels < 0)):
             raise DataError(
                 f"{len(unlabelled):,} images have no class, the first is {images.name(int(unlabelled[0]))}: "
                 "`torchclas data check` lists them"
@@ -102,7 +104,7 @@ class ImageData(TorchDataset["Example | Skipped | Failure"]):
         draw = index
         with noted(self._places, draw.index):
             try:
-                return Example(self._image(draw), int(self._labels[draw.index]), draw.index)
+                return Example(self._image(draw), self._labels[draw.index], draw.index)
             except Exception as error:
                 name = self.images.name(draw.index)
                 if isinstance(error, ImageError) and not is_shortage(error):
@@ -128,10 +130,8 @@ def collate(items: Sequence[Example | Skipped | Failure]) -> Batch | Failure:
         images = default_collate([example.image for example in examples]) if examples else torch.empty(0, 3, 1, 1)
     except Exception as error:  # too little shared memory, above all
         return Failure.of(error, "a batch", f"{len(examples)} images of {tuple(examples[0].image.shape)}")
-    labels, indices = (
-        torch.tensor(column, dtype=torch.int64)
-        for column in ([example.label for example in examples], [example.index for example in examples])
-    )
+    labels = torch.stack([example.label for example in examples]) if examples else torch.empty(0, dtype=torch.int64)
+    indices = torch.tensor([example.index for example in examples], dtype=torch.int64)
     return Batch(images, labels, indices, tuple(item for item in items if isinstance(item, Skipped)))
 
 
@@ -292,7 +292,7 @@ class TrainingBatches:
         return self._order.steps_per_epoch
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images [N, 3, H, W] and classes [N] of each step from `start_step` on; N may be 0."""
+        """Yield images [N, 3, H, W] and labels, as in `Batch`, of each step from `start_step` on; N may be 0."""
         self._order.go_to(epoch, start_step)
         for batch in self._loader:
             self.skipped.update(batch.skipped)
@@ -304,9 +304,14 @@ class TrainingBatches:
 
 
 def sampling_weights(labels: Indices, sampling: Sampling) -> Weights | None:
-    """Weights [N] to draw images by, as a recipe's `sampling` says; None stands for every image once."""
+    """Weights [N] to draw images by, as a recipe's `sampling` says; None stands for every image once.
+
+    Of several classes, an image's rarest one counts.
+    """
     if not sampling:
         return None
+    if labels.ndim == 2:
+        labels = rarest(labels) + 1
     counts = np.bincount(labels)[labels]
     return 1 / (counts if sampling == "balanced" else np.sqrt(counts))
 
@@ -314,8 +319,13 @@ def sampling_weights(labels: Indices, sampling: Sampling) -> Weights | None:
 def class_weights(labels: Indices, num_classes: int, chosen: Sequence[float] | None = None) -> Tensor:
     """Weights [num_classes] for the loss, 1 on average over the images: `chosen`, or inverse to the classes' frequency.
 
-    A class without images then has weight 0. Raises DataError where no class that is `chosen` has images.
+    A class without images then has weight 0. Of labels [N, classes] it weighs what is of a class: `chosen`, or as many
+    times as images are not of it for each that is. Raises DataError where no class that is `chosen` has images.
     """
+    if labels.ndim == 2:
+        positive = labels.sum(0)
+        times = (len(labels) - positive) / np.maximum(positive, 1) if chosen is None else np.array(chosen)
+        return torch.from_numpy(times).float()  # pyright: ignore[reportUnknownMemberType]
     counts = np.bincount(labels, minlength=num_classes)
     weights = np.divide(1, counts, where=counts > 0, out=np.zeros(len(counts))) if chosen is None else np.array(chosen)
     if not (mean := float((weights * counts).sum() / len(labels))):
@@ -327,14 +337,15 @@ def split_by_hash(images: LabelledImages, fraction: float, *, stratified: bool =
     """Divide a data set into (training, validation); `fraction` of it is for validation.
 
     A hash of an image's key decides, so the same images are chosen on every machine. With `stratified` every class
-    gives its share, at least one image where it has two or more. Without, images that are added later never move
+    gives its share, at least one image where it has two or more; of several classes, an image's rarest one counts.
+    Without, images that are added later never move
     others from one side to the other.
 
     Raises DataError: nothing would be left for one of the sides.
     """
     if not 0 < fraction < 1:
         raise DataError(f"the share of images for validation must lie between 0 and 1, not {fraction:g}")
-    labels = images.labels
+    labels = rarest(images.labels) if is_multi_label(images) else images.labels
     hashes = np.fromiter((_hash(images.key(index)) for index in range(len(images))), np.uint64, len(images))
     if stratified:
         chosen = np.zeros(len(images), bool)

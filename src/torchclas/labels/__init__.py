@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -47,6 +48,15 @@ class LabelSet:
         except KeyError:
             choices = ", ".join(self.languages)
             raise Error(f"{self.name} has no names in {language!r}: choose from {choices}") from None
+
+    def places(self) -> dict[str, int]:
+        """The output that an id or a name stands for; names that repeat stand for none."""
+        places = dict[str, int]()
+        for language in self.languages:
+            names = self.names(language)
+            counts = Counter(names)
+            places |= {name: index for index, name in enumerate(names) if counts[name] == 1}
+        return places | {name: index for index, name in enumerate(self.ids)}
 
 
 def label_set_names() -> list[str]:

@@ -1,0 +1,1 @@
+"""Figures of merit from scores and labels, with NumPy alone."""
