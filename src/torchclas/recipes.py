@@ -147,18 +147,31 @@ class Augment:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Cross entropy; `head_weights` weighs the outputs of a network that has several, the main one first.
+    """What is minimised; `head_weights` weighs the outputs of a network that has several, the main one first.
+
+    `name` is cross entropy where an image has one class. Where it has any number of them it is "bce", binary cross
+    entropy summed over the classes, or "asymmetric" (arXiv 2009.14119), which forgives easy negatives: `gamma_positive`
+    and `gamma_negative` are its exponents, `margin` is taken off the probabilities of negatives.
 
     `class_weights` weighs the images by their class: "balanced" lets every class count as much as any other, however
-    few images it has; numbers are for the classes in their order, and only their ratios matter.
+    few images it has; numbers are for the classes in their order, and only their ratios matter. Where an image has any
+    number of classes, they multiply the loss of those it has; "balanced" takes as many times as there are images
+    without the class for each with it.
     """
 
     label_smoothing: float = 0.0
     head_weights: tuple[float, ...] = (1.0,)
     class_weights: Literal["", "balanced"] | tuple[float, ...] = ""
+    name: Literal["cross_entropy", "bce", "asymmetric"] = "cross_entropy"
+    gamma_positive: float = 1.0
+    gamma_negative: float = 4.0
+    margin: float = 0.05
 
     def __post_init__(self) -> None:
         _check(0 <= self.label_smoothing < 1, "label_smoothing", "in 0..1", self.label_smoothing)
+        for key in ("gamma_positive", "gamma_negative"):
+            _check(0 <= getattr(self, key) <= 100, key, "in 0..100", getattr(self, key))
+        _check(0 <= self.margin < 1, "margin", "in 0..1", self.margin)
         good = bool(self.head_weights) and min(self.head_weights) >= 0
         _check(good, "head_weights", "numbers of 0 or more", self.head_weights)
         if isinstance(self.class_weights, tuple):

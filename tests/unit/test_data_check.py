@@ -49,6 +49,11 @@ def found(report: DataReport) -> dict[str, list[tuple[tuple[str, ...], str]]]:
     }
 
 
+def paths_of(path: Path) -> list[str]:
+    images, _ = read_list(path)
+    return [images.name(index) for index in range(len(images))]
+
+
 def test_nothing_to_find(data: Path) -> None:
     report = check(data)
     assert found(report) == {}
@@ -86,7 +91,7 @@ def test_equal_files(data: Path, tmp_path: Path) -> None:
         "duplicate": [(("0.png", "again.png"), "")],
     }
     assert not report.ok
-    kept = {path.partition("train/")[2] for path, _ in read_list(clean)[0].samples}
+    kept = {path.partition("train/")[2] for path in paths_of(clean)}
     cats, dogs = {f"cat/{n}.png" for n in (0, 2, 3, 4, 5)}, {f"dog/{n}.png" for n in range(6)}
     assert kept == cats | dogs
     assert report.kept == 11
@@ -177,7 +182,7 @@ def test_list_with_bad_lines_and_missing_files(data: Path, tmp_path: Path) -> No
     assert report.counts == {"0": 6, "1": 6}
     # The list is in another folder, so its paths are whole.
     assert (tmp_path / "clean.txt").read_text().splitlines()[0] == "data/train/cat/0.png 0"
-    assert len(read_list(tmp_path / "clean.txt")[0].samples) == 12
+    assert len(read_list(tmp_path / "clean.txt")[0]) == 12
 
 
 def test_names_that_no_line_can_hold(data: Path) -> None:
@@ -188,7 +193,7 @@ def test_names_that_no_line_can_hold(data: Path) -> None:
     clean = data / "train" / "clean.txt"
     report = check(data / "train", output=clean)
     assert found(report)["line_breaks"] == [(("line\nbreak.png",), "")]
-    paths = [path for path, _ in read_list(clean)[0].samples]
+    paths = paths_of(clean)
     assert str(data / "train/cat/ends with 7.png") in paths
     assert str(data / "train/cat/caf\udce9.png") in paths
     assert len(paths) == 14 == report.kept
@@ -291,3 +296,18 @@ def test_the_list_that_is_checked_is_not_overwritten(data: Path) -> None:
     with pytest.raises(OutputError, match="is the list that is checked"):
         check(path, output=path)
     assert path.read_text() == "train/cat/0.png 0\ntrain/dog/0.png 1\n"
+
+
+def test_several_classes_per_image(data: Path, tmp_path: Path) -> None:
+    rows = [f"train/{kind}/{n}.png,{int(kind == 'cat')},{int(n < 2)}" for kind in ("cat", "dog") for n in range(6)]
+    shutil.copy(data / "train/cat/0.png", data / "train/cat/copy.png")
+    table = data / "table.csv"
+    table.write_text("\n".join(["path,cat,small", *rows, "train/cat/copy.png,0,1", "train/dog/9.png,0,1"]))
+    clean = tmp_path / "clean.txt"
+    report = check(table, output=clean)
+    assert report.counts == {"cat": 6, "small": 5}
+    assert found(report)["conflict"] == [(("0.png", "copy.png"), "cat+small, small")]
+    assert found(report)["unreadable"] == [(("9.png",), "no such file")]
+    images, _ = read_list(clean)
+    assert len(images) == report.kept == 11
+    assert images.labels.shape == (11, 2)

@@ -199,7 +199,7 @@ class TestSteps:
         how = settings("epochs=10", "optimizer.name=adamw", *plain, lr=0.001)
         progress = trainer(tmp_path, how, model="ResNet18_vd").fit()
         assert progress.best is not None
-        assert progress.best.val_top1 > 0.9
+        assert progress.best.score > 0.9
         assert progress.history[-1].train_loss < 0.6 * progress.history[0].train_loss
 
     def test_accumulation_changes_memory_and_not_the_result(self, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_the_page_has_classes_recipe_and_data(tmp_path: Path) -> None:
 def test_many_classes_have_a_picture_in_place_of_the_matrix(tmp_path: Path) -> None:
     run = run_of([f"class {number}" for number in range(30)])
     drawn = tmp_path / "confusion.png"
+    assert isinstance(run.tally, Tally)
     confusion.draw(run.tally.confusion, run.names, run.tally.calibration, "top-1", drawn)
     page = page_of(replace(run, confusion=drawn), tmp_path)
     assert "was called" in page.texts

@@ -24,6 +24,7 @@ from torchclas.data.loader import Batch, load
 from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError
+from torchclas.metrics.multi_label import DEFAULT_THRESHOLD
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import Activation, EngineChoice, Language, Output, Precision
 from torchclas.weights.location import BEST
@@ -31,7 +32,6 @@ from torchclas.weights.location import BEST
 log = logging.getLogger(__name__)
 
 TOP_K = 5
-DEFAULT_THRESHOLD = 0.5  # of a class among several, where none was found on images
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,12 @@ def has_large_range(history: Sequence[Epoch]) -> bool:
     return bool(losses) and max(losses) > LARGE_RANGE * min(losses)
 
 
+def top5(history: Sequence[Epoch]) -> list[float]:
+    """Top-5 in percent, of each epoch; none where it says nothing, as of five classes or fewer."""
+    values = [100 * row.val_top5 for row in history if row.val_top5 is not None]
+    return values if any(value < 100 for value in values) else []
+
+
 def draw_curves(history: Sequence[Epoch], paths: Iterable[Path]) -> None:
     """Loss, accuracy and learning rate over the epochs, one file for each path. Needs matplotlib."""
     import matplotlib as mpl
@@ -25,7 +31,7 @@ def draw_curves(history: Sequence[Epoch], paths: Iterable[Path]) -> None:
 
     epochs = [row.epoch for row in history]
     marker = "o" if len(epochs) < 40 else None
-    best = max(history, key=lambda row: (row.val_top1, -row.val_loss))
+    best = max(history, key=lambda row: (row.score, -row.val_loss))
     with mpl.rc_context({"font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "svg.hashsalt": "torchclas"}):
         figure = Figure(figsize=(13, 4), layout="constrained")
         loss, accuracy, rate = figure.subplots(1, 3)
@@ -35,12 +41,12 @@ def draw_curves(history: Sequence[Epoch], paths: Iterable[Path]) -> None:
         if has_large_range(history):
             loss.set_yscale("log")
         loss.legend()
-        accuracy.plot(epochs, [100 * row.val_top1 for row in history], label="top-1", marker=marker, markersize=3)
-        if any(row.val_top5 < 1 for row in history):
-            accuracy.plot(epochs, [100 * row.val_top5 for row in history], label="top-5", marker=marker, markersize=3)
-        accuracy.plot(best.epoch, 100 * best.val_top1, "*", color="tab:red", markersize=12,
-                      label=f"best: {100 * best.val_top1:.2f} %, epoch {best.epoch}")  # fmt: skip
-        accuracy.set(title="Validation accuracy (%)", xlabel="epoch")
+        accuracy.plot(epochs, [100 * row.score for row in history], label=best.score_name, marker=marker, markersize=3)
+        if fifths := top5(history):
+            accuracy.plot(epochs, fifths, label="top-5", marker=marker, markersize=3)
+        accuracy.plot(best.epoch, 100 * best.score, "*", color="tab:red", markersize=12,
+                      label=f"best: {100 * best.score:.2f} %, epoch {best.epoch}")  # fmt: skip
+        accuracy.set(title="On the validation images (%)", xlabel="epoch")
         accuracy.legend(loc="lower right")
         rate.plot(epochs, [row.lr for row in history], marker=marker, markersize=3, color="tab:green")
         rate.set(title="Learning rate at the epoch's end", xlabel="epoch", ylim=(0, None))

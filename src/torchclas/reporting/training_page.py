@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torchclas.inference.metrics import ClassCounts, Tally
 from torchclas.messages import label
+from torchclas.metrics.multi_label import Figures
 from torchclas.reporting import pages, svg_chart
 from torchclas.reporting.confusion import matrix
-from torchclas.reporting.curves import has_large_range
+from torchclas.reporting.curves import has_large_range, top5
 from torchclas.reporting.mistakes import Mistake, jpeg
 from torchclas.reporting.svg_chart import Bar, Chart, Curve
 from torchclas.training.loop import Epoch
@@ -25,7 +26,8 @@ MOST_PAIRS = 12  # rows of the table of what is confused
 class Run:
     """What the page tells. `figures` and `facts` are names with values, `recipe` is TOML.
 
-    `tally` and `mistakes` are of the best network on the validation images, whose classes have these `names`.
+    `tally` and `mistakes` are of the best network on the validation images, whose classes have these `names`; the tally
+    is `Figures` where an image has any number of classes.
     `confusion` is a picture of all of it, where there is one.
     """
 
@@ -36,7 +38,7 @@ class Run:
     recipe: str
     history: Sequence[Epoch]
     best: Epoch
-    tally: Tally
+    tally: Tally | Figures
     names: Sequence[str]
     mistakes: Sequence[Mistake]
     confusion: Path | None
@@ -45,9 +47,11 @@ class Run:
 def write(path: Path, run: Run) -> Path:
     """Write the page."""
     step = max(1, -(-len(run.history) // TABLE_ROWS))
-    counts = run.tally.classes()
+    several = run.tally if isinstance(run.tally, Figures) else None
+    counts = run.tally.classes() if isinstance(run.tally, Tally) else ()
     classes = sorted((row for row in counts if row.support), key=_recall)
     pairs = sorted((row for row in counts if row.confused), key=lambda row: -row.confused)
+    rows = [] if several is None else sorted(several.classes, key=lambda row: row.average_precision or 0.0)
     return pages.write_page(
         path,
         "training.html",
@@ -55,9 +59,10 @@ def write(path: Path, run: Run) -> Path:
         charts=_charts(run),
         epochs=[row for row in run.history if row.epoch % step == 0 or row in (run.best, run.history[-1])],
         classes=classes[:MOST_CLASSES],
-        all_classes=len(classes),
+        all_classes=len(classes or rows),
+        several=rows[:MOST_CLASSES],
         pairs=pairs[:MOST_PAIRS],
-        matrix=_matrix(run),
+        matrix=_matrix(run, run.tally) if isinstance(run.tally, Tally) else None,
         confusion=None if run.confusion is None else pages.embedded(run.confusion.read_bytes(), "png"),
         mistakes=[
             (mistake, Path(mistake.source).name, pages.embedded(jpeg(mistake), "jpeg")) for mistake in run.mistakes
@@ -71,23 +76,28 @@ def _recall(row: ClassCounts) -> tuple[float, int]:
 
 def _charts(run: Run) -> list[Chart]:
     history = run.history
-    accuracy = [Curve("top-1", 0, [(row.epoch, 100 * row.val_top1) for row in history])]
-    if any(row.val_top5 < 1 for row in history):
-        accuracy.append(Curve("top-5", 1, [(row.epoch, 100 * row.val_top5) for row in history]))
-    best = f"best: {100 * run.best.val_top1:.2f}"
-    accuracy.append(Curve(best, 2, [(run.best.epoch, 100 * run.best.val_top1)]))
+    accuracy = [Curve(run.best.score_name, 0, [(row.epoch, 100 * row.score) for row in history])]
+    if fifths := top5(history):
+        accuracy.append(Curve("top-5", 1, list(zip([row.epoch for row in history], fifths, strict=True))))
+    best = f"best: {100 * run.best.score:.2f}"
+    accuracy.append(Curve(best, 2, [(run.best.epoch, 100 * run.best.score)]))
     losses = [
         Curve("training", 0, [(row.epoch, row.train_loss) for row in history]),
         Curve("validation", 1, [(row.epoch, row.val_loss) for row in history]),
     ]
-    bins = [row for row in run.tally.calibration if row.images]
-    return [
-        svg_chart.line_chart("Accuracy on the validation images, %", accuracy),
+    charts = [
+        svg_chart.line_chart("On the validation images, %", accuracy),
         svg_chart.line_chart("Loss", losses, logarithmic=has_large_range(history)),
         svg_chart.line_chart(
             "Learning rate at the end of each epoch",
             [Curve("learning rate", 0, [(row.epoch, row.lr) for row in history])],
         ),
+    ]
+    if isinstance(run.tally, Figures):
+        return charts
+    bins = [row for row in run.tally.calibration if row.images]
+    return [
+        *charts,
         svg_chart.line_chart(
             "How often a score is right",
             [
@@ -107,9 +117,9 @@ class _Matrix:
     rows: Sequence[tuple[str, Sequence[tuple[int, float, bool]]]]  # images, their share of the row, whether right
 
 
-def _matrix(run: Run) -> _Matrix | None:
+def _matrix(run: Run, tally: Tally) -> _Matrix | None:
     """The confusion matrix as numbers; None where there are too many classes for that."""
-    labels, _, others, counts = matrix(run.tally.confusion)
+    labels, _, others, counts = matrix(tally.confusion)
     if not 0 < len(labels) <= MOST_CELLS:
         return None
     names = [run.names[label] for label in labels]

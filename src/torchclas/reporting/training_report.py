@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import csv
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from torchclas.atomic import atomic_path
 from torchclas.data.datasets import LabelledImages
+from torchclas.data.multi_label import is_multi_label
 from torchclas.data.preprocess import Preprocess
-from torchclas.data.training import EpochBatches, Loader
+from torchclas.data.training import Batch, EpochBatches, Loader
+from torchclas.inference.classifier import probabilities
 from torchclas.inference.metrics import Proportion, Tally
+from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, Figures, figures
 from torchclas.reporting import training_page
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.curves import draw_curves
 from torchclas.reporting.mistakes import Mistake, draw_mistakes
 from torchclas.reporting.training_page import Run
-from torchclas.spec import find_model
+from torchclas.spec import ModelSpec, find_model
 from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 from torchclas.training.loop import Progress
 from torchclas.zoo import load_model
@@ -43,7 +47,9 @@ def write_report(
     """
     best = progress.best
     assert best is not None
-    tally, mistakes, names = _measure(folder / "best.safetensors", images)
+    tally: Tally | Figures
+    several = is_multi_label(images)
+    tally, mistakes, names = (_measure_several if several else _measure)(folder / "best.safetensors", images)
     written, notes = list[Path](), list[str]()
     if unreadable:
         bad = folder / "unreadable.csv"
@@ -56,26 +62,22 @@ def write_report(
     if find_spec("matplotlib") is None:
         notes.append('There is no curves.png: matplotlib is needed for it, run pip install "torchclas[plot]".')
     else:
-        curves, confusion = folder / "curves.png", folder / "confusion.png"
-        draw_curves(progress.history, (curves, folder / "curves.svg"))
-        with atomic_path(confusion) as path:
-            draw(tally.confusion, names, tally.calibration, f"top-1 {_percent(tally.top1)}", path)
-        written += [curves, folder / "curves.svg", confusion]
+        curves = folder / "curves.png", folder / "curves.svg"
+        draw_curves(progress.history, curves)
+        written += curves
+        if isinstance(tally, Tally):
+            confusion = folder / "confusion.png"
+            with atomic_path(confusion) as path:
+                draw(tally.confusion, names, tally.calibration, f"top-1 {_percent(tally.top1)}", path)
+            written.append(confusion)
     if mistakes:
         sheet = folder / "misclassified.png"
         draw_mistakes(mistakes, sheet)
         written.append(sheet)
-    low, high = tally.top1.interval
-    figures = [
-        ("top-1 accuracy", f"{100 * tally.top1.value:.2f} %"),
-        ("its 95 % interval", f"{100 * low:.1f} – {100 * high:.1f}"),
-        ("wrong", f"{tally.top1.total - tally.top1.count:,} of {tally.top1.total:,}"),
-        ("best epoch", f"{best.epoch} of {progress.epoch}"),
-    ]
     recipe = folder / "recipe.toml"
     run = Run(
         title=f"{dict(facts)['model']}: {folder.name}",
-        figures=figures,
+        figures=[*_figures(tally), ("best epoch", f"{best.epoch} of {progress.epoch}")],
         facts=facts,
         notes=notes,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
@@ -89,31 +91,93 @@ def write_report(
     return [*written, training_page.write(folder / "report.html", run)]
 
 
-@torch.inference_mode()
+def _figures(tally: Tally | Figures) -> list[tuple[str, str]]:
+    """What stands large at the top of the page."""
+    if isinstance(tally, Figures):
+        return [
+            ("mean average precision", f"{100 * tally.mean_average_precision:.2f} %"),
+            ("mean F1 at the thresholds", f"{100 * tally.mean_f1:.2f} %"),
+            ("mean accuracy (mA)", f"{100 * tally.mean_accuracy:.2f} %"),
+            ("images with all classes right", f"{100 * tally.exact:.2f} %"),
+        ]
+    low, high = tally.top1.interval
+    return [
+        ("top-1 accuracy", f"{100 * tally.top1.value:.2f} %"),
+        ("its 95 % interval", f"{100 * low:.1f} – {100 * high:.1f}"),
+        ("wrong", f"{tally.top1.total - tally.top1.count:,} of {tally.top1.total:,}"),
+    ]
+
+
+class _Worst:
+    """The mistakes with the highest scores."""
+
+    def __init__(self, images: LabelledImages, preprocess: Preprocess) -> None:
+        self._images = images
+        self._preprocess = preprocess
+        self._heap: list[tuple[float, int, Mistake]] = []
+
+    def add(self, batch: Batch, row: int, truth: str, said: str, score: float) -> None:
+        """Keep the image of this row of a batch, if its score is among the highest."""
+        if len(self._heap) == SHOWN and score <= self._heap[0][0]:
+            return
+        index = int(batch.indices[row])
+        pixels = self._preprocess.pixels(batch.images[row].numpy())
+        entry = score, index, Mistake(self._images.name(index), truth, said, score, pixels)
+        (heapq.heappushpop if len(self._heap) == SHOWN else heapq.heappush)(self._heap, entry)
+
+    def __iter__(self) -> Iterator[Mistake]:
+        return (mistake for _, _, mistake in sorted(self._heap, key=lambda item: -item[0]))
+
+
 def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mistake], tuple[str, ...]]:
     """Figures, the mistakes with the highest scores, and the names of the classes."""
     spec = find_model(checkpoint)
     names = tuple(map(printable, spec.classes.names("en")))
-    network = load_model(spec).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     tally = Tally(spec.num_classes)
-    worst: list[tuple[float, int, Mistake]] = []
-    batches = EpochBatches(len(images), BATCH, shuffle=False, drop_last=False)
     preprocess = Preprocess(spec.preset, channels=spec.in_channels)
-    for batch in Loader(images, preprocess, batches):
-        if not len(batch.images):
-            continue
-        probabilities = network(batch.images.to(memory_format=torch.channels_last)).float().softmax(-1).numpy()
+    worst = _Worst(images, preprocess)
+    for batch, scores in _scored(spec, images, preprocess):
         labels = batch.labels.numpy()
-        tally.add(probabilities, labels)
-        said = probabilities.argmax(1)
+        tally.add(scores, labels)
+        said = scores.argmax(1)
         for row in np.flatnonzero(said != labels).tolist():
-            score, index = float(probabilities[row, said[row]]), int(batch.indices[row])
-            if len(worst) == SHOWN and score <= worst[0][0]:
-                continue
-            pixels = preprocess.pixels(batch.images[row].numpy())
-            mistake = Mistake(images.name(index), names[labels[row]], names[said[row]], score, pixels)
-            (heapq.heappushpop if len(worst) == SHOWN else heapq.heappush)(worst, (score, index, mistake))
-    return tally, [mistake for _, _, mistake in sorted(worst, key=lambda item: -item[0])], names
+            worst.add(batch, row, names[labels[row]], names[said[row]], float(scores[row, said[row]]))
+    return tally, list(worst), names
+
+
+def _measure_several(checkpoint: Path, images: LabelledImages) -> tuple[Figures, list[Mistake], tuple[str, ...]]:
+    """The same where an image has any number of classes; how sure a mistake is, is said by its surest wrong class."""
+    spec = find_model(checkpoint)
+    names = tuple(map(printable, spec.classes.names("en")))
+    thresholds = np.array(spec.thresholds or [DEFAULT_THRESHOLD] * spec.num_classes, np.float32)
+    preprocess = Preprocess(spec.preset, channels=spec.in_channels)
+    worst = _Worst(images, preprocess)
+    parts = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]()
+
+    def named(row: npt.NDArray[np.bool_]) -> str:
+        return ", ".join(names[index] for index in np.flatnonzero(row)) or "–"
+
+    for batch, scores in _scored(spec, images, preprocess):
+        labels = batch.labels.numpy()
+        parts.append((scores, labels))
+        said, true = scores >= thresholds, labels > 0
+        sure = np.where(said, scores, 1 - scores) * (said != true)
+        for row in np.flatnonzero((said != true).any(1)).tolist():
+            worst.add(batch, row, named(true[row]), named(said[row]), float(sure[row].max()))
+    scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return figures(scores, labels, thresholds), list(worst), names
+
+
+def _scored(
+    spec: ModelSpec, images: LabelledImages, preprocess: Preprocess
+) -> Iterator[tuple[Batch, npt.NDArray[np.float32]]]:
+    """Batches of what can be read, with the probabilities of all classes."""
+    network = load_model(spec).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    for batch in Loader(images, preprocess, EpochBatches(len(images), BATCH, shuffle=False, drop_last=False)):
+        if len(batch.images):
+            with torch.inference_mode():
+                logits = network(batch.images.to(memory_format=torch.channels_last)).float().numpy()
+            yield batch, probabilities(logits, spec.activation)
 
 
 def _percent(proportion: Proportion) -> str:

@@ -25,9 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from torchclas import __version__
 from torchclas.atomic import atomic_path
-from torchclas.data.datasets import Dataset, LabelledImages
+from torchclas.data.datasets import Dataset, LabelledImages, Relabelled
 from torchclas.data.decode import MAX_PIXELS, Pixels, decode
 from torchclas.data.duplicates import near_groups, perceptual_hash
+from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError, OutputError
 from torchclas.messages import label
@@ -158,13 +159,13 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class _Image:
     name: str
-    label: int
+    classes: tuple[int, ...] | None  # None: it has no label
     is_val: bool
     facts: Facts
 
     @property
     def usable(self) -> bool:
-        return not self.facts.error and self.label >= 0
+        return not self.facts.error and self.classes is not None
 
     @property
     def listable(self) -> bool:
@@ -210,7 +211,8 @@ def check(
     start, bad_lines, faults = time.perf_counter(), list[DataError](), list[DataError]()
     opened = open_training(data, val, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines, faults=faults)
     train, validation = opened.train, opened.validation
-    if output is not None and not isinstance(train, Dataset):
+    files = train.images if isinstance(train, Relabelled) else train
+    if output is not None and not isinstance(files, Dataset):
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
     with _progress(sum(len(images) for images, _ in sides)) as advance:
@@ -232,7 +234,7 @@ def check(
         if image.usable and image.listable and place not in dropped
     ]
     if output is not None:
-        _write_list(keep, output)
+        _write_list(keep, output, train.labels.shape[1] if is_multi_label(train) else None)
     return DataReport(
         data=str(data),
         val="" if validation is None else str(data if val is None else val),
@@ -284,13 +286,19 @@ def _describe(item: Item) -> str:
 def _look_at_all(
     images: LabelledImages, is_val: bool, workers: int | None, max_pixels: int, advance: Callable[[int], None]
 ) -> Iterator[_Image]:
-    places, labels = iter(range(len(images))), images.labels.tolist()
+    places, classes = iter(range(len(images))), _classes(images)
     # Threads suffice: decoding, hashing and resizing release Python's lock.
     with ThreadPoolExecutor(os.cpu_count() if workers is None else max(workers, 1)) as pool:
         while some := list(islice(places, AHEAD)):
             for place, facts in zip(some, pool.map(partial(_look_at, images, max_pixels), some), strict=True):
-                yield _Image(images.name(place), labels[place], is_val, facts)
+                yield _Image(images.name(place), classes[place], is_val, facts)
                 advance(1)
+
+
+def _classes(images: LabelledImages) -> list[tuple[int, ...] | None]:
+    if is_multi_label(images):
+        return [tuple(np.flatnonzero(row).tolist()) for row in images.labels]
+    return [(label,) if label >= 0 else None for label in images.labels.tolist()]
 
 
 def _look_at(images: LabelledImages, max_pixels: int, place: int) -> Facts:
@@ -346,7 +354,7 @@ def _is_sixteen_bit(header: Image.Image, file: bytes) -> bool:
 def _add_traits(image: _Image, found: _Findings) -> None:
     if image.facts.error:
         found.add("unreadable", [image.name], image.facts.error.removeprefix(f"{image.name}: "))
-    if image.label < 0:
+    if image.classes is None:
         found.add("unlabelled", [image.name])
     if not image.listable:
         found.add("line_breaks", [image.name])
@@ -359,7 +367,8 @@ def _add_traits(image: _Image, found: _Findings) -> None:
 def _names(classes: Sequence[str], images: Sequence[_Image]) -> dict[int, str]:
     """The name of each class, and of each label beyond them that occurs, which may be a billion."""
     names = dict(enumerate(classes))
-    return names | {label: str(label) for label in sorted({image.label for image in images} - set(names)) if label >= 0}
+    used = {label for image in images for label in image.classes or ()}
+    return names | {label: str(label) for label in sorted(used - set(names))}
 
 
 def _count(names: Mapping[int, str], images: Sequence[_Image], found: _Findings) -> dict[str, int]:
@@ -367,7 +376,8 @@ def _count(names: Mapping[int, str], images: Sequence[_Image], found: _Findings)
     counts = dict.fromkeys(names.values(), 0)
     for image in images:
         if image.usable and not image.is_val:
-            counts[names[image.label]] += 1
+            for label in image.classes or ():
+                counts[names[label]] += 1
     for name, count in counts.items():
         if count < FEW:
             found.add("few", [name], f"{count}")
@@ -394,7 +404,7 @@ def _exact(images: Sequence[_Image], classes: Mapping[int, str], found: _Finding
             dropped.update(group)  # nobody but a person can say which is right
         if _add_leak(members, "the same file", found):
             dropped.update(group)
-        elif len({image.label for image in members}) == 1:
+        elif len({image.classes for image in members}) == 1:
             found.add("duplicate", [image.name for image in members])
             dropped.update(group[1:])
     return dropped
@@ -406,7 +416,7 @@ def _near(images: Sequence[_Image], classes: Mapping[int, str], found: _Findings
     first: dict[Hashable, int] = {}
     for place, image in enumerate(images):
         if image.usable and image.facts.look is not None:
-            first.setdefault((image.facts.digest, image.label, image.is_val), place)
+            first.setdefault((image.facts.digest, image.classes, image.is_val), place)
     places = list(first.values())
     dropped: set[int] = set()
     for group in near_groups([images[place].facts.look or 0 for place in places]):
@@ -422,10 +432,11 @@ def _near(images: Sequence[_Image], classes: Mapping[int, str], found: _Findings
 
 
 def _add_group(members: Sequence[_Image], classes: Mapping[int, str], kind: str, found: _Findings) -> bool:
-    labels = sorted({image.label for image in members})
-    if len(labels) > 1:
-        found.add(kind, [image.name for image in members], ", ".join(classes[label] for label in labels))
-    return len(labels) > 1
+    several = sorted({image.classes or () for image in members})
+    if len(several) > 1:
+        labels = ("+".join(classes[label] for label in each) or "–" for each in several)
+        found.add(kind, [image.name for image in members], ", ".join(labels))
+    return len(several) > 1
 
 
 def _add_leak(members: Sequence[_Image], detail: str, found: _Findings) -> bool:
@@ -439,7 +450,8 @@ def _is_one_of(file: Path, others: Sequence[str | Path | None]) -> bool:
     return any(other is not None and Path(other).exists() and file.samefile(other) for other in others)
 
 
-def _write_list(keep: Sequence[_Image], output: Path) -> None:
+def _write_list(keep: Sequence[_Image], output: Path, columns: int | None) -> None:
+    """A line for each image: its class, or with `columns` 0 and 1 for each class."""
     folder = output.absolute().parent
     with (
         atomic_path(output) as path,
@@ -448,7 +460,9 @@ def _write_list(keep: Sequence[_Image], output: Path) -> None:
         for image in keep:
             name = Path(image.name).absolute()
             inside = name.is_relative_to(folder)
-            file.write(f"{name.relative_to(folder) if inside else name} {image.label}\n")
+            classes = list(image.classes or ())
+            label = classes[0] if columns is None else ",".join(str(int(k in classes)) for k in range(columns))
+            file.write(f"{name.relative_to(folder) if inside else name} {label}\n")
 
 
 @contextmanager

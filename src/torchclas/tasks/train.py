@@ -341,7 +341,7 @@ class _Display:
         star = " ★" if progress.best is row else ""
         self.console.print(
             f"epoch {row.epoch}/{self.epochs}  loss {row.train_loss:.4f}  val loss {row.val_loss:.4f}  "
-            f"top-1 {100 * row.val_top1:.2f} %  lr {row.lr:.2e}  {row.images_per_second:,.0f} images/s  "
+            f"{row.score_name} {100 * row.score:.2f} %  lr {row.lr:.2e}  {row.images_per_second:,.0f} images/s  "
             f"{row.seconds:.0f} s{star}",
             highlight=False,
             soft_wrap=True,
@@ -401,7 +401,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f"{escape(str(summary.output))} is finished: there is nothing left to train", soft_wrap=True)
     if best is not None:
         console.print(
-            f"best: epoch {best.epoch} of {summary.epochs}, top-1 {100 * best.val_top1:.2f} %, "
+            f"best: epoch {best.epoch} of {summary.epochs}, {best.score_name} {100 * best.score:.2f} %, "
             f"validation loss {best.val_loss:.4f}",
             highlight=False,
         )

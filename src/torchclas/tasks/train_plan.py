@@ -17,6 +17,7 @@ from torchclas.catalog import Preset
 from torchclas.compat import BatchNorm
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
+from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import fingerprint, open_training
 from torchclas.data.training import TrainingBatches, class_weights, sampling_weights, split_by_hash
 from torchclas.errors import DataError, DownloadError, Error
@@ -134,7 +135,7 @@ def make_plan(options: TrainOptions) -> Plan:
     output = output if options.output is None else options.output
     # A run goes on with its batches, however many devices there are now.
     batch_size = options.batch_size or stored(output).get("total_batch")
-    recipe = _recipe(options, spec, tunes, batch_size, len(images))
+    recipe = with_loss(_recipe(options, spec, tunes, batch_size, len(images)), images)
     check_balance(recipe, images, classes)
     if tunes:
         total, few = min(batch_size or recipe.total_batch, len(images)), ()
@@ -171,6 +172,7 @@ def make_plan(options: TrainOptions) -> Plan:
         labels=catalog.find(spec.name).labels if same_classes and spec.path is None else "",
         class_ids=classes,
         class_names=_names(spec, classes),
+        activation="sigmoid" if is_multi_label(images) else "softmax",
         origin={
             "trained_by": "torchclas train",
             "recipe": recipe.name,
@@ -233,6 +235,17 @@ def check_machine(options: RunOptions) -> None:
     wanted = int(index) + 1 if colon else processes(options.devices)[1]
     if wanted > here and (kind == "cuda" or (kind == "auto" and here)):
         raise Error(f"--device {options.device} --devices {options.devices}: this machine has {here} GPUs")
+
+
+def with_loss(recipe: Recipe, images: LabelledImages) -> Recipe:
+    """The recipe with a loss that goes with the labels; raises `Error` where another was asked for."""
+    if not is_multi_label(images):
+        if recipe.loss.name == "cross_entropy":
+            return recipe
+        raise Error(f"loss.name={recipe.loss.name} is for images with any number of classes, and these have one each")
+    if recipe.loss.name != "cross_entropy":
+        return recipe
+    return replace(recipe, loss=replace(recipe.loss, name="bce"))
 
 
 def check_balance(recipe: Recipe, images: LabelledImages, classes: Sequence[str]) -> None:

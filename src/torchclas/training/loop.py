@@ -73,17 +73,34 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One row of the log. `train_loss` is the mean over the images of the loss that was minimised."""
+    """One row of the log. `train_loss` is the mean over the images of the loss that was minimised.
+
+    Where an image has one class, `val_top1` and `val_top5` tell how good the network is; where it has any number of
+    them, `val_map` does (mean average precision). The others are None.
+    """
 
     epoch: int
     steps: int
     lr: float
     train_loss: float
     val_loss: float
-    val_top1: float
-    val_top5: float
+    val_top1: float | None
+    val_top5: float | None
     images_per_second: float
     seconds: float
+    val_map: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the best network is chosen by, in 0..1."""
+        score = self.val_top1 if self.val_map is None else self.val_map
+        assert score is not None
+        return score
+
+    @property
+    def score_name(self) -> str:
+        """What that is."""
+        return "top-1" if self.val_map is None else "mAP"
 
 
 @dataclass
@@ -153,8 +170,8 @@ class Run(Protocol):
         """Keep a state."""
         ...
 
-    def save_best(self, network: Network, row: Epoch) -> None:
-        """Keep the best network so far."""
+    def save_best(self, network: Network, row: Epoch, thresholds: tuple[float, ...]) -> None:
+        """Keep the best network so far, with the thresholds of its classes where images have several."""
         ...
 
     def record(self, progress: Progress) -> None:
@@ -328,7 +345,8 @@ class Trainer:
         targets = labels.to(fabric.device, non_blocking=True)
         if recipe.augment.mixup_prob or recipe.augment.cutmix_prob:
             number = self.progress.epoch * self.batches.steps_per_epoch + self.progress.step
-            targets = F.one_hot(targets, self.network.num_classes).float()
+            targets = targets if targets.ndim == 2 else F.one_hot(targets, self.network.num_classes)
+            targets = targets.float()
             images, targets = mix(images, targets, recipe.augment, seed=self.settings.seed, step=number)
         # As many in each process, whatever its share of a smaller batch: those that share a network compute in step.
         count = min(self.settings.accumulate, min(counts) // self._least)
@@ -415,12 +433,13 @@ class Trainer:
             val_loss=scores.loss,
             val_top1=scores.top1,
             val_top5=scores.top5,
+            val_map=scores.mean_average_precision,
             images_per_second=progress.images / max(progress.seconds, 1e-9),
             seconds=progress.seconds,
         )
         best = progress.best
         progress.history.append(row)
-        if best is None or (row.val_top1, -row.val_loss) > (best.val_top1, -best.val_loss):
+        if best is None or (row.score, -row.val_loss) > (best.score, -best.val_loss):
             progress.best_epoch = progress.epoch
         waited = progress.epoch - progress.best_epoch
         progress.epoch += 1
@@ -428,23 +447,23 @@ class Trainer:
         progress.loss = progress.seconds = 0.0
         progress.finished = progress.epoch >= settings.recipe.epochs or 0 < settings.early_stop <= waited
         if waited == 0:
-            self._save_best(row)
+            self._save_best(row, scores.thresholds)
         if self.fabric.is_global_zero:
             self.run.record(progress)
             if self.display is not None:
                 self.display.epoch(progress)
         self._checkpoint()
 
-    def _save_best(self, row: Epoch) -> None:
+    def _save_best(self, row: Epoch, thresholds: tuple[float, ...]) -> None:
         zero = self.fabric.is_global_zero
         if self._whole is None:
             if zero:
-                self.run.save_best(self.result, row)
+                self.run.save_best(self.result, row, thresholds)
             return
         tensors = gather(self.result.state_dict(), keep=zero)
         if zero:
             self._whole.load_state_dict(tensors, assign=True)
-            self.run.save_best(self._whole, row)
+            self.run.save_best(self._whole, row, thresholds)
             self._whole.to("meta")
 
 

@@ -1,4 +1,4 @@
-"""Losses: cross entropy for one or several heads, and what a student learns from a teacher.
+"""Losses: for one class per image or any number, for one or several heads, and what a student learns from a teacher.
 
 All take logits [N, classes], compute in float32 whatever their type, and return the mean over N as a scalar.
 """
@@ -17,16 +17,55 @@ from torchclas.recipes import Distill, Loss
 def classification_loss(
     outputs: Tensor | Sequence[Tensor], targets: Tensor, settings: Loss, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Cross entropy with smoothed labels, summed over the heads with their weights.
+    """The recipe's loss with smoothed labels, summed over the heads with their weights.
 
-    `outputs` are the logits, or those of every head; `targets` are classes [N] or probabilities [N, classes];
+    `outputs` are the logits, or those of every head; `targets` are classes [N], or probabilities [N, classes];
     `class_weights` are [classes].
     """
     heads = [outputs] if isinstance(outputs, Tensor) else outputs
     if len(heads) != len(settings.head_weights):
         raise ValueError(f"{len(heads)} outputs for the {len(settings.head_weights)} head weights of the recipe")
-    losses = [cross_entropy(head, targets, settings.label_smoothing, class_weights) for head in heads]
+    losses = [_loss(head, targets, settings, class_weights) for head in heads]
     return torch.stack([weight * loss for weight, loss in zip(settings.head_weights, losses, strict=True)]).sum()
+
+
+def _loss(logits: Tensor, targets: Tensor, settings: Loss, class_weights: Tensor | None) -> Tensor:
+    if settings.name == "cross_entropy":
+        return cross_entropy(logits, targets, settings.label_smoothing, class_weights)
+    if settings.name == "bce":
+        return binary_cross_entropy(logits, targets, settings.label_smoothing, class_weights)
+    return asymmetric_loss(logits, targets, settings, class_weights)
+
+
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Binary cross entropy with targets [N, classes] in 0..1, summed over the classes.
+
+    The sum, and not the mean, gives each logit the gradient that cross entropy gives it, so learning rates of one serve
+    the other. `label_smoothing` takes targets that far towards a half. `class_weights` [classes] multiply the loss of
+    what is of a class.
+    """
+    targets = targets.float().lerp(torch.full_like(targets, 0.5, dtype=torch.float32), label_smoothing)
+    weights = None if class_weights is None else class_weights.to(logits.device)
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights, reduction="none")
+    return losses.sum(-1).mean()
+
+
+def asymmetric_loss(logits: Tensor, targets: Tensor, settings: Loss, class_weights: Tensor | None = None) -> Tensor:
+    """The asymmetric loss (arXiv 2009.14119) with targets [N, classes] in 0..1, summed over the classes.
+
+    The factors (1 − p)^γ only weigh, as in the authors' setting for training: no gradient flows through them.
+    """
+    logits = logits.float()
+    targets = targets.float().lerp(torch.full_like(targets, 0.5, dtype=torch.float32), settings.label_smoothing)
+    negative = (1 - logits.sigmoid() + settings.margin).clamp(max=1)  # of being not of the class, easy ones forgiven
+    gains = targets * F.logsigmoid(logits), (1 - targets) * negative.clamp(min=torch.finfo(torch.float32).tiny).log()
+    with torch.no_grad():
+        positive = logits.sigmoid()
+        hard = (1 - positive) ** settings.gamma_positive, (1 - negative) ** settings.gamma_negative
+    weights = 1.0 if class_weights is None else class_weights.to(logits.device)
+    return -(weights * hard[0] * gains[0] + hard[1] * gains[1]).sum(-1).mean()
 
 
 def cross_entropy(

@@ -131,25 +131,25 @@ class RunFolder:
         for old in self.checkpoints()[:-KEPT]:
             old.unlink(missing_ok=True)
 
-    def save_best(self, network: Network, row: Epoch) -> None:
-        """Write best.safetensors."""
-        scores = {key: value for key, value in asdict(row).items() if key.startswith("val_") or key == "epoch"}
-        origin = {**self.metadata.origin, **{key: value for key, value in scores.items() if value == value}}
-        save_checkpoint(network, self.best, replace(self.metadata, origin=origin))
+    def save_best(self, network: Network, row: Epoch, thresholds: tuple[float, ...] = ()) -> None:
+        """Write best.safetensors, with the thresholds of its classes where images have several."""
+        scores = {key: value for key, value in _known(row).items() if key.startswith("val_") or key == "epoch"}
+        origin = {**self.metadata.origin, **scores}
+        save_checkpoint(network, self.best, replace(self.metadata, origin=origin, thresholds=thresholds))
 
     def record(self, progress: Progress) -> None:
         """Write log.csv and, where tensorboard is installed, the events of the last epoch."""
         with atomic_path(self.log) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
             writer.writeheader()
-            writer.writerows(asdict(row) for row in progress.history)
+            writer.writerows(_known(row) for row in progress.history)
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             str(self.path).encode()
         except (ImportError, UnicodeEncodeError):  # it writes to no path that is not UTF-8
             return
-        row = asdict(progress.history[-1])
+        row = _known(progress.history[-1])
         epoch = row.pop("epoch")
         # A writer of its own for every epoch: `purge_step` makes an epoch that is repeated after a kill count once.
         with SummaryWriter(str(self.path / "tensorboard"), purge_step=epoch) as writer:
@@ -192,6 +192,11 @@ def check(folder: Path, settings: Mapping[str, Any], recipe: Recipe) -> None:
 def stored(folder: Path) -> dict[str, Any]:
     """The settings that a run goes on with; empty where there is none, or it ended before its first checkpoint."""
     return _read_json(folder / "run.json", {}) if _checkpoints(folder) else {}
+
+
+def _known(row: Epoch) -> dict[str, Any]:
+    """The figures that a row has."""
+    return {key: value for key, value in asdict(row).items() if value is not None}
 
 
 def _checkpoints(folder: Path) -> list[Path]:

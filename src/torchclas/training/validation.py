@@ -11,10 +11,13 @@ from torch.nn import functional as F
 
 from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
+from torchclas.data.multi_label import is_multi_label
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import EpochBatches, Loader
 from torchclas.errors import DataError
 from torchclas.layers.network import Network
+from torchclas.metrics.multi_label import best_thresholds, mean_average_precision
+from torchclas.training.losses import binary_cross_entropy
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -22,12 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How a network does on the images that could be read; `loss` is their mean cross entropy, the others in 0..1."""
+    """How a network does on the images that could be read; `loss` is their mean cross entropy, the others in 0..1.
+
+    Where an image has any number of classes, the loss is binary cross entropy summed over them, `top1` and `top5` are
+    None, and `thresholds` are the scores [classes] from which an image is of a class, found where F1 is highest.
+    """
 
     images: int
     loss: float
-    top1: float
-    top5: float
+    top1: float | None = None
+    top5: float | None = None
+    mean_average_precision: float | None = None
+    thresholds: tuple[float, ...] = ()
 
 
 class Validation:
@@ -47,6 +56,7 @@ class Validation:
         self.fabric = fabric
         self.skipped: dict[str, str] = {} if skipped is None else skipped
         self.size = preset.size
+        self.multi_label = is_multi_label(images)
         batches = EpochBatches(
             len(images),
             batch_size * fabric.world_size,
@@ -63,6 +73,7 @@ class Validation:
         network.eval()
         device = self.fabric.device
         sums = torch.zeros(4, dtype=torch.float64)
+        scores, truth = list[Tensor](), list[Tensor]()
         for batch in self._loader:
             self.skipped.update(batch.skipped)
             # Processes that share a network must all compute, even one that has no image: it takes a blank one.
@@ -72,6 +83,12 @@ class Validation:
             labels = batch.labels.to(device)
             with self.fabric.autocast():
                 logits = network(images.to(device, memory_format=torch.channels_last)).float()[: len(labels)]
+            if self.multi_label:
+                scores.append(logits.sigmoid().cpu())
+                truth.append(batch.labels)
+                loss = binary_cross_entropy(logits, labels) * len(labels) if len(labels) else torch.zeros(())
+                sums += torch.tensor([len(labels), loss.item(), 0, 0])
+                continue
             best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.tensor([len(labels), loss.item(), best[:, 0].sum().item(), best.sum().item()])
@@ -80,7 +97,25 @@ class Validation:
         count, loss, top1, top5 = sums.tolist()
         if not count:
             raise DataError("none of the validation images can be read")
+        if self.multi_label:
+            return self._several(int(count), loss / count, scores, truth)
         return Scores(int(count), loss / count, top1 / count, top5 / count)
+
+    def _several(self, count: int, loss: float, scores: list[Tensor], truth: list[Tensor]) -> Scores:
+        """The figures that need the scores of all images, from all processes."""
+        labels = [rows for rows in truth if len(rows)]
+        read = [(torch.cat(scores), torch.cat(labels))] if labels else []
+        if self.fabric.world_size > 1:
+            gathered: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(self.fabric.world_size)]
+            torch.distributed.all_gather_object(gathered, read)
+            read = [pair for pairs in gathered for pair in pairs]
+        all_scores, all_labels = (torch.cat(parts).numpy() for parts in zip(*read, strict=True))
+        return Scores(
+            count,
+            loss,
+            mean_average_precision=mean_average_precision(all_scores, all_labels),
+            thresholds=best_thresholds(all_scores, all_labels),
+        )
 
     def close(self) -> None:
         """End the processes that read images; nothing can be scored afterwards."""
