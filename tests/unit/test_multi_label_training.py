@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 from torchclas import Classifier
 from torchclas.errors import Error
 from torchclas.recipes import Loss, RecipeError
+from torchclas.reporting.console import Console
+from torchclas.tasks.evaluate import evaluate, print_report
 from torchclas.tasks.train import train
 from torchclas.training.losses import classification_loss
 from torchclas.training.options import TrainOptions
@@ -98,15 +101,15 @@ def options(data: Path, output: Path, *overrides: str) -> TrainOptions:
     return TrainOptions(
         data,
         val=data,
-        model="PPLCNet_x0_25",
+        model="ResNet18_vd",
         start="scratch",
         recipe="finetune",
         size="32",
-        epochs=2,
-        batch_size=16,
+        epochs=3,
+        batch_size=8,
         workers=0,
         output=output,
-        overrides=overrides,
+        overrides=("ema=0", "optimizer.lr=0.002", *overrides),
     )
 
 
@@ -125,10 +128,30 @@ def test_a_run_from_data_to_prediction(data: Path, tmp_path: Path) -> None:
     log = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))[best.epoch - 1]
     assert float(log["val_map"]) == best.val_map
     assert log["val_top1"] == ""
+    report = evaluate(data, model=tmp_path / "run", output=tmp_path / "report", engine="torch")
+    assert report.multi_label is not None
+    assert report.multi_label.mean_average_precision == pytest.approx(best.val_map, abs=1e-6)
+    assert report.multi_label.mean_f1 == pytest.approx(macro_f1(tmp_path / "report", data), abs=1e-9)
+    assert report.to_dict()["exact"] == report.multi_label.exact
+    wrong = list(csv.DictReader((tmp_path / "report" / "wrong.csv").open()))
+    assert len(wrong) == round(32 * (1 - report.multi_label.exact))
+    assert all(row["missed"] or row["added"] for row in wrong)
+    console = Console(width=100, file=io.StringIO())
+    print_report(report, console)
+    assert "all classes right" in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "mean average precision" in page
     assert "mAP %" in page
     assert json.loads((tmp_path / "run" / "run.json").read_text())["classes"] == 3
+
+
+def macro_f1(folder: Path, data: Path) -> float:
+    """From the rows of each image that `evaluate` writes, by scikit-learn."""
+    rows = list(csv.DictReader((folder / "predictions.csv").open()))
+    said = np.array([[name in row["predicted"].split("|") for name in CLASSES] for row in rows])
+    true = np.array([row[1:] for row in list(csv.reader(data.open()))[1:]], int)
+    assert [row["true"] for row in rows] == ["|".join(np.array(CLASSES)[one > 0]) for one in true]
+    return float(SK.f1_score(true, said, average="macro", zero_division=0))
 
 
 def summary_map(run: Path, data: Path) -> float:

@@ -81,6 +81,28 @@ class Figures:
         return _mean([None if a is None or b is None else (a + b) / 2 for a, b in pairs])
 
 
+class Collected:
+    """Scores and labels of batches, kept until all are there: what is measured depends on the order of all scores."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._scores = [np.empty((0, num_classes), np.float32)]
+        self._labels = [np.empty((0, num_classes), np.int64)]
+
+    @property
+    def images(self) -> int:
+        """How many there are so far."""
+        return sum(map(len, self._scores))
+
+    def add(self, scores: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        """Take a batch, [N, classes] both."""
+        self._scores.append(scores)
+        self._labels.append(labels)
+
+    def figures(self, thresholds: Sequence[float] | Scores | None = None) -> Figures:
+        """All figures, at thresholds [classes] (default: 0.5)."""
+        return figures(np.concatenate(self._scores), np.concatenate(self._labels), thresholds)
+
+
 def figures(scores: Scores, labels: Labels, thresholds: Sequence[float] | Scores | None = None) -> Figures:
     """All figures, at thresholds [classes] (default: 0.5).
 

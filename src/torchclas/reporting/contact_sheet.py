@@ -46,6 +46,7 @@ class Montage:
     def __init__(self, classifier: Classifier) -> None:
         classes = classifier.spec.classes
         self.preprocess = classifier.preprocess
+        self.several = classifier.spec.multi_label
         self.english = dict(zip(classes.ids, classes.names("en"), strict=True))
         self.pictures: list[Picture] = []
 
@@ -111,10 +112,15 @@ class Montage:
         pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, pillow_font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
-        for text in (row.labels[0], self.english[row.class_ids[0]]):
+        """The likeliest class, or all of them where an image has any number."""
+        count = len(row.labels) if self.several else 1
+        return ", ".join(self._name(row, index) for index in range(count))
+
+    def _name(self, row: Prediction, index: int) -> str:
+        for text in (row.labels[index], self.english[row.class_ids[index]]):
             if not is_chinese(text) or chinese_font():
                 return short_label(printable(text))
-        return printable(row.class_ids[0])
+        return printable(row.class_ids[index])
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Measure a model on labelled images: accuracy, calibration, and which classes it confuses."""
+"""Measure a model on labelled images: accuracy, calibration, confusions; mAP where images have several classes."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -28,6 +29,8 @@ from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.messages import label
+from torchclas.metrics.multi_label import Collected, Figures
+from torchclas.reporting import multi_label
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.console import Console, Table, escape, verbatim
 from torchclas.reporting.image_rows import image_rows, write_csv
@@ -42,8 +45,9 @@ SHOWN = 10  # rows of a printed list; the files have all
 class EvaluationReport:
     """What was measured, on what. The figures are over the `images` that could be read; `unreadable` lists the others.
 
-    `nll` is in nats, `ece` in 0..1; `top5` is None for five classes or fewer. `classes` are those that occur, as label
-    or as prediction; `class_ids` and `class_names` are all of the model's. `written` are the files made.
+    `nll` is in nats, `ece` in 0..1; `top5` is None for five classes or fewer. Of a model that gives an image any number
+    of classes, `multi_label` has the figures, and those of one class per image are of none. `classes` are those that
+    occur, as label or as prediction; `class_ids` and `class_names` are all of the model's. `written` are the files.
     """
 
     data: str
@@ -66,6 +70,7 @@ class EvaluationReport:
     seconds: float
     notes: tuple[str, ...]
     written: tuple[Path, ...] = ()
+    multi_label: Figures | None = None
 
     @property
     def complete(self) -> bool:
@@ -74,6 +79,18 @@ class EvaluationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; the tables of classes and of unreadable images are files of their own."""
+        if self.multi_label is not None:
+            return {**self._facts(), **_multi_label(self.multi_label)}
+        return {
+            **self._facts(),
+            "top1": _proportion(self.top1),
+            "top5": None if self.top5 is None else _proportion(self.top5),
+            "nll": self.nll,
+            "ece": self.ece,
+            "calibration": [asdict(row) for row in self.calibration],
+        }
+
+    def _facts(self) -> dict[str, Any]:
         return {
             "torchclas": __version__,
             "data": self.data,
@@ -86,11 +103,6 @@ class EvaluationReport:
             "images": self.images,
             "unreadable": len(self.unreadable),
             "complete": self.complete,
-            "top1": _proportion(self.top1),
-            "top5": None if self.top5 is None else _proportion(self.top5),
-            "nll": self.nll,
-            "ece": self.ece,
-            "calibration": [asdict(row) for row in self.calibration],
             "seconds": self.seconds,
             "notes": list(self.notes),
         }
@@ -118,7 +130,8 @@ def evaluate(
     The model is named as for `torchclas.Classifier`. Of a folder of splits, the images for validation are taken.
     `labels` names the classes in the order of a list's numbers, or of the outputs of a model that does not say; `root`
     is what a list's paths are relative to, by default its folder. An image that cannot be read is counted, listed and
-    left out of the figures, which are shares in 0..1.
+    left out of the figures, which are shares in 0..1. A model that gives an image any number of classes is measured at
+    its thresholds, on data with 0 and 1 for each class.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
     with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png.
@@ -131,11 +144,14 @@ def evaluate(
     output = None if output is None else Path(output)
     if output is not None:
         _make_folder(output)  # not only after an hour's work
-    spec = find_model(model, weights=weights).needs_one_class("accuracy is measured of models that give it one")
+    spec = find_model(model, weights=weights)
     names = labels if spec.numbered else None  # a model that knows its classes keeps their names
     if names is not None:
         spec = spec.with_names(names)
-    opened = open_for_model(data, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter)
+    several = spec.multi_label
+    opened = open_for_model(
+        data, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter, multi_label=several
+    )
     images, notes = opened.images, list(opened.notes)
     classifier = Classifier(
         model,
@@ -149,28 +165,32 @@ def evaluate(
         threads=threads,
         max_pixels=max_pixels,
     )
-    if output is not None and find_spec("matplotlib") is None:
+    if output is not None and not several and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
-    tally, unreadable, start = Tally(spec.num_classes), list[tuple[str, str]](), time.perf_counter()
+    tally, collected = Tally(spec.num_classes), Collected(spec.num_classes)
+    counted = collected if several else tally
+    unreadable, start = list[tuple[str, str]](), time.perf_counter()
     truth, written = iter(images.labels.tolist()), list[Path]()
     batches = classifier.batches(entries(images))
     with ExitStack() as stack:
         advance = stack.enter_context(_progress(len(images)))
         rows = None
         if output is not None:
-            rows, written = stack.enter_context(image_rows(output, classifier))
+            files = multi_label.image_rows if several else image_rows
+            rows, written = stack.enter_context(files(output, classifier))
         for batch in batches:
             own = list(islice(truth, len(batch.sources)))
             probabilities = classifier.probabilities(batch)
             if np.isnan(probabilities).any():
                 raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
-            tally.add(probabilities, _labels(batch, own))
+            if len(probabilities):
+                counted.add(probabilities, _labels(batch, own))
             if rows is not None:
                 rows.add(batch, own, probabilities)
             unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
             advance(len(batch.sources))
-        if not tally.images:
+        if not counted.images:
             source, error = unreadable[0]
             raise DataError(
                 f"{data}: none of its {len(unreadable):,} images can be read; the first is {source}: {error}"
@@ -184,7 +204,7 @@ def evaluate(
         engine=classifier.engine_name,
         preset=spec.preset,
         samples=len(images),
-        images=tally.images,
+        images=counted.images,
         unreadable=tuple(unreadable),
         top1=tally.top1,
         top5=tally.top5,
@@ -196,6 +216,7 @@ def evaluate(
         class_names=classifier.names,
         seconds=time.perf_counter() - start,
         notes=tuple(notes),
+        multi_label=collected.figures(classifier.thresholds) if several else None,
     )
     return report if output is None else replace(report, written=(*_write(report, tally, output), *written))
 
@@ -207,31 +228,14 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         ("model", report.model if report.model == report.arch else f"{report.model} ({report.arch})"),
         ("engine", report.engine),
         ("images", f"{report.images:,} of {report.samples:,}"),
-        ("top-1", _percent(report.top1)),
-        ("top-5", "" if report.top5 is None else _percent(report.top5)),
-        ("NLL", f"{report.nll:.4f}"),
-        ("ECE", f"{100 * report.ece:.2f} %"),
+        *_main_figures(report),
         ("time", f"{report.seconds:.1f} s, {report.samples / report.seconds:,.1f} images/s"),
     ]
     for title, text in rows:
         if text:
             figures.add_row(label(title), escape(text))
     console.print(figures)
-
-    tested = [row for row in report.classes if row.support]
-    worst = sorted(tested, key=lambda row: (row.recall or 0.0, -row.support, row.index))[:SHOWN]
-    table = Table(title=f"The {len(worst)} classes with the lowest recall" if len(tested) > SHOWN else "Classes")
-    for column in ("id", "name"):
-        table.add_column(column)
-    for column in ("images", "precision", "recall"):
-        table.add_column(column, justify="right")
-    table.add_column("mistaken for")
-    for row in worst:
-        confused = "" if row.confused_with is None else f"{report.class_names[row.confused_with]} ({row.confused})"
-        shares = ("–" if share is None else f"{100 * share:.1f} %" for share in (row.precision, row.recall))
-        names = report.class_ids[row.index], report.class_names[row.index]
-        table.add_row(*map(verbatim, names), f"{row.support:,}", *shares, verbatim(confused))
-    console.print(table)
+    console.print(_class_table(report))
 
     for note in report.notes:
         console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
@@ -248,7 +252,51 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
 
 
-def _labels(batch: Batch, own: Sequence[int]) -> npt.NDArray[np.int64]:
+def _main_figures(report: EvaluationReport) -> list[tuple[str, str]]:
+    if report.multi_label is not None:
+        return multi_label.figure_rows(report.multi_label)
+    return [
+        ("top-1", _percent(report.top1)),
+        ("top-5", "" if report.top5 is None else _percent(report.top5)),
+        ("NLL", f"{report.nll:.4f}"),
+        ("ECE", f"{100 * report.ece:.2f} %"),
+    ]
+
+
+def _class_table(report: EvaluationReport) -> Table:
+    """The classes that do worst."""
+    if report.multi_label is not None:
+        return multi_label.class_table(report.multi_label, report.class_ids, report.class_names, SHOWN)
+    tested = [row for row in report.classes if row.support]
+    worst = sorted(tested, key=lambda row: (row.recall or 0.0, -row.support, row.index))[:SHOWN]
+    table = Table(title=f"The {len(worst)} classes with the lowest recall" if len(tested) > SHOWN else "Classes")
+    for column in ("id", "name"):
+        table.add_column(column)
+    for column in ("images", "precision", "recall"):
+        table.add_column(column, justify="right")
+    table.add_column("mistaken for")
+    for row in worst:
+        confused = "" if row.confused_with is None else f"{report.class_names[row.confused_with]} ({row.confused})"
+        shares = ("–" if share is None else f"{100 * share:.1f} %" for share in (row.precision, row.recall))
+        names = report.class_ids[row.index], report.class_names[row.index]
+        table.add_row(*map(verbatim, names), f"{row.support:,}", *shares, verbatim(confused))
+    return table
+
+
+def _multi_label(figures: Figures) -> dict[str, Any]:
+    means = {
+        "mean_average_precision": figures.mean_average_precision,
+        "mean_f1": figures.mean_f1,
+        "mean_accuracy": figures.mean_accuracy,
+    }
+    return {
+        **{name: None if math.isnan(value) else value for name, value in means.items()},
+        "exact": figures.exact,
+        "thresholds": [row.threshold for row in figures.classes],
+    }
+
+
+def _labels(batch: Batch, own: Sequence[Any]) -> npt.NDArray[np.int64]:
     """The labels of the images of the batch that could be read."""
     return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
 
@@ -266,10 +314,14 @@ def _write(report: EvaluationReport, tally: Tally, output: Path) -> tuple[Path, 
     figures, per_class, errors = output / "report.json", output / "per_class.csv", output / "errors.csv"
     with atomic_path(figures) as path:
         path.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    header = ("id", "name", "support", "predicted", "correct", "precision", "recall", "confused_with", "confused")
-    write_csv(per_class, header, (_class_row(report, row) for row in report.classes))
+    if report.multi_label is not None:
+        rows = (multi_label.class_row(row, report.class_ids, report.class_names) for row in report.multi_label.classes)
+        write_csv(per_class, multi_label.CLASS_COLUMNS, rows)
+    else:
+        header = ("id", "name", "support", "predicted", "correct", "precision", "recall", "confused_with", "confused")
+        write_csv(per_class, header, (_class_row(report, row) for row in report.classes))
     write_csv(errors, ("path", "error"), ((csv_path(path), csv_text(error)) for path, error in report.unreadable))
-    if find_spec("matplotlib") is None:
+    if report.multi_label is not None or find_spec("matplotlib") is None:
         return figures, per_class, errors
     picture = output / "confusion.png"
     title = f"{report.model} on {Path(report.data).name}: top-1 {_percent(report.top1)}, ECE {100 * report.ece:.2f} %"
