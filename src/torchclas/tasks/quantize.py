@@ -33,8 +33,10 @@ from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
 from torchclas.errors import CheckpointError, DataError, Error, MissingDependencyError, OutputError
+from torchclas.inference.classifier import probabilities
 from torchclas.inference.metrics import Proportion
 from torchclas.messages import label, say
+from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, mean_average_precision
 from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.reporting.console import Console, Table, escape
 from torchclas.reporting.rows import printable
@@ -70,6 +72,9 @@ MAX_DISAGREEMENT = 2.0  # likewise, where they are not: an image may change its 
 class Figures:
     """How a network does on the checking images: `agreement` with fp32 and `top1` (where there are labels), percent.
 
+    Where an image has any number of classes, agreement is over all pairs of an image and a class, at the thresholds,
+    and `mean_average_precision` takes the place of `top1`.
+
     `cosine` is the mean similarity of an image's logits to those of fp32; `psnr_db` is over the logits of all images,
     None where they are the same.
     """
@@ -78,6 +83,12 @@ class Figures:
     top1: float | None
     cosine: float
     psnr_db: float | None
+    mean_average_precision: float | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """What the network is judged by where there are labels, percent."""
+        return self.top1 if self.mean_average_precision is None else self.mean_average_precision
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,8 @@ def quantize(
         advance = stage("reading images", len(chosen) + len(checked))
         calibrating, _, unreadable = _read(chosen, spec, advance)
         checking, truth, also_unreadable = _read(checked, spec, advance)
-        judge = Judge(_logits(float_path, checking, "fp32"), None if val is None else truth)
+        reference, truth = _logits(float_path, checking, "fp32"), None if val is None else truth
+        judge = MultiLabelJudge(reference, truth, spec) if spec.multi_label else Judge(reference, truth)
         found = _search(float_path, calibrating, checking, judge, bound, Path(folder) / "candidate.onnx", stage)
         given = graph_outputs(spec, float_path)
         _write(found, path, replace(spec, name=name, outputs=given), len(calibrating))
@@ -220,7 +232,7 @@ def print_report(report: QuantizationReport, console: Console) -> None:
         ("images", f"{report.calibration_images} to calibrate, {report.checking_images} others to check"),
         ("int8", f"{quantized} of {report.operations} operations"),
         ("agreement", f"{report.int8.agreement:.2f} % with fp32 (all in int8: {report.all_int8.agreement:.2f} %)"),
-        ("top-1", _accuracies(report)),
+        ("top-1" if report.int8.mean_average_precision is None else "mAP", _accuracies(report)),
         ("logits", f"cosine {report.int8.cosine:.4f}{_decibels(report.int8.psnr_db)}"),
         ("size", f"{mebibytes(report.fp32_size)} → {mebibytes(report.int8_size)}"),
     ]
@@ -265,23 +277,48 @@ class Judge:
     def drop(self, logits: Logits) -> float:
         """Percentage points of accuracy lost, or of classes that changed."""
         figures = self.figures(logits)
-        if figures.top1 is None:
+        if figures.accuracy is None:
             return 100 - figures.agreement
-        assert self.labels is not None
-        return _share(self.reference.argmax(1) == self.labels) - figures.top1
+        before = self.figures(self.reference).accuracy
+        assert before is not None
+        return before - figures.accuracy
 
     def figures(self, logits: Logits) -> Figures:
         """All that is reported of a network."""
-        classes = logits.argmax(1)
         lengths = np.maximum(np.linalg.norm(logits, axis=1) * np.linalg.norm(self.reference, axis=1), SMALLEST)
         error = float(np.square(logits - self.reference).mean())
         peak = float(np.abs(self.reference).max())
         return Figures(
-            agreement=_share(classes == self.reference.argmax(1)),
-            top1=None if self.labels is None else _share(classes == self.labels),
+            agreement=_share(self._answers(logits) == self._answers(self.reference)),
+            top1=None if self.labels is None else self._accuracy(logits, self.labels),
             cosine=float(((logits * self.reference).sum(1) / lengths).mean()),
             psnr_db=10 * math.log10(peak**2 / error) if error else None,
         )
+
+    def _answers(self, logits: Logits) -> NDArray[Any]:
+        return logits.argmax(1)
+
+    def _accuracy(self, logits: Logits, labels: NDArray[np.int64]) -> float:
+        return _share(self._answers(logits) == labels)
+
+
+class MultiLabelJudge(Judge):
+    """The same where an image has any number of classes."""
+
+    def __init__(self, reference: Logits, labels: NDArray[np.int64] | None, spec: ModelSpec) -> None:
+        super().__init__(reference, labels)
+        self.thresholds = np.array(spec.thresholds or [DEFAULT_THRESHOLD] * spec.num_classes, np.float32)
+
+    def figures(self, logits: Logits) -> Figures:
+        """All that is reported of a network."""
+        figures = super().figures(logits)
+        return replace(figures, top1=None, mean_average_precision=figures.top1)
+
+    def _answers(self, logits: Logits) -> NDArray[Any]:
+        return probabilities(logits, "sigmoid") >= self.thresholds
+
+    def _accuracy(self, logits: Logits, labels: NDArray[np.int64]) -> float:
+        return 100 * mean_average_precision(logits, labels)
 
 
 @dataclass(frozen=True)
@@ -401,7 +438,6 @@ def find_source(
     wanted = str(model).lower()
     entry = next((row for row in catalog.entries() if row.quantized_from and row.name.lower() == wanted), None)
     spec = find_model(model if entry is None else entry.quantized_from, weights=weights)
-    spec.needs_one_class("int8 is judged by how often it stays the same")
     if spec.graph == "int8":
         raise CheckpointError(f"{spec.path} is quantized already")
     if spec.pixels or Path(spec.path or "").suffix == ".xml":
@@ -451,7 +487,10 @@ def _labelled(
     delimiter: str,
 ) -> Opened:
     root = None if Path(val).is_dir() else root
-    return open_for_model(val, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter)
+    several = spec.multi_label
+    return open_for_model(
+        val, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter, multi_label=several
+    )
 
 
 def _few(calibrating: int, checking: int, figures: Figures) -> Iterator[str]:
@@ -476,7 +515,7 @@ def _read(
 ) -> tuple[Images, NDArray[np.int64], int]:
     """Images and labels of those that can be read, and how many cannot."""
     images: list[Images] = []
-    labels: list[int] = []
+    labels: list[NDArray[np.int64]] = []
     remaining = iter(samples)
     truth = samples[0].images.labels
     failures: list[str] = []
@@ -486,7 +525,7 @@ def _read(
         for source, error in zip(batch.sources, batch.errors, strict=True):
             entry = next(remaining)
             if error is None:
-                labels.append(int(truth[entry.index]))
+                labels.append(truth[entry.index])
             else:
                 failures.append(f"{source}: {error}")
             advance()
@@ -502,7 +541,8 @@ def _share(true: NDArray[np.bool_]) -> float:
 def _accuracies(report: QuantizationReport) -> str:
     if report.fp32 is None:
         return ""
-    return f"{report.int8.top1:.2f} %, fp32 {report.fp32.top1:.2f} % (all in int8: {report.all_int8.top1:.2f} %)"
+    before, after, all_int8 = (figures.accuracy for figures in (report.fp32, report.int8, report.all_int8))
+    return f"{after:.2f} %, fp32 {before:.2f} % (all in int8: {all_int8:.2f} %)"
 
 
 def _decibels(value: float | None) -> str:
