@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torchclas.counterparts import attribute
 from torchclas.errors import Error
 from torchclas.version import __version__
+from torchclas.weights import cache
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torchclas.catalog import Entry, Preset
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
@@ -78,6 +81,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'torchclas' has no attribute {name!r}{attribute(name)}")
     module, member = _HOMES[name]
     return getattr(import_module(module), member)
+
+
+def _show_download(name: str) -> AbstractContextManager[cache.BytesDone]:
+    from torchclas.reporting.progress import downloading
+
+    return downloading(name)
+
+
+cache.show_download = _show_download  # here, as what draws stands far above what fetches
 
 
 def __dir__() -> list[str]:

@@ -23,6 +23,7 @@ from torchclas.catalog import find
 from torchclas.data.sources import read
 from torchclas.errors import CheckpointError, DownloadError, ImageError, OutputError
 from torchclas.models import build
+from torchclas.reporting.progress import downloading
 from torchclas.weights import cache, download
 from torchclas.weights.download import Record, fetch, verify
 from torchclas.weights.export import layouts, to_pdparams
@@ -429,15 +430,15 @@ def test_resumes_after_the_process_was_killed(server: Server, path: Path) -> Non
 def test_progress_bar_draws_on_terminals_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with download.progress_bar("ResNet50") as progress:
+    with downloading("ResNet50") as progress:
         progress(5, 10)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    with download.progress_bar("ResNet50") as progress:
+    with downloading("ResNet50") as progress:
         pass
     assert "ResNet50" not in capsys.readouterr().err, "nothing fetched, nothing shown"
-    with download.progress_bar("ResNet50") as progress:
+    with downloading("ResNet50") as progress:
         progress(5, 10)
     captured = capsys.readouterr()
     assert "ResNet50" in captured.err

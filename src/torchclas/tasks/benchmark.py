@@ -7,8 +7,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from torchclas.benchmarking import timing
 from torchclas.benchmarking.bench import Bench, cases
 from torchclas.benchmarking.results import Case, Result, Results, published
@@ -16,6 +14,7 @@ from torchclas.engines.machine import Machine, load_average
 from torchclas.errors import MissingDependencyError
 from torchclas.messages import say
 from torchclas.reporting.console import Console, Table, escape
+from torchclas.reporting.progress import bar
 
 __all__ = ["benchmark", "cases", "duration", "figure", "print_remarks", "print_rows", "print_table"]
 
@@ -117,11 +116,10 @@ def _remarks(machine: Machine) -> Iterable[str]:
 @contextmanager
 def _progress(due: Sequence[Case], notes: Console) -> Generator[Callable[[Result], None]]:
     """Yield a function that is told each new row; it prints a line of it, and how long the rest will take."""
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     total = sum(map(_cost, due))
     done, spent, start = 0, 0.0, time.monotonic()
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal or not due) as bar:
-        task = bar.add_task(say(_many(len(due))), total=total)
+    with bar(console=notes, shown=None if due else False) as drawn:
+        task = drawn.add_task(say("timing"), total=len(due))
 
         def advance(row: Result) -> None:
             nonlocal done, spent
@@ -134,9 +132,9 @@ def _progress(due: Sequence[Case], notes: Console) -> Generator[Callable[[Result
                 if row.timing is None
                 else f"{figure(row.timing.median_ms)} ms, {figure(row.timing.images_per_s)} images/s"
             )
-            bar.update(task, completed=spent)
+            drawn.advance(task)
             line = f"[dim]{done}/{len(due)}[/] {escape(str(row.case))}: {said}{remaining}"
-            bar.console.print(line, highlight=False, soft_wrap=True)
+            drawn.console.print(line, highlight=False, soft_wrap=True)
 
         yield advance
 

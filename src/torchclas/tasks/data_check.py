@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -21,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from torchclas import __version__
 from torchclas.atomic import atomic_path
@@ -31,8 +28,8 @@ from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError, OutputError
-from torchclas.messages import label
 from torchclas.reporting.console import Console, escape
+from torchclas.reporting.progress import progress
 from torchclas.text import ANY_NAME, printable
 
 FEW = 5  # a class with fewer training images is hardly learnt
@@ -215,7 +212,7 @@ def check(
     if output is not None and not isinstance(files, Dataset):
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
-    with _progress(sum(len(images) for images, _ in sides)) as advance:
+    with progress("checking", sum(len(images) for images, _ in sides)) as advance:
         images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, max_pixels, advance)]
 
     found = _Findings()
@@ -463,12 +460,3 @@ def _write_list(keep: Sequence[_Image], output: Path, columns: int | None) -> No
             classes = list(image.classes or ())
             label = classes[0] if columns is None else ",".join(str(int(k in classes)) for k in range(columns))
             file.write(f"{name.relative_to(folder) if inside else name} {label}\n")
-
-
-@contextmanager
-def _progress(total: int) -> Generator[Callable[[int], None], None, None]:
-    """Yield a function that is told how many images were done; it draws a bar on stderr if that is a terminal."""
-    columns = TextColumn(label("checking")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda images: bar.advance(task, images)

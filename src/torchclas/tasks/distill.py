@@ -10,8 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import Progress
-
 from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.data.augment import TrainTransform
@@ -22,6 +20,7 @@ from torchclas.errors import DataError, Error, MissingDependencyError
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
 from torchclas.reporting.console import Console
+from torchclas.reporting.progress import progress
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.train import Summary, run
 from torchclas.tasks.train_plan import (
@@ -277,10 +276,10 @@ def _fill(plan: DistillPlan, cache: LogitCache, fabric: Fabric, console: Console
         filled = cache.fill(
             plan.load_teacher(fabric), plan.train, plan.transform, batch_size=plan.total_batch, workers=plan.workers
         )
-        with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
-            task = progress.add_task("asking the teacher", total=cache.rows, completed=done)
+        with progress("asking the teacher", cache.rows, done=done, console=console) as advance:
             for position in filled:
-                progress.update(task, completed=position)
+                advance(position - done)
+                done = position
 
 
 def _fabric(plan: DistillPlan) -> Fabric:

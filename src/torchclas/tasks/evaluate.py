@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from torchclas import __version__
 from torchclas.atomic import atomic_path
@@ -34,6 +32,7 @@ from torchclas.reporting import multi_label
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.console import Console, Table, escape, verbatim
 from torchclas.reporting.image_rows import image_rows, write_csv
+from torchclas.reporting.progress import progress
 from torchclas.spec import find_model
 from torchclas.text import csv_path, csv_text, printable
 from torchclas.vocabulary import EngineChoice, Precision
@@ -174,7 +173,7 @@ def evaluate(
     truth, written = iter(images.labels.tolist()), list[Path]()
     batches = classifier.batches(entries(images))
     with ExitStack() as stack:
-        advance = stack.enter_context(_progress(len(images)))
+        advance = stack.enter_context(progress("evaluating", len(images)))
         rows = None
         if output is not None:
             files = multi_label.image_rows if several else image_rows
@@ -299,15 +298,6 @@ def _multi_label(figures: Figures) -> dict[str, Any]:
 def _labels(batch: Batch, own: Sequence[Any]) -> npt.NDArray[np.int64]:
     """The labels of the images of the batch that could be read."""
     return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
-
-
-@contextmanager
-def _progress(total: int) -> Generator[Callable[[int], None]]:
-    """Yield a function that is told how many images were done; it draws a bar on stderr if that is a terminal."""
-    columns = TextColumn(label("evaluating")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda images: bar.advance(task, images)
 
 
 def _write(report: EvaluationReport, tally: Tally, output: Path) -> tuple[Path, ...]:

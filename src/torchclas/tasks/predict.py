@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,12 +16,10 @@ from torchclas.data.decode import is_image
 from torchclas.data.sources import expand
 from torchclas.errors import DataError, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.messages import say
+from torchclas.reporting.progress import progress
 from torchclas.reporting.rows import Writer, format_of, open_output, open_stream
 from torchclas.signals import held_back
 from torchclas.vocabulary import RowFormat
-
-Advance = Callable[[Sequence[Prediction]], None]
 
 
 @dataclass
@@ -79,7 +77,7 @@ def classify(
             writer = stack.enter_context(open_output(output, chosen_format, top_k=classifier.top_k))
         interrupted: KeyboardInterrupt | None = None
         try:
-            with _progress(summary, shown=output is not None or not sys.stdout.isatty()) as advance:
+            with progress("classifying", None, shown=output is not None or not sys.stdout.isatty()) as advance:
                 for batch in classifier.batches(images):
                     rows = list(classifier.rows(batch))
                     with held_back() if output is not None else nullcontext():
@@ -87,7 +85,7 @@ def classify(
                         summary.add(rows)
                         if sheet is not None:
                             sheet.add(batch, rows)
-                    advance(rows)
+                    advance(len(rows))
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
         summary.seconds = time.perf_counter() - start
@@ -155,24 +153,3 @@ def _clip(stream: IO[str]) -> int | None:
     from torchclas.reporting.console import Console
 
     return max(20, Console(file=stream).width // 2)
-
-
-@contextmanager
-def _progress(summary: Summary, *, shown: bool) -> Generator[Advance, None, None]:
-    """Counts on standard error, where that is a terminal on which no rows appear."""
-    if not shown or not sys.stderr.isatty():
-        yield lambda rows: None
-        return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from torchclas.reporting.console import Console
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, start = bar.add_task(say("0 images"), total=None), time.perf_counter()
-
-        def advance(rows: Sequence[Prediction]) -> None:
-            rate = summary.images / (time.perf_counter() - start)
-            bar.update(task, description=say(f"{summary}, {rate:,.0f} images/s"))
-
-        yield advance

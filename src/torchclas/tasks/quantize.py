@@ -6,19 +6,17 @@ import json
 import math
 import os
 import random
-import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from torchclas import catalog
 from torchclas.atomic import atomic_path
@@ -35,10 +33,11 @@ from torchclas.engines.openvino import OpenVinoEngine
 from torchclas.errors import CheckpointError, DataError, Error, MissingDependencyError, OutputError
 from torchclas.inference.classifier import probabilities
 from torchclas.inference.metrics import Proportion
-from torchclas.messages import label, say
+from torchclas.messages import label
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, mean_average_precision
 from torchclas.quantization.search import Noise, fewest, rank
 from torchclas.reporting.console import Console, Table, escape
+from torchclas.reporting.progress import Advance, Stages, stages
 from torchclas.reporting.rows import printable
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.listing import mebibytes
@@ -51,7 +50,6 @@ from torchclas.weights.metadata import KEY
 if TYPE_CHECKING:
     import onnx
 
-_Stage: TypeAlias = Callable[[str, "int | None"], Callable[[], None]]
 Images = NDArray[np.float32]  # [N, 3, H, W]
 Logits = NDArray[np.float32]  # [N, classes]
 
@@ -183,7 +181,7 @@ def quantize(
     others = None if val is None else _labelled(val, spec, labels, root, delimiter)
     chosen, checked = split(pool, others, images)
     float_path = graph_file(spec, OUTPUTS)
-    with _progress() as stage, TemporaryDirectory() as folder:
+    with stages() as stage, TemporaryDirectory() as folder:
         advance = stage("reading images", len(chosen) + len(checked))
         calibrating, _, unreadable = _read(chosen, spec, advance)
         checking, truth, also_unreadable = _read(checked, spec, advance)
@@ -331,7 +329,7 @@ class _Found:
 
 
 def _search(
-    float_path: Path, calibrating: Images, checking: Images, judge: Judge, bound: float, candidate: Path, stage: _Stage
+    float_path: Path, calibrating: Images, checking: Images, judge: Judge, bound: float, candidate: Path, stage: Stages
 ) -> _Found:
     """Quantize, and put back into float as few operations as bring the drop below `bound`."""
     try:
@@ -346,19 +344,19 @@ def _search(
         return _logits(candidate, images, "int8")
 
     source = onnx.load(float_path)
-    seen = stage("calibrating", None)
+    seen = partial(stage("calibrating", None), 1)
     graph = QuantizedGraph(source, quantize_all(source, calibrating, seen))
     model = graph.with_float(())
     logits = all_int8 = run(model, checking)
     in_float: Sequence[Noise] = ()
     if judge.drop(logits) > bound:
         some = calibrating[:RANKING_IMAGES]
-        measured = stage("measuring each layer", len(graph.operations))
+        measured = partial(stage("measuring each layer", len(graph.operations)), 1)
         ranked = rank(graph, lambda model: run(model, some), _logits(float_path, some, "fp32"), measured)
         tried = stage("choosing what stays in float", None)
 
         def suffices(noises: Sequence[Noise]) -> bool:
-            tried()
+            tried(1)
             return judge.drop(run(graph.with_float({noise.operation for noise in noises}), checking)) <= bound
 
         in_float = fewest(ranked, suffices)
@@ -510,9 +508,7 @@ def _shuffled(images: LabelledImages) -> list[Entry]:
     return random.Random(0).sample(list(entries(images)), len(images))
 
 
-def _read(
-    samples: Sequence[Entry], spec: ModelSpec, advance: Callable[[], None]
-) -> tuple[Images, NDArray[np.int64], int]:
+def _read(samples: Sequence[Entry], spec: ModelSpec, advance: Advance) -> tuple[Images, NDArray[np.int64], int]:
     """Images and labels of those that can be read, and how many cannot."""
     images: list[Images] = []
     labels: list[NDArray[np.int64]] = []
@@ -528,7 +524,7 @@ def _read(
                 labels.append(truth[entry.index])
             else:
                 failures.append(f"{source}: {error}")
-            advance()
+            advance(1)
     if not labels:
         raise DataError(f"none of {len(samples)} images can be read; the first is {failures[0]}")
     return np.concatenate(images), np.array(labels), len(failures)
@@ -547,17 +543,3 @@ def _accuracies(report: QuantizationReport) -> str:
 
 def _decibels(value: float | None) -> str:
     return "" if value is None else f", PSNR {value:.1f} dB"
-
-
-@contextmanager
-def _progress() -> Generator[_Stage]:
-    """Yield what begins a stage; it returns what to call for each of the stage's steps. Draws on a terminal only."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("")
-
-        def stage(title: str, total: int | None) -> Callable[[], None]:
-            bar.reset(task, description=say(title), total=total)
-            return lambda: bar.advance(task)
-
-        yield stage

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.progress import TaskID, TextColumn
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from torchclas import messages, signals
@@ -31,6 +31,7 @@ from torchclas.data.workers import is_shortage
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.messages import say
 from torchclas.reporting.console import Console, escape
+from torchclas.reporting.progress import bar
 from torchclas.reporting.training_report import write_report
 from torchclas.sizes import show_size
 from torchclas.tasks.train_plan import Plan, build_network, make_plan, processes
@@ -313,13 +314,11 @@ class _Display:
         self.task: TaskID | None = None
         self.total = steps_per_epoch
         if sys.stderr.isatty():
-            columns = (
-                TextColumn(say("epoch {task.fields[epoch]}")), BarColumn(), MofNCompleteColumn(),
+            self.bar = bar(
                 TextColumn(say("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}")),
                 TextColumn(say("{task.fields[speed]:,.0f} images/s")),
-                TimeRemainingColumn(),
-            )  # fmt: skip
-            self.bar = Bar(*columns, console=self.console, transient=True)
+                console=self.console,
+            )
 
     def step(self, progress: Progress, loss: float, lr: float) -> None:
         """Move the bar."""
@@ -328,12 +327,13 @@ class _Display:
         if self.bar is None:
             return
         speed = progress.images / max(progress.seconds, 1e-9)
-        values: dict[str, Any] = dict(epoch=f"{progress.epoch + 1}/{self.epochs}", loss=self.loss, lr=lr, speed=speed)
+        title = say(f"epoch {progress.epoch + 1}/{self.epochs}")
+        values: dict[str, Any] = dict(loss=self.loss, lr=lr, speed=speed)
         done = progress.epoch * self.total + progress.step
         if self.task is None:
-            self.task = self.bar.add_task("", total=self.epochs * self.total, **values)
+            self.task = self.bar.add_task(title, total=self.epochs * self.total, **values)
             self.bar.start()
-        self.bar.update(self.task, completed=done, **values)
+        self.bar.update(self.task, completed=done, description=title, **values)
 
     def epoch(self, progress: Progress) -> None:
         """Print the newest row."""

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -24,6 +24,14 @@ _PUBLISHED = "published"
 _CONVERTED = "converted"
 _COMPILED = "compiled"
 _DATA = "data"
+
+
+BytesDone = Callable[[int, int | None], None]  # is told the bytes at hand, and in all (None where nobody knows)
+
+
+def show_download(name: str) -> AbstractContextManager[BytesDone | None]:
+    """What shows how a file arrives; the package puts the progress bar in its place."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -49,16 +57,16 @@ def published_path(url: str) -> Path:
 
 
 def cached_path(url: str, *, sha256: str | None = None) -> Path:
-    """Return the file of `url`, fetched at the first call; a progress bar shows on a terminal.
+    """Return the file of `url`, fetched at the first call under the eyes of `show_download`.
 
     Raises:
         DownloadError: it is not in the cache and could not be fetched.
         OutputError: the cache cannot be written.
     """
-    from torchclas.weights.download import fetch, progress_bar  # 0.1 s for requests, which what is here need not pay
+    from torchclas.weights.download import fetch  # 0.1 s for requests, which what is here need not pay
 
     path = published_path(url)
-    with progress_bar(PurePosixPath(urlsplit(url).path).name) as progress:
+    with show_download(PurePosixPath(urlsplit(url).path).name) as progress:
         return fetch(url, path, sha256=sha256, progress=progress)
 
 

@@ -10,10 +10,8 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +22,7 @@ import requests
 from torchclas import http
 from torchclas.atomic import atomic_path, disk_is_full, locked, need_space
 from torchclas.errors import CheckpointError, DownloadError, OutputError
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes at hand and the bytes in all (None where the server does not say)."""
+from torchclas.weights.cache import BytesDone
 
 _ATTEMPTS = 5  # in a row without progress
 _UNREACHABLE = 3  # of them for a server that has not answered at all
@@ -50,7 +46,7 @@ def fetch(
     destination: str | os.PathLike[str],
     *,
     sha256: str | None = None,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Path:
     """Fetch `url` to `destination`, unless it is there, and return its path.
@@ -121,30 +117,6 @@ def mirrored(url: str) -> str:
     return mirror.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
 
 
-@contextmanager
-def progress_bar(name: str) -> Generator[Progress, None, None]:
-    """Yield a callback that draws a bar on standard error, or does nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield _silent
-        return
-    from rich.console import Console  # noqa: TID251 - the bar is all that it prints
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    bar = Bar(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(name, total=None)
-
-    def show(done: int, total: int | None) -> None:
-        bar.start()  # with the first bytes: what is in the cache shows no bar
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield show
-    finally:
-        bar.stop()
-
-
 class _Broken(Exception):  # noqa: N818 - internal: a reason to try again
     """The transfer failed in a way that another attempt may mend."""
 
@@ -156,7 +128,7 @@ class _Broken(Exception):  # noqa: N818 - internal: a reason to try again
 class _Download:
     """Brings one file to its `.part` path in as many attempts as it takes."""
 
-    def __init__(self, url: str, destination: Path, progress: Progress, sleep: Callable[[float], object]) -> None:
+    def __init__(self, url: str, destination: Path, progress: BytesDone, sleep: Callable[[float], object]) -> None:
         self.url = url
         self.destination = destination
         self.answered = False
