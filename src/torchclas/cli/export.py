@@ -56,8 +56,8 @@ def export(
     ] = ("logits",),
 ) -> None:
     """Write a model as a file for another runtime; it is run and compared with the model before it gets its name."""
+    from torchclas.reporting.amounts import mebibytes
     from torchclas.tasks import export as task
-    from torchclas.tasks.listing import mebibytes
 
     pixels = None if size is None else parse_size(size)
     done = task.export(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +15,22 @@ from torchclas.cli.app import Percent, app, stderr, stdout
 from torchclas.completion import NAMES, SERIES
 from torchclas.vocabulary import Order
 
+_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+
 
 def _amount(kind: type, tokens: Sequence[Any]) -> float:
-    from torchclas.tasks.listing import amount
-
-    return amount(tokens[0].value)
+    """`600k`, `5M`, `1.5G` or a plain number; raises ValueError with what would be right."""
+    text = tokens[0].value
+    unit = _UNITS.get(text[-1:].lower())
+    try:
+        value = float(text if unit is None else text[:-1]) * (unit or 1)
+    except ValueError:
+        value = math.nan
+    if 0 < value < math.inf:
+        return value
+    if re.fullmatch(r"[\d.]+\s*[kmgt]i?b(ytes)?", text.lower()):
+        raise ValueError(f"{text} is a size in bytes, and this a number: 5M is five million, 20 MB in float32")
+    raise ValueError("it is a number, such as 600k, 5M or 1.5G")
 
 
 Amount = Annotated[float | None, Parameter(converter=_amount)]
@@ -38,9 +51,10 @@ def list_models(
     json: Json = False,
 ) -> None:
     """List published models: series, accuracy, size, cost, and whether their weights are on this machine."""
-    from torchclas.tasks import listing
+    from torchclas.reporting import catalog_rows
+    from torchclas.tasks.list import select
 
-    entries = listing.select(
+    entries = select(
         pattern,
         series=series,
         max_params=max_params,
@@ -50,9 +64,9 @@ def list_models(
         limit=limit,
     )
     if json:
-        print(listing.rows(entries))
+        print(catalog_rows.rows(entries))
     else:
-        listing.print_list(entries, stdout(), stderr(), order=sort)
+        catalog_rows.print_list(entries, stdout(), stderr(), order=sort)
 
 
 @app.command
@@ -65,7 +79,7 @@ def info(
 ) -> None:
     """Show what is known about a model: paper, published figures, preprocessing, weights, recipe."""
     from torchclas import catalog
-    from torchclas.tasks import listing
+    from torchclas.reporting import catalog_rows
 
     entry = catalog.find(name)
     computed: dict[str, int] = {}
@@ -77,11 +91,11 @@ def info(
     if json:
         from json import dumps
 
-        values = listing.to_dict(entry) | ({"computed": computed} if computed else {})
+        values = catalog_rows.to_dict(entry) | ({"computed": computed} if computed else {})
         print(dumps(values, ensure_ascii=False, indent=2))
     else:
         lines = [("computed", f"{count:,} {what.replace('_', '-')}") for what, count in computed.items()]
-        listing.print_info(entry, stdout(), computed=lines)
+        catalog_rows.print_info(entry, stdout(), computed=lines)
 
 
 @app.command(name="recipe")

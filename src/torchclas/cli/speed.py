@@ -40,9 +40,10 @@ def benchmark(
     Each case runs in a process of its own. The same command goes on where it was interrupted. Networks whose weights
     are not on this machine are timed with random ones. The exit code is 1 where some cases failed.
     """
+    from torchclas.benchmarking.bench import cases
     from torchclas.tasks import benchmark as task
 
-    planned = task.cases(
+    planned = cases(
         models,
         series=series,
         engines=engine,

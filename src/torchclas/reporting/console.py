@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from collections.abc import Sequence
+from typing import Any, cast
 
 import rich.console
 import rich.markup
 import rich.table
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from torchclas.messages import label, say
 from torchclas.text import printable
+
+_WIDE = 160  # columns of a table that no terminal limits
 
 
 def escape(text: str) -> str:
@@ -47,3 +52,28 @@ class Table(rich.table.Table):
     def add_column(self, header: str = "", **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add a column with the translated `header`."""
         super().add_column(label(header), **options)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Fit a table to a terminal; a pipe gets it whole."""
+    (console if console.is_terminal else type(console)(file=console.file, width=_WIDE)).print(table)
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Tables fit themselves to a terminal; a pipe gets them whole, without the blanks that pad the last column."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(file=io.StringIO(), width=10_000)
+    wide.print(table)
+    console.file.writelines(f"{line.rstrip()}\n" for line in cast("io.StringIO", wide.file).getvalue().splitlines())
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]], console: Console) -> None:
+    """Tensors' names come from strangers: what a terminal would obey is escaped."""
+    titles = [printable(label(title)) for title, _ in pairs]
+    width = max(map(cell_len, titles))
+    for title, (_, text) in zip(titles, pairs, strict=True):
+        console.print(
+            f"[dim]{escape(set_cell_size(title, width))}[/]  {escape(printable(text))}", soft_wrap=True, highlight=False
+        )

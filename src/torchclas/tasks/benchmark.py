@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from torchclas.benchmarking import timing
-from torchclas.benchmarking.bench import Bench, cases
+from torchclas.benchmarking.bench import Bench
 from torchclas.benchmarking.results import Case, Result, Results, published
-from torchclas.engines.machine import Machine, load_average
 from torchclas.errors import MissingDependencyError
 from torchclas.messages import say
-from torchclas.reporting.console import Console, Table, escape
+from torchclas.reporting.amounts import duration, figure
+from torchclas.reporting.console import Console, escape
 from torchclas.reporting.progress import bar
-
-__all__ = ["benchmark", "cases", "duration", "figure", "print_remarks", "print_rows", "print_table"]
-
-BUSY = 0.5  # load per thread
-WIDE = 160  # columns of a table that no terminal limits
+from torchclas.reporting.speed_rows import print_remarks, print_rows
 
 
 def benchmark(
@@ -51,66 +47,8 @@ def benchmark(
     return rows
 
 
-def print_rows(rows: Sequence[Result], console: Console) -> None:
-    """Print a table of what was measured, fastest first within each setting, and what failed."""
-    settings: dict[str, list[Result]] = {}
-    for row in rows:
-        settings.setdefault(row.case.setting, []).append(row)
-    for setting, group in settings.items():
-        table = Table(title=setting, title_justify="left", box=None, pad_edge=False)
-        table.add_column("model", overflow="fold")
-        for column in ("ms", "5–95 %", "images/s", "peak MiB", "load s"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for column in ("engine", "weights", "remark"):
-            table.add_column(column)
-        timed = [(row.case.model, row.timing) for row in group if row.timing is not None]
-        for model, taken in sorted(timed, key=lambda pair: pair[1].median_ms):
-            table.add_row(
-                escape(model),
-                figure(taken.median_ms),
-                f"{figure(taken.p5_ms)}–{figure(taken.p95_ms)}",
-                figure(taken.images_per_s),
-                "–" if taken.peak_mib is None else f"{taken.peak_mib:.0f}",
-                f"{taken.load_s:.2f}",
-                taken.ran,
-                taken.weights,
-                escape(taken.remarks),
-            )
-        if timed:
-            print_table(table, console)
-        for row in group:
-            if row.timing is None:
-                console.print(f"[bold red]{escape(str(row.case))}:[/] {escape(row.error)}", soft_wrap=True)
-
-
-def print_table(table: Table, console: Console) -> None:
-    """Fit a table to a terminal; a pipe gets it whole."""
-    (console if console.is_terminal else type(console)(file=console.file, width=WIDE)).print(table)
-
-
-def figure(value: float) -> str:
-    """Three digits at least, which is what a measurement is good for."""
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
 def _many(count: int) -> str:
     return "1 case" if count == 1 else f"{count} cases"
-
-
-def print_remarks(machine: Machine, notes: Console) -> None:
-    """Say what may distort times here and now."""
-    for remark in _remarks(machine):
-        notes.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)
-
-
-def _remarks(machine: Machine) -> Iterable[str]:
-    load = load_average()
-    if load is not None and load > BUSY * machine.threads:
-        yield f"the machine is busy (load {load:.1f} on {machine.threads} threads): times will be too long"
-    if machine.governor not in (None, "performance"):
-        yield f"the processor's frequency governor is {machine.governor}: clocks, and times with them, may drift"
-    if machine.power == "battery":
-        yield "the machine runs on its battery: times may be longer than on mains"
 
 
 @contextmanager
@@ -144,12 +82,6 @@ def _cost(case: Case) -> float:
     entry = published(case.model)
     gflops = (entry.gflops if entry is not None else None) or 4.0
     return 10 + gflops / 2 + max(4.0, timing.MIN_REPEATS * case.batch * gflops / 50)
-
-
-def duration(seconds: float) -> str:
-    """About how long, for people."""
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _pictures(results: Results, notes: Console) -> list[Path]:

@@ -36,11 +36,11 @@ from torchclas.inference.metrics import Proportion
 from torchclas.messages import label
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, mean_average_precision
 from torchclas.quantization.search import Noise, fewest, rank
+from torchclas.reporting.amounts import mebibytes
 from torchclas.reporting.console import Console, Table, escape
 from torchclas.reporting.progress import Advance, Stages, stages
 from torchclas.reporting.rows import printable
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.listing import mebibytes
 from torchclas.version import __version__
 from torchclas.vocabulary import OUTPUTS, EngineName, Precision
 from torchclas.weights import cache

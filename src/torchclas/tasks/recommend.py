@@ -14,8 +14,9 @@ from torchclas.catalog import Entry
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
 from torchclas.messages import say
-from torchclas.reporting.console import Console, Table, escape
-from torchclas.tasks.benchmark import duration, figure, print_remarks, print_table
+from torchclas.reporting.amounts import duration, figure
+from torchclas.reporting.console import Console, Table, escape, print_table
+from torchclas.reporting.speed_rows import print_remarks
 from torchclas.vocabulary import EngineChoice, Precision
 
 SHOWN = 3  # the choice and its runners-up

@@ -8,17 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len, set_cell_size
-
 from torchclas import catalog
 from torchclas.atomic import locked
 from torchclas.catalog import Entry
 from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.messages import label
-from torchclas.reporting.console import Console, escape
+from torchclas.reporting.amounts import mebibytes
+from torchclas.reporting.console import Console, escape, print_pairs
 from torchclas.sizes import show_size
-from torchclas.tasks.listing import mebibytes
-from torchclas.text import printable
 from torchclas.weights import cache
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
 from torchclas.weights.location import checkpoint, converted_path, is_converted
@@ -106,7 +103,7 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
         fits = model is None or catalog.find(model).arch == metadata.arch
         if model is not None:
             lines.append((f"as {model}", "it was exported from that" if fits else f"it is a {metadata.arch}"))
-        _print_pairs(lines, console)
+        print_pairs(lines, console)
         return fits
 
     import torch
@@ -139,11 +136,11 @@ def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bo
     if model is not None:
         fits, verdict = _coverage(path, model, kind, tensors)
         lines.append((f"as {model}", verdict))
-    _print_pairs(lines, console)
+    print_pairs(lines, console)
     if list_tensors:
         pairs = [(name, f"{_dtype(tensor)} {list(tensor.shape)}") for name, tensor in arrays.items()]
         console.print()
-        _print_pairs(pairs, console)
+        print_pairs(pairs, console)
     return fits
 
 
@@ -238,11 +235,3 @@ def _some(names: Sequence[str], most: int = 4) -> str:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _print_pairs(pairs: Sequence[tuple[str, str]], console: Console) -> None:
-    """Tensors' names come from strangers: what a terminal would obey is escaped."""
-    titles = [printable(label(title)) for title, _ in pairs]
-    width = max(map(cell_len, titles))
-    for title, (_, text) in zip(titles, pairs, strict=True):
-        console.print(f"[dim]{escape(set_cell_size(title, width))}[/]  {escape(printable(text))}", **_PLAIN)

@@ -1,75 +1,25 @@
-"""The `list` and `info` commands: what the catalog says, and what of it is on this machine. Imports no torch."""
+"""What the catalog says of models, as tables for people and as JSON. Imports no torch."""
 
 from __future__ import annotations
 
-import io
 import json
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 from rich.cells import cell_len
 
 from torchclas import catalog
 from torchclas.catalog import Entry
-from torchclas.errors import UnknownNameError
 from torchclas.messages import label, say
-from torchclas.reporting.console import Console, Table, escape
+from torchclas.reporting.amounts import mebibytes
+from torchclas.reporting.console import Console, Table, escape, print_whole
 from torchclas.sizes import show_size
 from torchclas.vocabulary import Order
 from torchclas.weights import cache
 from torchclas.weights.location import converted_path, is_converted
 
 SERIES_FROM = 118  # columns a terminal needs before names, series and figures stand side by side
-_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-
-
-def amount(text: str) -> float:
-    """`600k`, `5M`, `1.5G` or a plain number; raises ValueError with what would be right."""
-    unit = _UNITS.get(text[-1:].lower())
-    try:
-        value = float(text if unit is None else text[:-1]) * (unit or 1)
-    except ValueError:
-        value = math.nan
-    if 0 < value < math.inf:
-        return value
-    if re.fullmatch(r"[\d.]+\s*[kmgt]i?b(ytes)?", text.lower()):
-        raise ValueError(f"{text} is a size in bytes, and this a number: 5M is five million, 20 MB in float32")
-    raise ValueError("it is a number, such as 600k, 5M or 1.5G")
-
-
-def select(
-    pattern: str | None = None,
-    *,
-    series: str | None = None,
-    max_params: float | None = None,
-    max_flops: float | None = None,
-    min_top1: float | None = None,
-    order: Order = "catalog",
-    limit: int | None = None,
-) -> list[Entry]:
-    """The published models that meet every condition; what has no published figure meets none about it.
-
-    `pattern` is a glob, or a part of the name, in any case. `order` is best first: accuracy falls, the rest rises.
-    Raises `UnknownNameError` where nothing has a name like that, or for an unknown series.
-    """
-    glob = pattern if pattern is None or any(character in pattern for character in "*?[") else f"*{pattern}*"
-    names = catalog.names(glob, series=series)
-    if not names:
-        where = "" if series is None else f" of {series}"
-        raise UnknownNameError(f"model{where}", pattern or "", catalog.names(series=series))
-    entries = [
-        entry
-        for entry in map(catalog.find, names)
-        if _at_most(entry.params_m, max_params, 1e6)
-        and _at_most(entry.gflops, max_flops, 1e9)
-        and (min_top1 is None or (entry.top1 is not None and entry.top1 >= min_top1))
-    ]
-    if order != "catalog":
-        entries.sort(key=_sort_key(order))
-    return entries[:limit]
 
 
 def print_list(entries: Sequence[Entry], console: Console, notes: Console, *, order: Order = "catalog") -> None:
@@ -129,7 +79,7 @@ def print_info(entry: Entry, console: Console, *, computed: Sequence[tuple[str, 
     table.add_column(overflow="fold")
     for title, text in (*_info(entry), *computed):
         table.add_row(label(title), say(text))
-    _print_whole(table, console)
+    print_whole(table, console)
 
 
 def _info(entry: Entry) -> Iterator[tuple[str, str]]:
@@ -172,11 +122,6 @@ def _weights(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "cached", escape(here)
 
 
-def mebibytes(size: int) -> str:
-    """A number of bytes, for people."""
-    return f"{size / 2**20:,.1f} MiB"
-
-
 def _row(entry: Entry, device: str | None, *, cached: bool) -> list[str]:
     figures = [_figure(entry.top1, ".2f"), _figure(entry.params_m, ".2f", " M"), _figure(entry.gflops, ".3g")]
     latency = [] if device is None else [_figure(next(iter(entry.latency.get(device, ())), None), ".2f")]
@@ -206,42 +151,6 @@ def _summary(entries: Sequence[Entry], cached: int) -> str:
     share = "" if len(entries) == everything else f" of {everything}"
     of_series = f" in {series} series" if series > 1 else ""
     return f"{many}{share}{of_series}, {cached} cached in {cache.cache_dir()}"
-
-
-def _print_whole(table: Table, console: Console) -> None:
-    """Tables fit themselves to a terminal; a pipe gets them whole, without the blanks that pad the last column."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    wide = Console(file=io.StringIO(), width=10_000)
-    wide.print(table)
-    console.file.writelines(f"{line.rstrip()}\n" for line in cast("io.StringIO", wide.file).getvalue().splitlines())
-
-
-def _at_most(published: float | None, limit: float | None, unit: float) -> bool:
-    return limit is None or (published is not None and published * unit <= limit)
-
-
-def _sort_key(order: Order) -> Callable[[Entry], tuple[bool, float | str, str]]:
-    def key(entry: Entry) -> tuple[bool, float | str, str]:
-        if order == "name":
-            return False, entry.name.lower(), ""
-        value = _value(entry, order)
-        return value is None, (-(value or 0) if order == "top1" else (value or 0)), entry.name.lower()
-
-    return key
-
-
-def _value(entry: Entry, order: Order) -> float | None:
-    match order:
-        case "top1":
-            return entry.top1
-        case "params":
-            return entry.params_m
-        case "flops":
-            return entry.gflops
-        case _:
-            return next(iter(entry.latency.get(order.removeprefix("latency-"), ())), None)
 
 
 def _figure(value: float | None, style: str, unit: str = "") -> str:
