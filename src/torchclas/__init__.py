@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
+    from torchclas.quantization.report import QuantizationReport
     from torchclas.spec import preprocess_for
     from torchclas.tasks.evaluate import EvaluationReport, evaluate
     from torchclas.tasks.export import Exported, export
-    from torchclas.tasks.quantize import QuantizationReport, quantize
+    from torchclas.tasks.quantize import quantize
     from torchclas.tasks.train import Summary as TrainingSummary
     from torchclas.tasks.train import train_by_options as train
     from torchclas.weights.load import LoadReport, load_weights
@@ -61,7 +62,7 @@ _HOMES = {
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),
-    "QuantizationReport": ("torchclas.tasks.quantize", "QuantizationReport"),
+    "QuantizationReport": ("torchclas.quantization.report", "QuantizationReport"),
     "TrainingSummary": ("torchclas.tasks.train", "Summary"),
     "create_model": ("torchclas.zoo", "create_model"),
     "evaluate": ("torchclas.tasks.evaluate", "evaluate"),

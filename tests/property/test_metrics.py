@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies._internal.random import ArtificialRandom
 from numpy.typing import NDArray
 
-from torchclas.inference.metrics import BINS, Proportion, Tally
+from torchclas.metrics.single_label import BINS, Proportion, Tally
 
 
 @st.composite

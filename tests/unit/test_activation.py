@@ -13,7 +13,7 @@ from PIL import Image
 from torchclas import Classifier, models
 from torchclas.catalog import find
 from torchclas.errors import CheckpointError, Error
-from torchclas.inference.classifier import probabilities
+from torchclas.metrics.scores import probabilities
 from torchclas.spec import ModelSpec, find_model
 from torchclas.tasks.export import export
 from torchclas.weights.checkpoint import save_checkpoint

@@ -19,7 +19,7 @@ from torchclas.catalog import Preset
 from torchclas.data.sample_pages import ROTATIONS, render_page, turned
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.metrics import Proportion
+from torchclas.metrics.single_label import Proportion
 from torchclas.reporting import image_rows
 from torchclas.reporting.confusion import MOST_CELLS, matrix
 from torchclas.reporting.console import Console

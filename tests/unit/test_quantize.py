@@ -25,12 +25,15 @@ from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.errors import CheckpointError, DataError, Error
 from torchclas.inference.classifier import Classifier
 from torchclas.layers.network import Network
-from torchclas.quantization import calibration
+from torchclas.quantization import calibration, network, speed
 from torchclas.quantization.graph import QuantizedGraph, is_transformer
+from torchclas.quantization.images import split
+from torchclas.quantization.judging import Judge
+from torchclas.quantization.report import QuantizationReport
 from torchclas.quantization.search import Noise, fewest, rank, relative_power
 from torchclas.spec import find_model
 from torchclas.tasks import quantize as task
-from torchclas.tasks.quantize import QuantizationReport, quantize
+from torchclas.tasks.quantize import quantize
 from torchclas.vocabulary import OUTPUTS, EngineName, Precision
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
@@ -82,7 +85,7 @@ def paint(root: Path, *, seed: int) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def _short_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "TIMING_SECONDS", 0.05)
+        patch.setattr(speed, "TIMING_SECONDS", 0.05)
         yield
 
 
@@ -182,8 +185,8 @@ def test_what_is_too_sensitive_stays_in_float(
     ).operations
     noises = [Noise(operation, 1 / (1 + index)) for index, operation in enumerate(operations)]
     monkeypatch.setattr(calibration, "quantize_all", lambda *_, **__: onnx.load(all_int8.path))
-    monkeypatch.setattr(task, "rank", lambda *_: noises)  # a test has no time to measure each of them
-    monkeypatch.setattr(task.Judge, "drop", lambda judge, logits: 100 * (1 - judge.figures(logits).cosine))
+    monkeypatch.setattr(network, "rank", lambda *_: noises)  # a test has no time to measure each of them
+    monkeypatch.setattr(Judge, "drop", lambda judge, logits: 100 * (1 - judge.figures(logits).cosine))
     bound = 100 * (1 - all_int8.int8.cosine) / 3
     report = quantize(checkpoint, calibration=pictures, max_drop=bound, output=tmp_path / "mixed.onnx")
     assert 0 < len(report.in_float) < report.operations
@@ -196,7 +199,7 @@ def test_no_image_is_both_for_calibrating_and_checking(checkpoint: Path, picture
     spec = find_model(checkpoint)
     for val in (None, pictures, pictures / "." / ".." / pictures.name):
         others = None if val is None else open_for_model(val, spec.classes, spec.name)
-        chosen, checked = task.split(open_pictures(pictures), others, 300)
+        chosen, checked = split(open_pictures(pictures), others, 300)
         assert len(chosen) == len(checked) == 12
         assert not {Path(entry.name).resolve() for entry in chosen} & {Path(entry.name).resolve() for entry in checked}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from torchclas import messages
-from torchclas.inference.metrics import Tally
+from torchclas.metrics.single_label import Tally
 from torchclas.reporting import confusion, svg_chart, training_page
 from torchclas.reporting.fonts import chinese_font, matplotlib_fonts, pillow_font
 from torchclas.reporting.mistakes import Mistake, draw_mistakes

@@ -50,6 +50,7 @@ def quantize(
     ] = None,
 ) -> None:
     """Write a model in 8-bit integers; layers that do not bear it are found by measurement and stay in float."""
+    from torchclas.reporting.quantization_report import print_report
     from torchclas.tasks import quantize as task
 
     report = task.quantize(
@@ -64,4 +65,4 @@ def quantize(
         images=images,
         output=output,
     )
-    task.print_report(report, stdout())
+    print_report(report, stdout())

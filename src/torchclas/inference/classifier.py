@@ -25,8 +25,9 @@ from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD
+from torchclas.metrics.scores import probabilities
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import Activation, EngineChoice, Language, Output, Precision
+from torchclas.vocabulary import EngineChoice, Language, Output, Precision
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
@@ -217,15 +218,6 @@ class Classifier:
             class_ids=tuple(self.spec.classes.ids[i] for i in indices),
             engine=_name_of(self.engine_for("logits")),
         )
-
-
-def probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
-    """What logits [N, classes] say of each class, in 0..1; NaN where they are not finite."""
-    with np.errstate(invalid="ignore", over="ignore"):  # infinity - infinity is NaN, which predictions report
-        if activation == "sigmoid":
-            return np.where(logits >= 0, 1 / (1 + np.exp(-logits)), np.exp(logits) / (1 + np.exp(logits)))
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | None:

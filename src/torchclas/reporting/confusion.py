@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from torchclas.inference.metrics import ConfidenceBin
+from torchclas.metrics.single_label import ConfidenceBin
 from torchclas.reporting.fonts import matplotlib_fonts
 
 if TYPE_CHECKING:

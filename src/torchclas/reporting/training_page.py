@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchclas.inference.metrics import ClassCounts, Tally
 from torchclas.messages import label
 from torchclas.metrics.multi_label import Figures
+from torchclas.metrics.single_label import ClassCounts, Tally
 from torchclas.reporting import pages, svg_chart
 from torchclas.reporting.confusion import matrix
 from torchclas.reporting.curves import has_large_range, top5

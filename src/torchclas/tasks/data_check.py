@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from torchclas import __version__
 from torchclas.atomic import atomic_path
 from torchclas.data.datasets import Dataset, LabelledImages, Relabelled
 from torchclas.data.decode import MAX_PIXELS, Pixels, decode
@@ -31,6 +30,7 @@ from torchclas.errors import DataError, ImageError, OutputError
 from torchclas.reporting.console import Console, escape
 from torchclas.reporting.progress import progress
 from torchclas.text import ANY_NAME, printable
+from torchclas.version import __version__
 
 FEW = 5  # a class with fewer training images is hardly learnt
 UNEVEN = 10  # times as many images in the largest class as in the smallest

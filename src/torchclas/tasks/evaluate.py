@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torchclas import __version__
 from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
 from torchclas.data.datasets import entries
@@ -25,9 +24,9 @@ from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.metrics import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.messages import label
 from torchclas.metrics.multi_label import Collected, Figures
+from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.reporting import multi_label
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.console import Console, Table, escape, verbatim
@@ -35,6 +34,7 @@ from torchclas.reporting.image_rows import image_rows, write_csv
 from torchclas.reporting.progress import progress
 from torchclas.spec import find_model
 from torchclas.text import csv_path, csv_text, printable
+from torchclas.version import __version__
 from torchclas.vocabulary import EngineChoice, Precision
 
 SHOWN = 10  # rows of a printed list; the files have all
