@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
+    from torchclas.inference.evaluation import EvaluationReport
     from torchclas.quantization.report import QuantizationReport
     from torchclas.spec import preprocess_for
-    from torchclas.tasks.evaluate import EvaluationReport, evaluate
+    from torchclas.tasks.evaluate import evaluate
     from torchclas.tasks.export import Exported, export
     from torchclas.tasks.quantize import quantize
     from torchclas.tasks.train import Summary as TrainingSummary
@@ -57,7 +58,7 @@ _HOMES = {
     "Classifier": ("torchclas.inference.classifier", "Classifier"),
     "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
-    "EvaluationReport": ("torchclas.tasks.evaluate", "EvaluationReport"),
+    "EvaluationReport": ("torchclas.inference.evaluation", "EvaluationReport"),
     "Exported": ("torchclas.tasks.export", "Exported"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),

@@ -15,12 +15,13 @@ from hypothesis.strategies._internal.core import DataObject
 from PIL import Image
 
 from torchclas.cli import run
+from torchclas.data.check import KINDS, DataReport, check
 from torchclas.data.decode import decode
 from torchclas.data.duplicates import NEAR, count_bits, near_groups, perceptual_hash
 from torchclas.data.lists import read_list
 from torchclas.errors import DataError, OutputError
 from torchclas.reporting.console import Console
-from torchclas.tasks.data_check import KINDS, DataReport, check, print_report
+from torchclas.reporting.data_report import print_report
 
 
 def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:

@@ -19,13 +19,15 @@ from torchclas.catalog import Preset
 from torchclas.data.sample_pages import ROTATIONS, render_page, turned
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
+from torchclas.inference.evaluation import EvaluationReport
 from torchclas.metrics.single_label import Proportion
-from torchclas.reporting import image_rows
+from torchclas.reporting import evaluation_report, image_rows
 from torchclas.reporting.confusion import MOST_CELLS, matrix
 from torchclas.reporting.console import Console
 from torchclas.reporting.contact_sheet import CAPTION, GAP, LINE, TILE
+from torchclas.reporting.evaluation_report import print_report
 from torchclas.tasks import evaluate as module
-from torchclas.tasks.evaluate import EvaluationReport, evaluate, print_report
+from torchclas.tasks.evaluate import evaluate
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 
@@ -259,7 +261,8 @@ def test_a_folder_of_splits_and_archives(folders: Path, tmp_path: Path) -> None:
 def test_without_matplotlib_all_but_the_picture_is_written(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    for where in (module, evaluation_report):
+        monkeypatch.setattr(where, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
     report = evaluate(folders, **SETTINGS, output=tmp_path)
     assert not (tmp_path / "confusion.png").exists()
     assert (tmp_path / "per_class.csv").exists()

@@ -20,7 +20,8 @@ from torchclas import Classifier
 from torchclas.errors import Error
 from torchclas.recipes import Loss, RecipeError
 from torchclas.reporting.console import Console
-from torchclas.tasks.evaluate import evaluate, print_report
+from torchclas.reporting.evaluation_report import print_report
+from torchclas.tasks.evaluate import evaluate
 from torchclas.tasks.train import train
 from torchclas.training.losses import classification_loss
 from torchclas.training.options import TrainOptions

@@ -150,6 +150,7 @@ def evaluate(
     """
     _start_lean(verbose)
 
+    from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
 
     report = task.evaluate(
@@ -168,7 +169,7 @@ def evaluate(
         max_pixels=max_pixels,
         output=output,
     )
-    task.print_report(report, stdout())
+    print_report(report, stdout())
     return 0 if report.complete else 1
 
 

@@ -67,9 +67,11 @@ def check_data(
 
     The exit code is 1 where something was found that does.
     """
-    from torchclas.tasks import data_check
+    from torchclas.data.check import check
+    from torchclas.reporting.data_report import print_report
+    from torchclas.reporting.progress import progress
 
-    report = data_check.check(
+    report = check(
         data,
         val,
         output=output,
@@ -78,11 +80,12 @@ def check_data(
         delimiter=delimiter,
         workers=workers,
         max_pixels=max_pixels,
+        watch=lambda images: progress("checking", images),
     )
     if json:
         from json import dumps
 
         print(dumps(report.to_dict(), indent=2))
     else:
-        data_check.print_report(report, stdout())
+        print_report(report, stdout())
     return 0 if report.ok else 1

@@ -10,11 +10,12 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,7 @@ from torchclas.data.duplicates import near_groups, perceptual_hash
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import open_training
 from torchclas.errors import DataError, ImageError, OutputError
-from torchclas.reporting.console import Console, escape
-from torchclas.reporting.progress import progress
-from torchclas.text import ANY_NAME, printable
+from torchclas.text import ANY_NAME
 from torchclas.version import __version__
 
 FEW = 5  # a class with fewer training images is hardly learnt
@@ -39,7 +38,9 @@ HUGE = 25_000_000  # pixels; reading them takes longer than training on them
 BARS = 0.05  # of a side, black on both ends
 BLACK = 16  # an intensity below this, of 255
 AHEAD = 4096  # images whose results may wait for the one before them
-SHOWN = 5  # examples of a kind that are printed; the JSON report has all
+
+
+Watch: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,10 @@ class _Findings:
         return tuple(Finding(kind, tuple(self._items[kind])) for kind in KINDS if kind in self._items)
 
 
+def _unwatched(images: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
+
+
 def check(
     data: str | Path,
     val: str | Path | None = None,
@@ -193,11 +198,13 @@ def check(
     delimiter: str = " ",
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    watch: Watch = _unwatched,
 ) -> DataReport:
     """Read every image for training and (from `val`, or else beside them) for validation, and look for trouble.
 
     `output` becomes a list file of the training images, without those that cannot be read, are in several classes, are
-    among the validation images too, or repeat another file.
+    among the validation images too, or repeat another file. `watch` is told how many images there are, and gives what
+    is told of those that were looked at.
 
     Raises:
         DataError: the data cannot be opened at all, or its images are in archives, which a list cannot name.
@@ -212,7 +219,7 @@ def check(
     if output is not None and not isinstance(files, Dataset):
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
-    with progress("checking", sum(len(images) for images, _ in sides)) as advance:
+    with watch(sum(len(images) for images, _ in sides)) as advance:
         images = [image for side, is_val in sides for image in _look_at_all(side, is_val, workers, max_pixels, advance)]
 
     found = _Findings()
@@ -244,40 +251,6 @@ def check(
         clean_list="" if output is None else str(output),
         notes=opened.notes,
     )
-
-
-def print_report(report: DataReport, console: Console) -> None:
-    """Print what was found, harmful kinds first, with a few examples of each."""
-    sizes = report.counts.values()
-    console.print(
-        f"{report.images:,} images for training, {report.val_images:,} for validation, {len(sizes):,} classes of "
-        f"{min(sizes, default=0):,} to {max(sizes, default=0):,} training images; {report.seconds:.1f} s",
-        soft_wrap=True,
-    )
-    for note in report.notes:
-        console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
-    for finding in report.findings:
-        kind = KINDS[finding.kind]
-        style, mark = ("bold red", "✗") if kind.harmful else ("yellow", "·")
-        console.print(
-            f"[{style}]{mark} {kind.title}: {len(finding.items):,}[/] [dim]({kind.advice})[/]", soft_wrap=True
-        )
-        for item in finding.items[:SHOWN]:
-            console.print(f"    {escape(_describe(item))}", soft_wrap=True, highlight=False)
-        if len(finding.items) > SHOWN:
-            console.print(f"    … and {len(finding.items) - SHOWN:,} more")
-    if report.clean_list:
-        path = escape(printable(report.clean_list))
-        console.print(f"wrote {path}: {report.kept:,} of the {report.images:,} training images", soft_wrap=True)
-    verdict = "[green]Nothing was found that would hurt training.[/]"
-    console.print(verdict if report.ok else "[bold red]What is marked ✗ hurts training.[/]")
-
-
-def _describe(item: Item) -> str:
-    names = [printable(name) for name in item.names[:SHOWN]]
-    if len(item.names) > SHOWN:
-        names.append(f"… {len(item.names) - SHOWN:,} more")
-    return ": ".join(part for part in (", ".join(names), printable(item.detail)) if part)
 
 
 def _look_at_all(
