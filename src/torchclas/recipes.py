@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from torchclas import catalog
 from torchclas.catalog import Backend, Interpolation, Preset
-from torchclas.errors import Error, UnknownNameError
+from torchclas.encoding import read_text
+from torchclas.errors import DataError, Error, UnknownNameError
 from torchclas.sizes import Size, to_size
 from torchclas.tables import (
     Table,
@@ -35,7 +37,7 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning Fabric's names
-Policy = Literal["", "autoaugment", "rand-m9-mstd0.5-inc1"]  # of augmentation
+Policy = Literal["", "autoaugment", "randaugment", "rand-m9-mstd0.5-inc1"]  # of augmentation
 Sampling = Literal["", "balanced", "sqrt"]
 
 # What is larger is a slip of the hand. Numbers up to here leave room for what is computed from them.
@@ -85,13 +87,13 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The learning rate over time: linear warm-up from `warmup_lr`, then half a cosine to `min_lr`, or steps.
+    """The learning rate over time: linear warm-up from `warmup_lr`, then half a cosine or a line to `min_lr`, or steps.
 
     `values` are the learning rates before, between and after the `milestones`, which are epochs since the end of the
     warm-up. What counts is their ratio to the first: the optimizer's learning rate takes its place.
     """
 
-    name: Literal["cosine", "piecewise"] = "cosine"
+    name: Literal["cosine", "linear", "piecewise"] = "cosine"
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0
     min_lr: float = 0.0
@@ -114,9 +116,14 @@ class Augment:
     """What happens to training images, in this order; mean and std are those of the model's preset.
 
     `crop` is a random one of a `scale` (share of the area) and `ratio` (width over height, of squares), or what
-    evaluation does (`center`), which squeezes or pads where the preset does. `flip` and `erasing` are probabilities;
-    erased pixels become noise. `mixup` and `cutmix` are the alphas of the Beta distributions, with the probability that
-    a batch is mixed that way (it is mixed in one way at most).
+    evaluation does (`center`), which squeezes or pads where the preset does. `flip` and `erasing` are probabilities.
+    `policy` changes a share of the images, `policy_prob`; `rand-m9-mstd0.5-inc1` moves their pixels with the
+    interpolation of the crop, or with `policy_interpolation`.
+
+    What is erased is a rectangle of an `erasing_area` (share of the image); the ratio of its sides is drawn by its
+    logarithm or evenly (`erasing_ratio`), and it becomes noise or the mean colour (`erasing_fill`). `cutout` is the
+    side in pixels of a square of the mean colour in every image. `mixup` and `cutmix` are the alphas of the Beta
+    distributions, with the probability that a batch is mixed that way (it is mixed in one way at most).
     """
 
     crop: Literal["random", "center"] = "random"
@@ -126,7 +133,13 @@ class Augment:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     policy: Policy = ""
+    policy_prob: float = 1.0
+    policy_interpolation: Literal["", Interpolation] = ""
     erasing: float = 0.0
+    erasing_area: tuple[float, float] = (0.02, 1 / 3)
+    erasing_ratio: Literal["log", "even"] = "log"
+    erasing_fill: Literal["noise", "mean"] = "noise"
+    cutout: int | None = None
     mixup: float = 0.0
     mixup_prob: float = 0.0
     cutmix: float = 0.0
@@ -135,7 +148,10 @@ class Augment:
     def __post_init__(self) -> None:
         _check(0 < self.scale[0] <= self.scale[1] <= 1, "scale", "two rising numbers in 0..1", self.scale)
         _check(0 < self.ratio[0] <= self.ratio[1], "ratio", "two rising positive numbers", self.ratio)
-        for key in ("flip", "erasing", "mixup_prob", "cutmix_prob"):
+        least, most = self.erasing_area
+        _check(0 < least <= most <= 1, "erasing_area", "two rising numbers in 0..1", self.erasing_area)
+        _check((self.cutout or 1) <= LARGEST_INPUT, "cutout", f"an integer in 1..{LARGEST_INPUT}", self.cutout)
+        for key in ("flip", "policy_prob", "erasing", "mixup_prob", "cutmix_prob"):
             _check(0 <= getattr(self, key) <= 1, f"{key}", "a probability", getattr(self, key))
         for key in ("mixup", "cutmix"):
             alpha, share = getattr(self, key), getattr(self, f"{key}_prob")
@@ -321,8 +337,14 @@ class Recipe:
 def recipe(name: str) -> Recipe:
     """The recipe of that name or, for a published model or an architecture, of the architecture; in any case.
 
-    Raises `UnknownNameError`.
+    The name of a file that ends in `.toml` stands for the recipe in it, as `Recipe.to_toml` writes it.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        RecipeError: the file is none, or cannot be read.
     """
+    if name.endswith(".toml"):
+        return _of_file(Path(name))
     known = {other.lower(): found for other, found in recipes().items()}
     if name.lower() in known:
         return known[name.lower()]
@@ -334,6 +356,14 @@ def recipe(name: str) -> Recipe:
         hint = f"each model's name is one (`torchclas list`), and so are {others}"
         raise UnknownNameError("recipe", name, [*recipes(), *catalog.names()], hint) from None
     return recipes()[entry.recipe or entry.arch]
+
+
+def _of_file(path: Path) -> Recipe:
+    try:
+        return Recipe.from_toml(read_text(path))
+    except (DataError, RecipeError) as error:
+        problem = str(error).removeprefix(f"{path}: ")
+        raise RecipeError(f"{path}: {problem}") from None
 
 
 @cache

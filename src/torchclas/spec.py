@@ -20,7 +20,7 @@ from torchclas.weights.deploy_config import DeployConfig, deploy_config
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
 from torchclas.weights.inference_model import InferenceTensors, Program
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
-from torchclas.weights.location import BEST, checkpoint, quantized_path
+from torchclas.weights.location import BEST, checkpoint, quantized_path, without_suffix
 from torchclas.weights.metadata import Metadata, find_metadata, read_metadata
 
 if TYPE_CHECKING:
@@ -100,6 +100,15 @@ class ModelSpec:
         name = Path(labels).stem if from_file else self.classes.name
         return replace(self, classes=LabelSet(name, ids, dict.fromkeys(LANGUAGES, names)))
 
+    def prepared(self, preset: Preset) -> ModelSpec:
+        """The same for images that are prepared in another way.
+
+        Raises CheckpointError: an exported model, which prepares images itself or takes those of one size.
+        """
+        if self.graph is not None and (self.pixels or preset.size != self.preset.size):
+            raise CheckpointError(f"{self.path}: an exported model takes images as it was made for them")
+        return replace(self, preset=preset)
+
     def metadata(self, /, **origin: object) -> Metadata:
         """What a file that is made from this model says of itself."""
         published = self.classes.name in label_set_names() and self.classes is label_set(self.classes.name)
@@ -123,6 +132,7 @@ def find_model(
     *,
     weights: str | Path | None = None,
     labels: str | Path | Sequence[str] | None = None,
+    preset: Preset | None = None,
     headless: bool = False,
 ) -> ModelSpec:
     """What a published name, or a file of weights, stands for; by default `EfficientNet_lite0`.
@@ -130,7 +140,8 @@ def find_model(
     A file is one of our checkpoints or exported models (ONNX, OpenVINO), the folder of a run, or weights that anyone
     else wrote (`.pdparams`, `.pth`, `.safetensors`) where only one architecture has such tensors. `weights` takes the
     place of a name's published weights, with as many classes as are in it. `labels` are names of the classes, or a file
-    of them (see `torchclas.labels.read_names`). Nothing is fetched; of our own files only the metadata is read.
+    of them (see `torchclas.labels.read_names`), `preset` how images are prepared, in place of what the model says of
+    both. Nothing is fetched; of our own files only the metadata is read.
 
     With `headless`, a file without a classifier will do; `num_classes` is then 0.
 
@@ -147,6 +158,8 @@ def find_model(
         raise CheckpointError(
             f"{spec.path}: weights of {spec.arch} without its classifier: train one (`torchclas train --from`)"
         )
+    if preset is not None:
+        spec = spec.prepared(preset)
     return spec if labels is None else spec.with_names(labels)
 
 
@@ -196,7 +209,9 @@ def _is_file_name(name: str | Path) -> bool:
     if isinstance(name, Path) or name.endswith(WEIGHTS_SUFFIXES) or Path(name).is_file():
         return True
     known = name.lower() in catalog.catalog().index
-    return not known and ("/" in name or os.sep in name or Path(name).is_dir())
+    if known:
+        return False
+    return "/" in name or os.sep in name or Path(name).is_dir() or without_suffix(Path(name)) is not None
 
 
 def _of_file(path: Path) -> ModelSpec:

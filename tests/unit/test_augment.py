@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchclas.catalog import Backend, Interpolation, Preset
-from torchclas.data.augment import TrainTransform, erase, generator, random_crop
+from torchclas.data.augment import TrainTransform, cut_out, erase, generator, random_crop
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import ImageError
 from torchclas.recipes import Augment, Policy
@@ -122,6 +122,43 @@ def test_erasing() -> None:
     assert min(shares) > 0.01
     assert max(shares) < 0.35
     assert np.mean(shares) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.02)
+
+
+def test_erasing_as_older_recipes_have_it() -> None:
+    settings, shares, wide = Augment(erasing_area=(0.1, 0.4), erasing_ratio="even", erasing_fill="mean"), [], 0
+    for seed in range(200):
+        image = np.full((3, 60, 60), 9.0, np.float32)
+        erase(image, np.random.default_rng(seed), settings)
+        rows, columns = np.nonzero((image == 0).all(0))
+        shares.append(len(rows) / 3600)
+        assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) == (image != 9.0).all(0).sum()
+        wide += bool(np.ptp(rows) < np.ptp(columns))
+    assert min(shares) > 0.09
+    assert max(shares) < 0.41
+    assert wide < 70, "a ratio that is drawn evenly from 0.3 to 3.3 is mostly above 1: taller than wide"
+
+
+def test_a_square_is_cut_out() -> None:
+    sizes = set[tuple[int, int]]()
+    for seed in range(100):
+        image = np.full((3, 20, 30), 9.0, np.float32)
+        cut_out(image, np.random.default_rng(seed), 8)
+        rows, columns = np.nonzero((image == 0).all(0))
+        sizes.add((int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1))
+    assert max(sizes) == (8, 8)
+    assert min(sizes)[0] < 8, "cut off at the border"
+    transform = TrainTransform(Augment(cutout=8), PRESET, 32)
+    white = np.full((32, 32, 3), 255, np.uint8)
+    assert all(float(transform(white, generator(0, 0, draw)).min()) == 0 for draw in range(20))
+
+
+def test_a_policy_changes_its_share_of_the_images() -> None:
+    picture = photo()
+    plain = TrainTransform(Augment(crop="center", flip=0), PRESET, 32)(picture, generator(0, 0, 0))
+    for share, least, most in ((0.0, 0, 0), (0.3, 30, 90), (1.0, 150, 200)):
+        transform = TrainTransform(Augment(crop="center", flip=0, policy="autoaugment", policy_prob=share), PRESET, 32)
+        changed = sum(not torch.equal(transform(picture, generator(0, 0, draw)), plain) for draw in range(200))
+        assert least <= changed <= most
 
 
 def test_erasing_happens_as_often_as_asked() -> None:

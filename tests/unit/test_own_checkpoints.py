@@ -270,9 +270,31 @@ class TestRunFolders:
     def test_other_folders(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="name a file of weights"):
             find_model(tmp_path)
-        (tmp_path / "epoch_9.pdparams").touch()
-        with pytest.raises(CheckpointError, match="name the file: epoch_9"):
+        for epoch in (8, 9):
+            (tmp_path / f"epoch_{epoch}.pdparams").touch()
+        with pytest.raises(CheckpointError, match="name the file: epoch_8"):
             find_model(tmp_path)
+
+    def test_folders_and_names_of_paddleclas(
+        self, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "output" / ARCH
+        folder.mkdir(parents=True)
+        to_pdparams(network, folder / "latest.pdparams")
+        (folder / "latest.pdopt").touch()
+        assert find_model(ARCH, weights=folder).path == folder / "latest.pdparams", "the only one"
+        to_pdparams(network, folder / "best_model.pdparams")
+        to_pdparams(network, folder / "best_model.ema.pdparams")
+        assert find_model(folder).path == folder / "best_model.pdparams"
+        for name in (folder / "best_model", f"{folder}/best_model"):
+            spec = find_model(name)
+            assert (spec.arch, spec.num_classes, spec.path) == (ARCH, CLASSES, folder / "best_model.pdparams")
+        monkeypatch.chdir(folder)
+        assert find_model("best_model").path == Path("best_model.pdparams")
+        assert find_model(ARCH, weights="latest").path == Path("latest.pdparams")
+        assert torchclas.create_model(ARCH, weights="best_model").num_classes == CLASSES
+        with pytest.raises(CheckpointError, match="no such file"):
+            find_model(ARCH, weights="epoch_1")
 
     def test_a_folder_does_not_hide_a_model_of_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "ResNet50").mkdir()

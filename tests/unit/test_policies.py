@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from torchclas.data.policies import GRAY, OPERATIONS, AutoAugment, Fill, RandAugment, Range, Step
+from torchclas.data.policies import GRAY, OPERATIONS, AutoAugment, Fill, PlainRandAugment, RandAugment, Range, Step
 
 FILL = Fill((124, 116, 104), Image.Resampling.BICUBIC)
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (24, 24), (25, 16)]
-POLICIES = [AutoAugment(), RandAugment(FILL)]
+POLICIES = [AutoAugment(), RandAugment(FILL), PlainRandAugment()]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -46,8 +46,8 @@ def test_every_operation_takes_every_image_at_its_extremes(name: str) -> None:
         assert (result.size, result.mode) == (image.size, "RGB")
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["AutoAugment", "RandAugment"])
-def test_thousands_of_images_pass(policy: AutoAugment | RandAugment) -> None:
+@pytest.mark.parametrize("policy", POLICIES, ids=["AutoAugment", "RandAugment", "PlainRandAugment"])
+def test_thousands_of_images_pass(policy: AutoAugment | RandAugment | PlainRandAugment) -> None:
     images = pictures()
     for number in range(4000):
         image = images[number % len(images)]

@@ -26,17 +26,19 @@ SIGNATURES = {
     "lang: 'Language' = 'en', "
     "workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
-    "labels: 'str | Path | Sequence[str] | None' = None, outputs: 'Sequence[Output]' = ('logits',), "
-    "**others: 'Never') -> 'None'",
+    "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
+    "outputs: 'Sequence[Output]' = ('logits',), **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
+    "relabel: 'bool' = False, preset: 'Preset | None' = None, "
     "batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
-    "labels: 'str | Path | Sequence[str] | None' = None, output: 'str | Path | None' = None, "
-    "batch: 'int | None' = None, input: 'ExportInput' = 'float32', size: 'int | Size | None' = None, "
+    "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
+    "output: 'str | Path | None' = None, batch: 'int | None' = None, "
+    "input: 'ExportInput' = 'float32', size: 'int | Size | None' = None, "
     "outputs: 'Sequence[Output]' = ('logits',)) -> 'Exported'",
     "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
     "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
@@ -65,7 +67,7 @@ def test_signatures() -> None:
 def test_train_takes_what_the_command_takes() -> None:
     parameters = inspect.signature(torchclas.train).parameters
     assert list(parameters) == [field.name for field in fields(TrainOptions)]
-    assert parameters["data"].default is inspect.Parameter.empty
+    assert parameters["data"].default is None, "a configuration of PaddleClas names the images as well"
 
 
 def test_everything_public_says_what_it_is_for() -> None:

@@ -12,6 +12,11 @@ STEPS = (0.1, 0.01, 0.001, 0.0001)
     ("schedule", "lr", "epochs", "steps_per_epoch", "published"),
     [
         (
+            Schedule("linear", warmup_epochs=1, min_lr=0.01),
+            *(0.1, 10, 10),
+            {0: 0.0, 3: 0.03, 9: 0.09, 10: 0.1, 55: 0.055, 99: 0.011},
+        ),
+        (
             Schedule(),
             *(0.1, 200, 5),
             {0: 0.1, 1: 0.09999975326009292, 137: 0.09543998411780197, 500: 0.05, 998: 9.869571931442335e-07},
@@ -50,7 +55,7 @@ STEPS = (0.1, 0.01, 0.001, 0.0001)
             {0: 0.01, 5: 0.055, 9: 0.091, 10: 0.1, 24: 0.1, 25: 0.01, 39: 0.01, 40: 0.001, 54: 0.001, 55: 0.0001},
         ),
     ],
-    ids=["cosine", "mobile", "transformer", "short", "steps", "steps after warm-up"],
+    ids=["linear", "cosine", "mobile", "transformer", "short", "steps", "steps after warm-up"],
 )
 def test_equals_paddle(
     schedule: Schedule, lr: float, epochs: int, steps_per_epoch: int, published: dict[int, float]

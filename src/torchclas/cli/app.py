@@ -12,12 +12,14 @@ from cyclopts import App, Parameter, convert
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from torchclas.completion import MODELS
+from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.vocabulary import EngineChoice, Precision
 
 if TYPE_CHECKING:
+    from torchclas.bridges.paddleclas import Stage, Use
     from torchclas.reporting.console import Console
 
 app = App(
@@ -49,7 +51,9 @@ Weights = Annotated[
 Labels = Annotated[
     Path | None, Parameter(help="Names of the classes, one per line (`cat` or `0 cat`), where the weights do not say.")
 ]
-BatchSize = Annotated[PositiveInt, Parameter(help="Images the network takes at once.")]
+BatchSize = Annotated[
+    PositiveInt | None, Parameter(help="Images the network takes at once. Default: 16, to evaluate 32.")
+]
 Workers = Annotated[
     NonNegativeInt | None,
     Parameter(help="Threads that read images; 0: the main one does. Default: one per core."),
@@ -66,6 +70,27 @@ OnePrecision = Annotated[Precision, Parameter(help="int8 needs a model that `tor
 Threads = Annotated[PositiveInt | None, Parameter(help="Threads of the engine. Default: one per core.")]
 Verbose = Annotated[
     bool, Parameter(name=("--verbose", "-v"), negative="", help="Say which engine was chosen, and why.")
+]
+PADDLECLAS = "PaddleClas"
+Config = Annotated[
+    Path | None,
+    Parameter(name=("--config", "-c"), group=PADDLECLAS, help="A configuration of PaddleClas (YAML), to be followed."),
+]
+Overrides = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--override",
+        group=PADDLECLAS,
+        negative="",
+        show_default=False,
+        help="Change a key of it, as -o does there: --override Arch.class_num=10; may be repeated.",
+    ),
+]
+Lenient = Annotated[
+    bool, Parameter(group=PADDLECLAS, negative="", help="Leave out what of it is not supported, and say so.")
+]
+Relabel = Annotated[
+    bool, Parameter(negative="", help="A list's labels begin anywhere or leave gaps: number them anew.")
 ]
 Set = Annotated[
     tuple[str, ...],
@@ -135,3 +160,29 @@ def stderr() -> Console:
     from torchclas.reporting.console import Console
 
     return Console(stderr=True)
+
+
+def follow(
+    config: Path | None,
+    overrides: Sequence[str],
+    stage: Stage,
+    *,
+    model: str | None,
+    weights: Path | None,
+    lenient: bool,
+) -> Use | None:
+    """What a configuration of PaddleClas says for a command, where one was named; its notes go to standard error."""
+    if config is None:
+        if overrides:
+            raise Error(
+                f"--override {overrides[0]} changes a configuration of PaddleClas, and none is named: "
+                "--config FILE names one"
+            )
+        return None
+    from torchclas.bridges.paddleclas import using
+    from torchclas.reporting.console import escape
+
+    used = using(config, overrides, stage, model=model, weights=weights, lenient=lenient)
+    for note in used.notes:
+        stderr().print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+    return used

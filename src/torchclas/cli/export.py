@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from torchclas.cli.app import SEVERAL, Labels, Weights, app
+from torchclas.cli.app import SEVERAL, Config, Labels, Lenient, Overrides, Weights, app, follow
 from torchclas.completion import MODELS
 from torchclas.messages import say
 from torchclas.sizes import parse_size
@@ -54,17 +54,26 @@ def export(
         SEVERAL,
         Parameter(help="logits,embedding: also the vector before the classifier."),
     ] = ("logits",),
+    config: Config = None,
+    config_overrides: Overrides = (),
+    lenient: Lenient = False,
 ) -> None:
     """Write a model as a file for another runtime; it is run and compared with the model before it gets its name."""
+    from torchclas.exporting.formats import FORMATS
     from torchclas.reporting.amounts import mebibytes
     from torchclas.tasks import export as task
 
     pixels = None if size is None else parse_size(size)
+    used = follow(config, config_overrides, "export", model=model, weights=weights, lenient=lenient)
+    if used is not None:
+        model, weights, pixels = used.model, used.weights, pixels or used.size
+        output = output or used.output / f"inference{FORMATS[to].suffix}"
     done = task.export(
         model,
         to=to,
         weights=weights,
-        labels=labels,
+        labels=labels or (used and used.labels),
+        preset=used and used.preset,
         output=output,
         batch=batch,
         input=input,

@@ -11,18 +11,23 @@ from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import (
     BatchSize,
+    Config,
     Device,
     Engine,
     Labels,
+    Lenient,
     MaxPixels,
     Model,
     OnePrecision,
+    Overrides,
+    Relabel,
     Share,
     Threads,
     Verbose,
     Weights,
     Workers,
     app,
+    follow,
     log_to_stderr,
     stdout,
 )
@@ -66,13 +71,16 @@ def predict(
     ] = None,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: OnePrecision = "fp32",
     threads: Threads = None,
+    config: Config = None,
+    config_overrides: Overrides = (),
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> int:
     """Classify images: one row for each, in order.
@@ -88,14 +96,20 @@ def predict(
     from torchclas.inference.classifier import Classifier
     from torchclas.tasks.predict import classify
 
+    used = follow(config, config_overrides, "predict", model=model, weights=weights, lenient=lenient)
+    if used is not None:
+        sources = sources or used.sources
+        model, weights, batch_size = used.model, used.weights, batch_size or used.batch_size
+        top_k, device = top_k or used.top_k, used.device if device == "auto" else device
     summary = classify(
         list(map(str, sources)),
         lambda: Classifier(
             model,
             weights=weights,
-            labels=labels,
+            labels=labels or (used and used.labels),
+            preset=used and used.preset,
             device=device,
-            batch_size=batch_size,
+            batch_size=batch_size or 16,
             top_k=top_k,
             threshold=threshold,
             lang=lang,
@@ -118,9 +132,9 @@ def predict(
 @app.command
 def evaluate(
     data: Annotated[
-        Path,
+        Path | None,
         Parameter(help="Class folders (DATA/class/image), a list file of `path label` lines, .tar or .parquet shards."),
-    ],
+    ] = None,
     /,
     *,
     model: Model = None,
@@ -131,17 +145,21 @@ def evaluate(
     ] = None,
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
     root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    relabel: Relabel = False,
     output: Annotated[
         Path | None,
         Parameter(name=("--output", "-o"), help="Folder for figures, a row for each image, mistakes and charts."),
     ] = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: OnePrecision = "fp32",
     threads: Threads = None,
+    config: Config = None,
+    config_overrides: Overrides = (),
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> int:
     """Measure a model on labelled images: accuracy, calibration, what it confuses.
@@ -153,14 +171,25 @@ def evaluate(
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
 
+    used = follow(config, config_overrides, "evaluate", model=model, weights=weights, lenient=lenient)
+    if used is not None:
+        model, weights, batch_size = used.model, used.weights, batch_size or used.batch_size
+        device = used.device if device == "auto" else device
+        if data is None and used.images is not None:
+            data, root, relabel = used.images.path, root or used.images.root, used.images.relabel
+            delimiter = used.images.delimiter if delimiter == " " else delimiter
+    if data is None:
+        raise Error("which images? Name class folders, a list file, or a configuration of PaddleClas (--config FILE)")
     report = task.evaluate(
         data,
         model=model,
         weights=weights,
-        labels=labels,
+        labels=labels or (used and used.labels),
+        preset=used and used.preset,
         delimiter=delimiter,
         root=root,
-        batch_size=batch_size,
+        relabel=relabel,
+        batch_size=batch_size or 32,
         workers=workers,
         device=device,
         engine=engine,

@@ -45,7 +45,8 @@ COMMANDS = {
 OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("arch", "model-name", "net", "network", "architecture"), ("--model",)),
     **dict.fromkeys(
-        ("checkpoint", "ckpt", "model-path", "model-file", "model-dir"), ("--model", "--from", "--weights")
+        ("checkpoint", "ckpt", "model-path", "model-file", "model-dir", "inference-model-dir"),
+        ("--model", "--from", "--weights"),
     ),
     **dict.fromkeys(("initial-checkpoint", "finetune-from", "init"), ("--from",)),
     "pretrained": (
@@ -71,6 +72,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("name", "experiment", "run-name"), ("--output",)),
     **dict.fromkeys(("half", "fp16", "amp", "use-fp16", "dtype", "int8"), ("--precision",)),
     **dict.fromkeys(("language", "locale"), ("--lang",)),
+    **dict.fromkeys(("class-id-map-file", "label-list", "classes"), ("--labels",)),
+    "save-inference-dir": ("--output",),
     **dict.fromkeys(("img-list", "file-list", "val-list", "val-path", "valid", "val-dir", "test"), ("--val",)),
     **dict.fromkeys(
         ("source", "image", "images", "input", "infer-imgs", "image-file", "data", "data-path", "data-dir", "dataset"),
@@ -114,7 +117,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("num-classes", "nb-classes", "class-num", "nc"), ("the number of classes follows from the data",)),
     **dict.fromkeys(
         ("c", "config", "cfg", "hyp"),
-        ("a recipe is named by --recipe and changed by --set; `torchclas recipe NAME` prints one",),
+        (
+            "a configuration of PaddleClas is followed by train, distill, evaluate, predict and export (--config), and "
+            "`torchclas migrate FILE` says what it means",
+        ),
     ),
     **dict.fromkeys(("teacher-model", "teacher-path"), ("--teacher",)),
     # Figures of the catalog.
@@ -142,10 +148,21 @@ def check(app: App, arguments: Sequence[str]) -> None:
         if token == "--set" and after and "=" not in after:
             value = rest[place + 2] if place + 2 < len(rest) and not rest[place + 2].startswith("-") else "VALUE"
             raise Error(f"a setting is one word with its value: --set {after}={value}")
-        if token in ("-o", "--output") and re.match(r"[A-Z]\w*(\.\w+)+=", after):
-            raise Error(f"-o is the output here; settings are changed by --set, such as --set epochs=20, not {after}")
+        if token in ("-o", "--output") and re.match(r"[A-Z]\w*(\.\w+)+=", after) and "-o" in options(app, command):
+            _check_output(options(app, command), after)
         if not token.startswith("-") and (place == 0 or rest[place - 1] == "" or not rest[place - 1].startswith("-")):
             _check_word(app, command, token)
+
+
+def _check_output(known: Sequence[str], setting: str) -> None:
+    """-o of PaddleClas, where the command has another one, and follows configurations or does not."""
+    if "--override" not in known:
+        raise Error(f"-o is the output here; settings are changed by --set, such as --set epochs=20, not {setting}")
+    if "--output" in known:
+        raise Error(
+            f"-o is the output here: what it is in PaddleClas is --override {setting}, beside --config FILE; without a "
+            "configuration, settings are changed by --set, such as --set epochs=20"
+        )
 
 
 def _check_word(app: App, command: str, word: str) -> None:
@@ -159,7 +176,8 @@ def _check_word(app: App, command: str, word: str) -> None:
     if command in (*TRAINING, "evaluate") and Path(word).suffix.lower() in DATA_FILES and "://" not in word:
         raise Error(
             f"{word}: a file that describes a data set is not read: name the folder of its images (class folders, or "
-            "train and val of them) or a list file of `path label` lines; settings are changed by --set"
+            "train and val of them) or a list file of `path label` lines; settings are changed by --set, and a "
+            "configuration of PaddleClas is named by --config"
         )
 
 

@@ -11,13 +11,14 @@ from torchclas.cli.app import MaxPixels, Workers, app, stderr, stdout
 from torchclas.training.options import DistillOptions, TrainOptions
 
 FLAT = Parameter(name="*")  # the fields of a class as options of the command
+TRAIN, DISTILL = TrainOptions(), DistillOptions()  # where nothing is said
 
 data_app = App(name="data", help="Look over data before training on it.")
 app.command(data_app)
 
 
 @app.command
-def train(options: Annotated[TrainOptions, FLAT]) -> int:
+def train(options: Annotated[TrainOptions, FLAT] = TRAIN) -> int:
     """Train a model, or fine-tune it on your pictures; the same command again goes on where a run was stopped.
 
     The run's folder gets best.safetensors, which all other commands take as a model, and report.html.
@@ -30,7 +31,7 @@ def train(options: Annotated[TrainOptions, FLAT]) -> int:
 
 
 @app.command
-def distill(options: Annotated[DistillOptions, FLAT]) -> int:
+def distill(options: Annotated[DistillOptions, FLAT] = DISTILL) -> int:
     """Let a student learn from a teacher, on images that need no labels (SSLD), or on labelled ones (DKD).
 
     The same command again goes on where a run was stopped. The run's folder is like that of `torchclas train`.

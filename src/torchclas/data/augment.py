@@ -13,13 +13,12 @@ from PIL import Image
 
 from torchclas.catalog import Preset
 from torchclas.data.decode import ImageLike, Pixels, decode
-from torchclas.data.policies import AutoAugment, Fill, RandAugment
+from torchclas.data.policies import AutoAugment, Fill, PlainRandAugment, RandAugment
 from torchclas.data.preprocess import OPENCV_INTERPOLATION, PILLOW_INTERPOLATION, Preprocess
 from torchclas.recipes import Augment
 from torchclas.sizes import Size, to_size
 
-# Random erasing: the rectangle's share of the area, its aspect ratio, and how often a place for it is looked for.
-ERASED_AREA = (0.02, 1 / 3)
+# Random erasing: the rectangle's aspect ratio, and how often a place for it is looked for.
 ERASED_ASPECT = (0.3, 1 / 0.3)
 ERASING_ATTEMPTS = 10
 
@@ -44,11 +43,13 @@ class TrainTransform:
         pixels = self._crop(decode(image), rng)
         if rng.random() < self.augment.flip:
             pixels = cv2.flip(pixels, 1)  # pyright: ignore[reportAssignmentType]
-        if self._policy is not None:
+        if self._policy is not None and (self.augment.policy_prob == 1 or rng.random() < self.augment.policy_prob):
             pixels = np.asarray(self._policy(Image.fromarray(pixels), rng))
         normalized = self._evaluation.normalize(np.asarray(pixels, np.uint8))
         if rng.random() < self.augment.erasing:
-            erase(normalized, rng)
+            erase(normalized, rng, self.augment)
+        if self.augment.cutout:
+            cut_out(normalized, rng, self.augment.cutout)
         return torch.from_numpy(normalized)  # pyright: ignore[reportUnknownMemberType]
 
     def _crop(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -86,17 +87,29 @@ def random_crop(
     return np.ascontiguousarray(pixels[top : top + crop_height, left : left + crop_width])
 
 
-def erase(image: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
-    """Fill a random rectangle of a normalised image [C, H, W] with noise (zero mean, unit variance), in place."""
+def erase(image: npt.NDArray[np.float32], rng: np.random.Generator, settings: Augment = Augment()) -> None:  # noqa: B008
+    """Fill a random rectangle of a normalised image [C, H, W], in place, with noise (zero mean, unit variance) or 0."""
     channels, height, width = image.shape
     for _ in range(ERASING_ATTEMPTS):
-        area = rng.uniform(*ERASED_AREA) * height * width
-        aspect = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
+        area = rng.uniform(*settings.erasing_area) * height * width
+        if settings.erasing_ratio == "log":
+            aspect = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
+        else:
+            aspect = rng.uniform(*ERASED_ASPECT)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h < height and w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            image[:, top : top + h, left : left + w] = rng.standard_normal((channels, h, w), np.float32)
+            noise = settings.erasing_fill == "noise"
+            filled = rng.standard_normal((channels, h, w), np.float32) if noise else np.float32(0)
+            image[:, top : top + h, left : left + w] = filled
             return
+
+
+def cut_out(image: npt.NDArray[np.float32], rng: np.random.Generator, length: int) -> None:
+    """Fill a square of a normalised image [C, H, W] with 0, in place; its centre may be anywhere in it."""
+    _, height, width = image.shape
+    row, column, half = int(rng.integers(height)), int(rng.integers(width)), length // 2
+    image[:, max(0, row - half) : row + half, max(0, column - half) : column + half] = 0
 
 
 def _policy(augment: Augment, preset: Preset) -> Policy | None:
@@ -104,5 +117,7 @@ def _policy(augment: Augment, preset: Preset) -> Policy | None:
         return None
     if augment.policy == "autoaugment":
         return AutoAugment()
+    if augment.policy == "randaugment":
+        return PlainRandAugment()
     mean = tuple(min(255, round(255 * value)) for value in preset.mean)
-    return RandAugment(Fill(mean, PILLOW_INTERPOLATION[augment.interpolation]))
+    return RandAugment(Fill(mean, PILLOW_INTERPOLATION[augment.policy_interpolation or augment.interpolation]))

@@ -37,6 +37,7 @@ def read_list(
     *,
     root: str | Path | None = None,
     delimiter: str = " ",
+    relabel: bool = False,
     bad_lines: list[DataError] | None = None,
 ) -> tuple[LabelledImages, list[str]]:
     r"""Read a list of `path<delimiter>label` lines, and say what of it was guessed.
@@ -46,7 +47,8 @@ def read_list(
 
     The last delimiter of a line counts, so paths may contain it; `\t` may be spelled out. Paths are relative to
     `root`, by default the list's folder; they may be quoted, and have backslashes. A list is UTF-8, UTF-16 with its
-    mark, or GBK.
+    mark, or GBK. With `relabel` the labels may be any numbers; they are numbered anew as PaddleClas does it, and become
+    the names of their classes.
 
     Raises:
         DataError: a line, which is named, has no label or one that is no class (`bad_lines` collects these instead);
@@ -85,11 +87,22 @@ def read_list(
         lines = backslashes
         notes.append(rf"{path}: the \ in its paths are taken for /")
     if lines[0].row:
+        if relabel:
+            raise DataError(f"{path}: its images have any number of classes, whose labels are not numbered anew")
         several = from_rows([line.name for line in lines], [line.row for line in lines], root, None)
         _probe(path, several, lines[0].name, root)
         return several, notes
+    names = None
+    if relabel:
+        # In the order in which Python's set has them, which is PaddleClas's: 3, 12, 7 of these three. A network that it
+        # trained has its outputs in that order.
+        numbers = {label: number for number, label in enumerate({line.label for line in lines})}
+        lines = [_Line(line.name, numbers[line.label]) for line in lines]
+        names = tuple(map(str, numbers))
+        order = ", ".join(f"{number} is {name}" for number, name in enumerate(names[:4]))
+        notes.append(f"{path}: its labels are numbered anew: {order}{' …' if len(names) > 4 else ''}")
     samples = [Sample(os.path.join(root, line.name), line.label) for line in lines]  # noqa: PTH118 - a million of them
-    dataset = Dataset(samples, root=str(root))
+    dataset = Dataset(samples, root=str(root), classes=names)
     _probe(path, dataset, lines[0].name, root)
     return dataset, notes
 

@@ -47,6 +47,7 @@ def open_data(
     labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
+    relabel: bool = False,
     known: Sequence[str] = (),
     bad_lines: list[DataError] | None = None,
 ) -> Opened:
@@ -58,16 +59,13 @@ def open_data(
     - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
 
     `labels` are the names of the classes in the order of their numbers, or a file of them. `known` are names that
-    classes may have; they decide at which level class folders are. `bad_lines` is as in `read_list`.
+    classes may have; they decide at which level class folders are. `relabel` and `bad_lines` are as in `read_list`.
 
     Raises:
         DataError: nothing there, not in any of these forms, or not clear which of them.
     """
     data = os.fspath(data)
-    names = source = None
-    if labels is not None:
-        from_file = isinstance(labels, (str, Path))
-        names, source = (read_names(labels), str(labels)) if from_file else (tuple(labels), "the list of names")
+    names, source = (None, None) if labels is None else _names(labels)
     if os.path.isdir(data):  # noqa: PTH112 - may be a pattern
         found = find(Path(data), split, known=(*known, *(names or ())))
         opened = Opened(_NOTHING, found.notes, found.split)
@@ -76,13 +74,19 @@ def open_data(
         elif found.kind == "archives":
             opened = _open_archives(found.paths, data, opened)
         else:
-            opened = _open_list(found.paths[0], root, delimiter, bad_lines, opened, beside=names is None)
+            opened = _open_list(
+                found.paths[0], root, delimiter, bad_lines, opened, relabel=relabel, beside=names is None
+            )
         is_list = found.kind == "list"
     else:
-        opened, is_list = _open_files(data, root, delimiter, bad_lines, beside=names is None)
+        opened, is_list = _open_files(data, root, delimiter, bad_lines, relabel=relabel, beside=names is None)
     if root is not None and not is_list:
         raise DataError(f"{data} is no list file: a root for relative paths goes with a list file")
-    return opened if names is None or source is None else with_names(opened, names, source)
+    if relabel and not is_list:
+        raise DataError(f"{data} is no list file: --relabel numbers the labels of lists anew")
+    if names is None or source is None:
+        return opened
+    return _renamed(opened, names, source) if relabel else with_names(opened, names, source)
 
 
 def open_for_model(
@@ -94,6 +98,7 @@ def open_for_model(
     labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
     delimiter: str = " ",
+    relabel: bool = False,
     multi_label: bool = False,
 ) -> Opened:
     """Open images with labels that index a model's classes, or with `multi_label` have a column for each of them.
@@ -107,7 +112,9 @@ def open_for_model(
             gives one, or one where it gives several.
     """
     known = (*classes.ids, *classes.names())
-    opened = open_data(data, split=split, labels=labels, root=root, delimiter=delimiter, known=known)
+    if relabel:
+        labels = None  # they are the outputs' names, and not those of the list's own numbers
+    opened = open_data(data, split=split, labels=labels, root=root, delimiter=delimiter, relabel=relabel, known=known)
     if is_multi_label(opened.images) != multi_label:
         raise DataError(
             f"{data}: its images have one class each, and {model} gives an image any number of them"
@@ -126,20 +133,25 @@ def open_training(
     model: LabelSet | None = None,
     labels: str | Path | Sequence[str] | None = None,
     root: str | Path | None = None,
+    val_root: str | Path | None = None,
     delimiter: str = " ",
+    relabel: bool = False,
     bad_lines: list[DataError] | None = None,
     faults: list[DataError] | None = None,
 ) -> TrainingData:
     """Open the images for training and, from `val` or else from beside them, those for validation.
 
-    `model` has the classes of the network that training begins with: they name the numbers of a list that has as many.
+    `val_root` is what the paths of a list `val` are relative to, where it is not `root`. `model` has the classes of the
+    network that training begins with: they name the numbers of a list that has as many.
     `faults` collects what is wrong with the labels, in place of an error; `classes` is then empty.
 
     Raises:
         DataError: as `open_data`; the labels cannot be those of a training set; the classes for validation are not
             those for training.
     """
-    train = open_data(data, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines)
+    names = labels if relabel else None  # of the outputs; the two lists go together by their own numbers
+    labels = None if relabel else labels
+    train = open_data(data, labels=labels, root=root, delimiter=delimiter, relabel=relabel, bad_lines=bad_lines)
     notes = list(train.notes)
     several = is_multi_label(train.images)
     try:
@@ -150,19 +162,24 @@ def open_training(
             raise
         faults.append(error)
         classes = ()
+    outputs = classes
+    if names is not None and classes:
+        given, source = _names(names)
+        outputs = _renamed(train, given, source).images.classes or classes
     parts = splits_in(Path(data)) if Path(data).is_dir() else frozenset[Split]()
     if val is None and "val" not in parts:
         if train.split == "train" and "test" in parts:
             notes.append(f"the images for testing in {data} are left for `torchclas evaluate`")
-        return TrainingData(train.images, None, classes, _distinct(notes))
+        return TrainingData(train.images, None, outputs, _distinct(notes))
     place = data if val is None else val
     is_list = not os.path.isdir(place)  # noqa: PTH112
     held_out = open_data(
         place,
         split="val",
         labels=labels,
-        root=root if is_list or val is None else None,
+        root=(val_root or root) if is_list or val is None else None,
         delimiter=delimiter,
+        relabel=relabel and is_list,
         known=train.images.classes or classes,
         bad_lines=bad_lines,
     )
@@ -179,7 +196,7 @@ def open_training(
     elif classes:
         validation, more = as_in_training(place, held_out, train, classes)
         notes += more
-    return TrainingData(train.images, validation, classes, _distinct(notes))
+    return TrainingData(train.images, validation, outputs, _distinct(notes))
 
 
 def open_pictures(data: str | Path, *, root: str | Path | None = None, delimiter: str = " ") -> Opened:
@@ -205,6 +222,11 @@ def open_pictures(data: str | Path, *, root: str | Path | None = None, delimiter
     return replace(opened, images=Relabelled(opened.images, np.zeros(len(opened.images), np.int64)))
 
 
+def names_beside(path: Path) -> list[Path]:
+    """The files beside a list that may name its classes, by their names."""
+    return sorted({file for pattern in NAMES_BESIDE for file in path.parent.glob(pattern)} - {path})
+
+
 def fingerprint(images: LabelledImages) -> str:
     """A digest, in hexadecimal, of the names of the classes and of every image's key and label.
 
@@ -221,8 +243,34 @@ def fingerprint(images: LabelledImages) -> str:
 _NOTHING = Dataset([])
 
 
+def _names(labels: str | Path | Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The names, and where they are from."""
+    if isinstance(labels, (str, Path)):
+        return read_names(labels), str(labels)
+    return tuple(labels), "the list of names"
+
+
+def _renamed(opened: Opened, names: tuple[str, ...], source: str) -> Opened:
+    """A list whose labels were numbered anew, under other names for the new numbers."""
+    images = opened.images
+    assert isinstance(images, Dataset)
+    assert images.classes is not None
+    if len(names) != len(images.classes):
+        raise DataError(
+            f"{source}: names {len(names):,} classes, but the list has {len(images.classes):,} labels "
+            f"({listed(images.classes)}), which are numbered anew"
+        )
+    return replace(opened, images=replace(images, classes=names), named_by=source, chosen=True)
+
+
 def _open_files(
-    data: str, root: str | Path | None, delimiter: str, bad_lines: list[DataError] | None, *, beside: bool
+    data: str,
+    root: str | Path | None,
+    delimiter: str,
+    bad_lines: list[DataError] | None,
+    *,
+    relabel: bool,
+    beside: bool,
 ) -> tuple[Opened, bool]:
     """What a path that is no folder stands for, and whether that is a list."""
     paths = _expand(data)
@@ -238,7 +286,7 @@ def _open_files(
         raise DataError(f"{data}: is a single image; expected a folder of class folders, or a list file")
     if suffixes <= PACKED:
         raise DataError(f"{data}: is packed: unpack it first (only .tar and .parquet are read as they are)")
-    return _open_list(path, root, delimiter, bad_lines, Opened(_NOTHING), beside=beside), True
+    return _open_list(path, root, delimiter, bad_lines, Opened(_NOTHING), relabel=relabel, beside=beside), True
 
 
 def _open_archives(paths: tuple[Path, ...], data: str, opened: Opened) -> Opened:
@@ -257,13 +305,14 @@ def _open_list(
     bad_lines: list[DataError] | None,
     opened: Opened,
     *,
+    relabel: bool,
     beside: bool,
 ) -> Opened:
     """A list, with the names that a file beside it gives to its numbers."""
-    images, notes = read_list(path, root=root, delimiter=delimiter, bad_lines=bad_lines)
+    images, notes = read_list(path, root=root, delimiter=delimiter, relabel=relabel, bad_lines=bad_lines)
     opened = replace(opened, images=images, notes=(*opened.notes, *notes), numbered=True)
-    files = sorted({file for pattern in NAMES_BESIDE for file in path.parent.glob(pattern)} - {path})
-    if not beside or not files or images.classes:
+    files = names_beside(path)
+    if relabel or not beside or not files or images.classes:
         return opened
     if len(files) > 1:
         return opened.noting(f"{listed([file.name for file in files])} may name the classes: --labels FILE says which")

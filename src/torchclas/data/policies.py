@@ -1,8 +1,8 @@
 """AutoAugment (arXiv 1805.09501) and RandAugment (arXiv 1909.13719), with the ranges that the published recipes have.
 
 Pillow images [RGB] in and out; what happens to one follows from the generator alone. Upstream's AutoAugment departs
-from the paper in turning images counterclockwise only. Its RandAugment is timm's `rand-m9-mstd0.5-inc1`, in which every
-operation changes more as the magnitude grows.
+from the paper in turning images counterclockwise only, and so does its plain RandAugment. The one that its transformers
+are trained with is timm's `rand-m9-mstd0.5-inc1`, in which every operation changes more as the magnitude grows.
 """
 
 from __future__ import annotations
@@ -176,4 +176,36 @@ class RandAugment:
                 magnitude = min(max(rng.normal(self.MAGNITUDE, self.DEVIATION), 0.0), self.GREATEST)
                 value = self.RANGES[names[chosen]].draw(magnitude / self.GREATEST, rng)
                 image = OPERATIONS[names[chosen]](image, value, self.fill)
+        return image
+
+
+class PlainRandAugment:
+    """Two operations of fourteen, the same one twice perhaps, always at a magnitude of 5 of 10."""
+
+    COUNT, SHARE = 2, 0.5
+    RANGES: Mapping[str, Range] = {
+        "shear_x": Range(0, 0.3, signed=True),
+        "shear_y": Range(0, 0.3, signed=True),
+        "translate_x": Range(0, 150 / 331, signed=True),
+        "translate_y": Range(0, 150 / 331, signed=True),
+        "rotate": Range(0, 30),
+        "color": Range(0, 0.9, signed=True),
+        "posterize": Range(0, 4, rounded=int),
+        "solarize": Range(0, 256),
+        "contrast": Range(0, 0.9, signed=True),
+        "sharpness": Range(0, 0.9, signed=True),
+        "brightness": Range(0, 0.9, signed=True),
+        "autocontrast": Range(),
+        "equalize": Range(),
+        "invert": Range(),
+    }
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """An image of the same size."""
+        names = list(self.RANGES)
+        for chosen in rng.integers(len(names), size=self.COUNT).tolist():
+            sheared = names[chosen].startswith("shear")
+            resample = Image.Resampling.BICUBIC if sheared else Image.Resampling.NEAREST
+            value = self.RANGES[names[chosen]].draw(self.SHARE, rng)
+            image = OPERATIONS[names[chosen]](image, value, Fill(GRAY, resample))
         return image

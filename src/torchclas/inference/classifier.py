@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Never
 
+from torchclas.catalog import Preset
 from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike
@@ -71,7 +72,8 @@ class Classifier:
     `name_or_checkpoint` is a published name, an architecture's, or the path of a checkpoint, of a run's folder or of an
     exported model (default: EfficientNet_lite0); `weights` takes the place of a name's published weights: one of our
     files, or `.pdparams`, `.pth` or `.safetensors` of anyone's, with any number of classes. `labels` are names of the
-    classes, or a file of them, for weights that do not say. `device` is `auto` (CUDA, else Apple's MPS, else CPU) or
+    classes, or a file of them, for weights that do not say; `preset` is how images are prepared, where that is not to
+    be as the weights have it. `device` is `auto` (CUDA, else Apple's MPS, else CPU) or
     any device of torch. `workers` threads decode and preprocess (default: one per core).
 
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
@@ -109,6 +111,7 @@ class Classifier:
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
         labels: str | Path | Sequence[str] | None = None,
+        preset: Preset | None = None,
         outputs: Sequence[Output] = ("logits",),
         **others: Never,
     ) -> None:
@@ -119,7 +122,7 @@ class Classifier:
             raise Error(f"batch_size, top_k and max_pixels must be at least 1, not {given}")
         if threshold is not None and not 0 <= threshold <= 1:
             raise Error(f"the threshold is a probability between 0 and 1, not {threshold:g}")
-        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights, labels=labels)
+        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights, labels=labels, preset=preset)
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
         self.preprocess = (
             NoPreprocess(max_pixels)

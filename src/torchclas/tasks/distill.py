@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchclas import catalog
 from torchclas.atomic import locked
+from torchclas.bridges.paddleclas import Training, training
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages, Relabelled
 from torchclas.data.opening import Opened, Split, fingerprint, open_for_model, open_pictures
@@ -31,6 +32,7 @@ from torchclas.tasks.train_plan import (
     check_machine,
     parts_of_a_step,
     preset_at,
+    source_of,
     total_batch,
 )
 from torchclas.text import printable
@@ -119,12 +121,15 @@ def distill(options: DistillOptions, console: Console | None = None) -> list[Sum
 def make_plan(options: DistillOptions) -> DistillPlan:
     """Make every choice that the options leave open; nothing is written."""
     check_machine(options)
+    options, given = training(options)
     start = Start.of(options.start or "scratch")
-    chosen = find_recipe(options.recipe) if options.recipe else None
+    chosen = find_recipe(options.recipe) if options.recipe else None if given is None else given.recipe
     model = options.model or (chosen.distill.student if chosen and chosen.distill else None) or None
     if model is None and start.path is None:
         raise Error("which model is the student? Name it (-m), or choose a recipe that does, such as MobileNetV1_ssld")
     student = find_model(model, weights=start.path)
+    if given is not None and given.preset is not None:
+        student = replace(student, preset=given.preset)
     recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
     settings = recipe.distill
     assert settings is not None
@@ -142,7 +147,9 @@ def make_plan(options: DistillOptions) -> DistillPlan:
             f"{student.name} has {student.num_classes} classes, its teacher {teacher.name} {teacher.num_classes}: a "
             "student that starts from weights needs the teacher's classes (or begin --from scratch)"
         )
-    images, held_out, notes = _read(options, teacher, labelled=labelled)
+    images, held_out, notes = _read(options, teacher, given, labelled=labelled)
+    if given is not None:
+        notes = (*given.notes, *notes)
     output = options.output or Path("runs", f"{Path(student.name).stem}-by-{Path(teacher.name).stem}")
     batch_size = options.batch_size or stored(output).get("total_batch")
     check_balance(recipe, images, teacher.classes.ids)
@@ -180,14 +187,14 @@ def make_plan(options: DistillOptions) -> DistillPlan:
                 "recipe": recipe.name,
                 "teacher": teacher.name,
                 "from": str(start),
-                "data": printable(options.data.resolve().name),
+                "data": printable(source_of(options).resolve().name),
             },
         ),
         output=output,
         total_batch=total,
         identity={
             "command": "distill",
-            "data": str(options.data.resolve()),
+            "data": str(source_of(options).resolve()),
             "val": None if options.val is None else str(options.val.resolve()),
             "model": student.arch,
             "teacher": identity,
@@ -230,6 +237,7 @@ def second_phase(options: DistillOptions, first: DistillPlan) -> DistillOptions:
         options,
         data=options.finetune,
         finetune=None,
+        config=None,
         model=first.model.arch,
         start=str(first.folder.best),
         recipe=name,
@@ -350,19 +358,20 @@ def _cache(
 
 
 def _read(
-    options: DistillOptions, teacher: ModelSpec, *, labelled: bool
+    options: DistillOptions, teacher: ModelSpec, given: Training | None, *, labelled: bool
 ) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """Images to train on, images to validate on, and what was taken for what."""
     if labelled:
-        opened = _labelled(options, options.data, teacher, "train")
+        opened = _labelled(options, source_of(options), teacher, "train")
     else:
-        root = None if options.data.is_dir() else options.root  # the second phase may have folders for a list
-        opened = open_pictures(options.data, root=root, delimiter=options.delimiter)
+        root = None if source_of(options).is_dir() else options.root  # the second phase may have folders for a list
+        opened = open_pictures(source_of(options), root=root, delimiter=options.delimiter)
         if len(opened.images) < 2:
-            raise DataError(f"{options.data}: {len(opened.images)} images are too few to learn from")
+            raise DataError(f"{source_of(options)}: {len(opened.images)} images are too few to learn from")
     images, notes = opened.images, opened.notes
     if options.val is not None:
-        held_out = _labelled(options, options.val, teacher, "val")
+        root = options.root if given is None or given.val_root is None else given.val_root
+        held_out = _labelled(replace(options, root=root), options.val, teacher, "val")
         return images, held_out.images, (*notes, *held_out.notes)
     share = VALIDATION_SHARE if labelled else min(AGREEMENT_SHARE, AGREEMENT_IMAGES / len(images))
     return *split_by_hash(images, share), notes
@@ -377,6 +386,7 @@ def _labelled(options: DistillOptions, data: Path, teacher: ModelSpec, split: Sp
         labels=options.labels,
         root=None if data.is_dir() else options.root,
         delimiter=options.delimiter,
+        relabel=options.relabel,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from torchclas.catalog import Preset
 from torchclas.data.datasets import entries
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.loader import Batch
@@ -39,6 +40,8 @@ def evaluate(
     labels: str | Path | Sequence[str] | None = None,
     delimiter: str = " ",
     root: str | Path | None = None,
+    relabel: bool = False,
+    preset: Preset | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
@@ -52,9 +55,10 @@ def evaluate(
 
     The model is named as for `torchclas.Classifier`. Of a folder of splits, the images for validation are taken.
     `labels` names the classes in the order of a list's numbers, or of the outputs of a model that does not say; `root`
-    is what a list's paths are relative to, by default its folder. An image that cannot be read is counted, listed and
-    left out of the figures, which are shares in 0..1. A model that gives an image any number of classes is measured at
-    its thresholds, on data with 0 and 1 for each class.
+    is what a list's paths are relative to, by default its folder; with `relabel` its labels are numbered anew, as
+    `torchclas train --relabel` does it. `preset` is how images are prepared, by default as the model says. An image
+    that cannot be read is counted, listed and left out of the figures, which are shares in 0..1. A model that gives an
+    image any number of classes is measured at its thresholds, on data with 0 and 1 for each class.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
     with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png.
@@ -67,19 +71,27 @@ def evaluate(
     output = None if output is None else Path(output)
     if output is not None:
         make_folder(output)  # not only after an hour's work
-    spec = find_model(model, weights=weights)
+    spec = find_model(model, weights=weights, preset=preset)
     names = labels if spec.numbered else None  # a model that knows its classes keeps their names
     if names is not None:
         spec = spec.with_names(names)
     several = spec.multi_label
     opened = open_for_model(
-        data, spec.classes, spec.name, labels=labels, root=root, delimiter=delimiter, multi_label=several
+        data,
+        spec.classes,
+        spec.name,
+        labels=labels,
+        root=root,
+        delimiter=delimiter,
+        relabel=relabel,
+        multi_label=several,
     )
     images, notes = opened.images, list(opened.notes)
     classifier = Classifier(
         model,
         weights=weights,
         labels=names,
+        preset=preset,
         device=device,
         batch_size=batch_size,
         workers=workers,

@@ -51,6 +51,7 @@ def export(
     to: ExportFormat,
     weights: str | Path | None = None,
     labels: str | Path | Sequence[str] | None = None,
+    preset: Preset | None = None,
     output: str | Path | None = None,
     batch: int | None = None,
     input: ExportInput = "float32",  # noqa: A002 - the option's name
@@ -63,8 +64,8 @@ def export(
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
     folder). `batch` fixes the number of images at once. With `input="uint8"` the file takes the pixels of images of any
     size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, a side or
-    (height, width), where it is not to be the model's own. `outputs` are logits, embedding (the vector before the
-    classifier), or both.
+    (height, width), where it is not to be the model's own, and `preset` how they are prepared. `outputs` are logits,
+    embedding (the vector before the classifier), or both.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -77,7 +78,7 @@ def export(
     kind = FORMATS.get(to)
     if kind is None:
         raise UnknownNameError("format", to, FORMATS, f"choose from {', '.join(FORMATS)}")
-    spec = find_model(model, weights=weights, labels=labels)
+    spec = find_model(model, weights=weights, labels=labels, preset=preset)
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
     pixels, wanted = input == "uint8", ordered(outputs)

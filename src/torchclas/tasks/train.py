@@ -364,9 +364,16 @@ def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:
     return escape(
         f"{plan.model.name}, {what} {recipe.name}, {'from weights' if plan.pretrained else 'from scratch'}: "
         f"{len(plan.train):,} images of {len(plan.classes)} classes, {len(plan.validation):,} to validate, "
-        f"{show_size(plan.preset.size)} px, batches of {plan.total_batch}{parts}, "
+        f"{_pixels(plan)}, batches of {plan.total_batch}{parts}, "
         f"{epochs} → {plan.output}{begun}"
     )
+
+
+def _pixels(plan: Plan) -> str:
+    seen = f"{show_size(plan.settings.recipe.size)} px"
+    if plan.settings.recipe.size == plan.preset.size:
+        return seen
+    return f"{seen}, validated at {show_size(plan.preset.size)} px"
 
 
 def _facts(plan: Plan) -> list[tuple[str, str]]:
@@ -379,7 +386,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("recipe", f"{recipe.name} ({recipe.source})"),
         ("data", f"{plan.identity['data']}: {len(plan.train):,} images, {len(plan.classes)} classes"),
         ("validation", f"{plan.identity['val'] or plan.identity['data']}: {len(plan.validation):,} images{held_out}"),
-        ("image size", f"{show_size(plan.preset.size)} px"),
+        ("image size", _pixels(plan)),
         ("batch", f"{plan.total_batch} images"),
         ("optimizer", f"{recipe.optimizer.name}, learning rate {plan.settings.lr:.3g}, {recipe.schedule.name}"),
         ("seed", str(plan.settings.seed)),

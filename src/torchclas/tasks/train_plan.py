@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from torchclas import catalog, models
+from torchclas.bridges.paddleclas import training
 from torchclas.catalog import Preset
 from torchclas.compat import BatchNorm
 from torchclas.data.augment import TrainTransform
@@ -84,7 +85,7 @@ class Plan:
         recipe = self.settings.recipe
         return TrainingBatches(
             self.train,
-            TrainTransform(self.settings.recipe.augment, self.preset, self.preset.size, self.model.in_channels),
+            TrainTransform(recipe.augment, self.preset, recipe.size, self.model.in_channels),
             self.total_batch,
             seed=self.settings.seed,
             rank=fabric.global_rank,
@@ -113,29 +114,41 @@ class Plan:
 def make_plan(options: TrainOptions) -> Plan:
     """Make every choice that the options leave open; nothing is written."""
     check_machine(options)
+    options, given = training(options)
     asked = None if options.start is None else Start.of(options.start)
     spec = find_model(options.model, weights=asked and asked.path, headless=True)
     if options.in_channels is not None:
         spec = replace(spec, in_channels=options.in_channels)
+    if given is not None and given.preset is not None:
+        spec = replace(spec, preset=given.preset)
     start, notes = _start(options, asked, spec)
-    if options.labels is not None and spec.path is not None and spec.numbered:
-        names = read_names(options.labels)
-        if len(names) == spec.num_classes:
+    labels = options.labels
+    if given is not None:
+        notes += given.notes
+        labels = labels or given.names(spec.classes)
+    if labels is not None and spec.path is not None and spec.numbered:
+        named = isinstance(labels, Path)
+        names = read_names(labels) if named else labels
+        if len(names) == spec.num_classes and tuple(names) != spec.classes.ids:
             spec = spec.with_names(names)
-            notes.append(f"{spec.path} does not name its {len(names)} classes: they are taken to be {options.labels}'s")
-    tunes = start.kind != "scratch" and options.recipe in (None, *TUNING)
-    images, held_out, classes, taken = read_data(options, spec)
+            whose = labels if named else f"those of {options.config}"
+            notes.append(f"{spec.path} does not name its {len(names)} classes: they are taken to be {whose}")
+    recipe_given = None if given is None else given.recipe
+    tunes = start.kind != "scratch" and options.recipe in (None, *TUNING) and recipe_given is None
+    images, held_out, classes, taken = read_data(options, spec, labels, None if given is None else given.val_root)
     same_classes = classes == spec.classes.ids
     if start.kind != "scratch" and spec.path is not None and not same_classes:
         notes.append(_new_head(spec, classes))
     if options.fixres is not None and not same_classes:
-        raise DataError(f"{options.data}: FixRes keeps the classifier, so the data must have {spec.name}'s classes")
+        raise DataError(
+            f"{source_of(options)}: FixRes keeps the classifier, so the data must have {spec.name}'s classes"
+        )
 
-    output = Path("runs", f"{Path(spec.name).stem}-{options.data.resolve().name}")
+    output = Path("runs", f"{Path(spec.name).stem}-{source_of(options).resolve().name}")
     output = output if options.output is None else options.output
     # A run goes on with its batches, however many devices there are now.
     batch_size = options.batch_size or stored(output).get("total_batch")
-    recipe = with_loss(_recipe(options, spec, tunes, batch_size, len(images)), images)
+    recipe = with_loss(_recipe(options, spec, tunes, batch_size, len(images), recipe_given), images)
     check_balance(recipe, images, classes)
     if tunes:
         total, few = min(batch_size or recipe.total_batch, len(images)), ()
@@ -145,10 +158,12 @@ def make_plan(options: TrainOptions) -> Plan:
     if head_epochs is None:
         head_epochs = int(tunes and not options.fixres and not same_classes and recipe.epochs > 1)
     preset = preset_at(spec.preset, recipe, whole=options.fixres is not None)
+    if given is not None and given.preset is not None and given.size == recipe.size:
+        preset = given.preset  # at the size that it has, which need not be that of training
     accumulate, why = parts_of_a_step(options, output, spec, len(classes), recipe, total)
     identity: dict[str, Any] = {
         "command": "train",
-        "data": str(options.data.resolve()),
+        "data": str(source_of(options).resolve()),
         "val": None if options.val is None else str(options.val.resolve()),
         "model": spec.name if spec.path is None else str(spec.path),
         "from": str(start),
@@ -177,7 +192,7 @@ def make_plan(options: TrainOptions) -> Plan:
             "trained_by": "torchclas train",
             "recipe": recipe.name,
             "from": str(start),
-            "data": printable(options.data.resolve().name),
+            "data": printable(source_of(options).resolve().name),
         },
     )
     return Plan(
@@ -208,6 +223,16 @@ def make_plan(options: TrainOptions) -> Plan:
         workers=max(0, min(8, os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
         notes=(*taken, *notes, *few, *why),
     )
+
+
+def source_of(options: RunOptions) -> Path:
+    """The images to train on; raises `Error` where nobody named any."""
+    if options.data is None:
+        raise Error(
+            "which images? Name a folder of class folders or a list file, or a configuration of PaddleClas that does "
+            "(--config FILE)"
+        )
+    return options.data
 
 
 def check_machine(options: RunOptions) -> None:
@@ -319,8 +344,12 @@ def _new_head(spec: ModelSpec, classes: tuple[str, ...]) -> str:
     )
 
 
-def _recipe(options: TrainOptions, spec: ModelSpec, tunes: bool, batch_size: int | None, images: int) -> Recipe:
-    """The recipe with all that the options change."""
+def _recipe(
+    options: TrainOptions, spec: ModelSpec, tunes: bool, batch_size: int | None, images: int, given: Recipe | None
+) -> Recipe:
+    """The recipe with all that the options change; `given` is a configuration's, whose rates are for its own batch."""
+    if given is not None:
+        return adjust(given, options, spec.arch)
     if tunes:
         transformer = catalog.find(spec.arch).series.group.kind == "transformer"
         usual = "fixres" if options.fixres else "finetune_transformer" if transformer else "finetune"
@@ -333,7 +362,8 @@ def _recipe(options: TrainOptions, spec: ModelSpec, tunes: bool, batch_size: int
         chosen = replace(chosen, input_size=options.fixres)
     if chosen.distill is not None:
         raise Error(f"{chosen.name} is a recipe for distillation: `torchclas distill` follows it")
-    if batch_size is not None and not chosen.published:  # AdamW at our rates does not mind the size of the batch
+    ours = not chosen.published and chosen.name in recipes()
+    if batch_size is not None and ours:  # AdamW at our rates does not mind the size of the batch
         chosen = replace(chosen, batch_size=batch_size, devices=1)
     return adjust(chosen, options, spec.arch)
 
@@ -409,16 +439,21 @@ def _step_memory(network: Network, recipe: Recipe) -> StepMemory:
 
 
 def read_data(
-    options: TrainOptions, spec: ModelSpec
+    options: TrainOptions,
+    spec: ModelSpec,
+    labels: Path | Sequence[str] | None = None,
+    val_root: Path | None = None,
 ) -> tuple[LabelledImages, LabelledImages, tuple[str, ...], tuple[str, ...]]:
     """Images to train on, images to validate on, the ids of the classes, and what was taken for what."""
     data = open_training(
-        options.data,
+        source_of(options),
         options.val,
         model=spec.classes,
-        labels=options.labels,
+        labels=options.labels if labels is None else labels,
         root=options.root,
+        val_root=val_root,
         delimiter=options.delimiter,
+        relabel=options.relabel,
     )
     if data.validation is not None:
         return data.train, data.validation, data.classes, data.notes

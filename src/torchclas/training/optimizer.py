@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,12 @@ def build_optimizer(model: nn.Module, settings: recipes.Optimizer) -> torch.opti
     if settings.name == "rmsprop":
         return RMSProp(parameters, settings.lr, alpha=settings.alpha, momentum=settings.momentum, eps=settings.eps)
     return AdamW(parameters, settings.lr, betas=settings.betas, eps=settings.eps)
+
+
+def spared(model: nn.Module, no_decay: Sequence[str], *, decay_one_dim: bool) -> set[str]:
+    """The names of the parameters that no weight decay touches."""
+    settings = recipes.Optimizer(no_decay=tuple(no_decay), decay_one_dim=decay_one_dim)
+    return {name for name, module, each in _trainable(model) if not _decays(name, module, each, settings)}
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, Parameter]]:

@@ -44,6 +44,7 @@ def _option(help: str, *names: str) -> Parameter:  # noqa: A002 - cyclopts' name
 ARGUMENT = Parameter(group="Arguments")
 TUNING = Parameter(group="Fine-tuning")
 DISTILLATION = Parameter(group="Distillation")
+PADDLECLAS = Parameter(group="PaddleClas")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +55,20 @@ class RunOptions:
     `delimiter` are for lists: names of classes, the folder of relative paths. `overrides` change the recipe
     (`optimizer.lr=0.05`). `size` is that of the images, one number or (height, width) in Python, `fit` how they come to
     it. `batch_size` counts the images of a step over all `devices`; published learning rates follow it. `output` is the
-    run's folder.
+    run's folder. `config` is a configuration of PaddleClas, which says what is not said here; `config_overrides` change
+    it (`Arch.class_num=10`), and with `lenient` what it has that is not supported is left out.
     """
 
     data: Annotated[
-        Path,
+        Path | None,
         ARGUMENT,
         Parameter(help="Class folders, a list file, .tar or .parquet shards; or a folder with train and val."),
-    ] = field(kw_only=False)
+    ] = field(default=None, kw_only=False)
     model: Annotated[
         str | None, MODELS, _option("Published name, a checkpoint, or a run's folder.", "--model", "-m")
     ] = None
     val: Annotated[Path | None, _option("Images for validation.")] = None
-    recipe: Annotated[str | None, _option("A recipe's name.")] = None
+    recipe: Annotated[str | None, _option("A recipe's name, or its file (.toml).")] = None
     start: Annotated[
         str | None,
         _option(
@@ -107,22 +109,38 @@ class RunOptions:
     ] = None
     root: Annotated[Path | None, _option("Folder of a list's paths. Default: the list's own.")] = None
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " "
+    relabel: Annotated[
+        bool, Parameter(negative="", help="A list's labels begin anywhere or leave gaps: number them anew.")
+    ] = False
+    config: Annotated[
+        Path | None, PADDLECLAS, _option("A configuration of PaddleClas (YAML), to be followed.", "--config", "-c")
+    ] = None
+    config_overrides: Annotated[
+        Sequence[str],
+        PADDLECLAS,
+        Parameter(negative=""),
+        _option("Change a key of it, as -o does there: --override Arch.class_num=10; may be repeated.", "--override"),
+    ] = ()
+    lenient: Annotated[
+        bool, PADDLECLAS, Parameter(negative="", help="Leave out what of it is not supported, and say so.")
+    ] = False
     output: Annotated[Path | None, _option("The run's folder.", "--output", "-o")] = None
 
     def __post_init__(self) -> None:
         """Let callers in Python name files by strings, names by paths, and one override alone."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("data", "val", "output", "finetune", "cache_folder"):
+        for name in ("data", "val", "output", "config", "finetune", "cache_folder"):
             if isinstance(values.get(name), str):
                 object.__setattr__(self, name, Path(values[name]))
-        for name in ("model", "start", "teacher"):
+        for name in ("model", "recipe", "start", "teacher"):
             if isinstance(values.get(name), Path):
                 object.__setattr__(self, name, str(values[name]))
         size: Any = self.size  # in Python also one number, or a pair
         if isinstance(size, (int, tuple, list)):
             object.__setattr__(self, "size", "x".join(map(str, to_size(size))))
-        if isinstance(self.overrides, str):
-            object.__setattr__(self, "overrides", (self.overrides,))
+        for name in ("overrides", "config_overrides"):
+            if isinstance(values.get(name), str):
+                object.__setattr__(self, name, (values[name],))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +162,8 @@ class TrainOptions(RunOptions):
         Path | None, _option("Images for validation. Default: those beside DATA's others, or a fifth of them.")
     ] = None
     recipe: Annotated[
-        str | None, _option("A recipe's name. Default: finetune from weights, the model's own from scratch.")
+        str | None,
+        _option("A recipe's name, or its file (.toml). Default: finetune from weights, the model's own from scratch."),
     ] = None
     in_channels: Annotated[
         Literal[1, 3] | None,
@@ -174,15 +193,17 @@ class DistillOptions(RunOptions):
     """
 
     data: Annotated[
-        Path,
+        Path | None,
         ARGUMENT,
         Parameter(help="A folder of images, without labels but for DKD; a list file, .tar or .parquet shards."),
-    ] = field(kw_only=False)
+    ] = field(default=None, kw_only=False)
     model: Annotated[str | None, MODELS, _option("The student. Default: the recipe's.", "--model", "-m")] = None
     val: Annotated[
         Path | None, _option("Labelled images for validation. Default: a share of DATA, as the teacher sees it.")
     ] = None
-    recipe: Annotated[str | None, _option("A recipe's name. Default: the student's published one, or ssld.")] = None
+    recipe: Annotated[
+        str | None, _option("A recipe's name, or its file (.toml). Default: the student's published one, or ssld.")
+    ] = None
     teacher: Annotated[
         str | None,
         MODELS,

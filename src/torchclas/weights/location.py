@@ -11,22 +11,31 @@ from torchclas.weights import cache
 from torchclas.weights.kinds import PARAMETERS, files_of
 
 BEST = "best.safetensors"  # of a run's folder
+PADDLE_BEST = "best_model.pdparams"  # of PaddleClas's
 
 
 def checkpoint(path: str | Path) -> Path:
     """The file that `path` stands for: itself, or for the folder of a run its best weights.
 
-    An inference model of Paddle, its folder or either file, is the file with its program.
+    An inference model of Paddle, its folder or either file, is the file with its program. PaddleClas names files of
+    weights without their suffix (`output/ResNet50/best_model`), which does here as well; of a folder that it writes,
+    `best_model.pdparams` is taken, or the only `.pdparams`.
 
     Raises CheckpointError: a folder without any, or half an inference model.
     """
     path = Path(path)
     if not path.is_dir():
+        if not path.exists() and (whole := without_suffix(path)) is not None:
+            return whole
         return files_of(path)[0] if path.suffix.lower() == PARAMETERS and path.is_file() else path
     if (path / BEST).is_file():
         return path / BEST
+    if (path / PADDLE_BEST).is_file():
+        return path / PADDLE_BEST
     if len(exported := list(path.glob(f"*{PARAMETERS}"))) == 1:
         return files_of(exported[0])[0]
+    if len(tensors := [file for file in path.glob("*.pdparams") if not file.name.endswith(".ema.pdparams")]) == 1:
+        return tensors[0]
     if (path / "run.json").is_file():
         raise CheckpointError(f"{path}: the run has no {BEST} yet: its first epoch is not over")
     files = sorted(
@@ -36,6 +45,14 @@ def checkpoint(path: str | Path) -> Path:
     )
     hint = f"name the file: {', '.join(files[:3])}" if files else "name a file of weights, or the folder of a run"
     raise CheckpointError(f"{path}: a folder without {BEST}: {hint}")
+
+
+def without_suffix(path: Path) -> Path | None:
+    """The file of weights, or the program of an inference model, whose name without its suffix `path` is."""
+    if (weights := path.with_name(f"{path.name}.pdparams")).is_file():
+        return weights
+    parameters = path.with_name(f"{path.name}{PARAMETERS}")
+    return files_of(parameters)[0] if parameters.is_file() else None
 
 
 def weights_file(entry: Entry) -> WeightsFile:

@@ -1,0 +1,1 @@
+"""Bridges to other projects: what their files say, in our terms."""
