@@ -29,10 +29,10 @@ from sklearn.model_selection import train_test_split
 from torchclas import create_model
 from torchclas.catalog import find
 from torchclas.reporting.console import Console
-from torchclas.tasks.distill import DistillOptions, distill
+from torchclas.tasks.distill import distill
 from torchclas.tasks.evaluate import evaluate
 from torchclas.tasks.train import train
-from torchclas.training.options import TrainOptions
+from torchclas.training.options import DistillOptions, TrainOptions
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.metadata import Metadata
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torchclas.tasks.evaluate import evaluate
     from torchclas.tasks.export import Exported, export
     from torchclas.tasks.quantize import quantize
-    from torchclas.tasks.train import Summary as TrainingSummary
     from torchclas.tasks.train import train_by_options as train
+    from torchclas.training.launch import Summary as TrainingSummary
     from torchclas.weights.load import LoadReport, load_weights
     from torchclas.zoo import create_model, save_checkpoint
 
@@ -64,7 +64,7 @@ _HOMES = {
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),
     "QuantizationReport": ("torchclas.quantization.report", "QuantizationReport"),
-    "TrainingSummary": ("torchclas.tasks.train", "Summary"),
+    "TrainingSummary": ("torchclas.training.launch", "Summary"),
     "create_model": ("torchclas.zoo", "create_model"),
     "evaluate": ("torchclas.tasks.evaluate", "evaluate"),
     "export": ("torchclas.tasks.export", "export"),

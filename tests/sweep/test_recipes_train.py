@@ -25,8 +25,8 @@ from torchclas.data.augment import TrainTransform
 from torchclas.data.training import TrainingBatches
 from torchclas.layers.network import Network
 from torchclas.recipes import Recipe, override, recipe
-from torchclas.tasks.train_plan import set_regularisation
 from torchclas.training.loop import Progress, Settings, Trainer
+from torchclas.training.plan import set_regularisation
 from torchclas.training.schedule import learning_rate
 
 fabric = pytest.importorskip("lightning_fabric")

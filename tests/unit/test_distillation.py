@@ -21,8 +21,9 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.layers.network import Network
 from torchclas.recipes import Augment, Distill, Loss
-from torchclas.tasks.distill import DistillOptions, distill, make_plan
+from torchclas.tasks.distill import distill
 from torchclas.training import distillation
+from torchclas.training.distill_plan import make_plan
 from torchclas.training.distillation import (
     CachedLogits,
     DistillationBatches,
@@ -32,6 +33,7 @@ from torchclas.training.distillation import (
     Teacher,
     predicted_classes,
 )
+from torchclas.training.options import DistillOptions
 from torchclas.weights.checkpoint import read_tensors, save_checkpoint
 from torchclas.weights.metadata import Metadata, read_metadata
 

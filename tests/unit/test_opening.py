@@ -17,8 +17,8 @@ from torchclas.data.opening import fingerprint, open_data, open_for_model, open_
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet, label_set
 from torchclas.spec import find_model
-from torchclas.tasks.train_plan import read_data
 from torchclas.training.options import TrainOptions
+from torchclas.training.train_plan import read_data
 
 ANIMALS = ("bird", "cat", "dog")
 

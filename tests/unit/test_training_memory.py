@@ -10,10 +10,11 @@ import torch
 
 from tests.training_runs import paint, train
 from torchclas import models
-from torchclas.tasks import train_plan as task
-from torchclas.training import memory
+from torchclas.training import machine, memory
 from torchclas.training.memory import COPIES, StepMemory, free_memory, step_memory
 from torchclas.training.options import TrainOptions
+from torchclas.training.plan import Plan
+from torchclas.training.train_plan import make_plan
 
 # One step, as the trainer computes it, in a process of its own; prints what it took at its peak beyond the start's.
 STEP = r"""
@@ -94,12 +95,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return paint(tmp_path_factory.mktemp("pictures"))
 
 
-def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, **changes: Any) -> task.Plan:
-    monkeypatch.setattr(task, "free_memory", lambda device, processes: free)
+def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, **changes: Any) -> Plan:
+    monkeypatch.setattr(machine, "free_memory", lambda device, processes: free)
     options: dict[str, Any] = dict(
         model="SqueezeNet1_1", start="scratch", recipe="finetune", batch_size=20, output=Path("nowhere")
     )
-    return task.make_plan(TrainOptions(pictures, **{**options, **changes}))
+    return make_plan(TrainOptions(pictures, **{**options, **changes}))
 
 
 def test_parts_of_a_step(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,12 +126,12 @@ def test_a_run_goes_on_in_the_parts_that_it_began_with(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = "-m SqueezeNet1_1 --from scratch --recipe finetune --epochs 1 --batch-size 20 --workers 0"
-    monkeypatch.setattr(task, "free_memory", lambda device, processes: 2**29)
+    monkeypatch.setattr(machine, "free_memory", lambda device, processes: 2**29)
     train(pictures, tmp_path / "run", *more.split())
     said = capsys.readouterr().err
     assert "0.5 are free: each step is computed in" in said
     assert "batches of 20 in" in said
-    monkeypatch.setattr(task, "free_memory", lambda device, processes: 2**40)
+    monkeypatch.setattr(machine, "free_memory", lambda device, processes: 2**40)
     train(pictures, tmp_path / "run", *more.split())
     assert "is finished" in capsys.readouterr().out
     assert "parts" not in capsys.readouterr().err

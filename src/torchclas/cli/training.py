@@ -23,10 +23,11 @@ def train(options: Annotated[TrainOptions, FLAT] = TRAIN) -> int:
 
     The run's folder gets best.safetensors, which all other commands take as a model, and report.html.
     """
+    from torchclas.reporting.training_display import print_summary
     from torchclas.tasks import train as task
 
     summary = task.train(options, stderr())
-    task.print_summary(summary, stdout())
+    print_summary(summary, stdout())
     return 128 + summary.stopped if summary.stopped else 0
 
 
@@ -36,10 +37,12 @@ def distill(options: Annotated[DistillOptions, FLAT] = DISTILL) -> int:
 
     The same command again goes on where a run was stopped. The run's folder is like that of `torchclas train`.
     """
+    from torchclas.reporting.training_display import print_summary
     from torchclas.tasks import distill as task
 
     summaries = task.distill(options, stderr())
-    task.print_summaries(summaries, stdout())
+    for summary in summaries:
+        print_summary(summary, stdout())
     return 128 + summaries[-1].stopped if summaries[-1].stopped else 0
 
 
