@@ -133,6 +133,7 @@ def find_model(
     weights: str | Path | None = None,
     labels: str | Path | Sequence[str] | None = None,
     preset: Preset | None = None,
+    activation: Activation | None = None,
     headless: bool = False,
 ) -> ModelSpec:
     """What a published name, or a file of weights, stands for; by default `EfficientNet_lite0`.
@@ -140,8 +141,9 @@ def find_model(
     A file is one of our checkpoints or exported models (ONNX, OpenVINO), the folder of a run, or weights that anyone
     else wrote (`.pdparams`, `.pth`, `.safetensors`) where only one architecture has such tensors. `weights` takes the
     place of a name's published weights, with as many classes as are in it. `labels` are names of the classes, or a file
-    of them (see `torchclas.labels.read_names`), `preset` how images are prepared, in place of what the model says of
-    both. Nothing is fetched; of our own files only the metadata is read.
+    of them (see `torchclas.labels.read_names`), `preset` is how images are prepared, `activation` whether they have one
+    class or any number of them, in place of what the model says. Nothing is fetched; of our own files only the metadata
+    is read.
 
     With `headless`, a file without a classifier will do; `num_classes` is then 0.
 
@@ -160,6 +162,10 @@ def find_model(
         )
     if preset is not None:
         spec = spec.prepared(preset)
+    if activation is not None and activation != spec.activation:
+        if spec.graph is not None:
+            raise CheckpointError(f"{spec.path}: an exported model keeps its activation, {spec.activation}")
+        spec = replace(spec, activation=activation, thresholds=())
     return spec if labels is None else spec.with_names(labels)
 
 

@@ -232,3 +232,39 @@ def test_a_recipe_file_is_followed(project: Path, capsys: pytest.CaptureFixture[
     assert (recipe.name, recipe.optimizer.lr) == (ARCH, 0.02)
     assert run([*arguments, "--recipe", "none.toml", "-o", "other", *HERE]) == 2
     assert "none.toml: cannot be read" in capsys.readouterr().err
+
+
+def test_any_number_of_classes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        path = project / "dataset" / "lists" / f"{split}_list.txt"
+        lines = [line.split() for line in path.read_text().splitlines()]
+        rows = [f"{name}\t{int(label != '2')},{int(label == '1')},{int(label != '0')}" for name, label in lines]
+        path.write_text("\n".join(rows) + "\n")
+    changes: dict[str, Any] = {
+        "Global__use_multilabel": True,
+        "Loss": {kind: [{"MultiLabelLoss": {"weight": 1.0}}] for kind in ("Train", "Eval")},
+        "DataLoader__Train__dataset__name": "MultiLabelDataset",
+        "DataLoader__Eval__dataset__name": "MultiLabelDataset",
+        "Infer__PostProcess": {
+            "name": "MultiLabelThreshOutput", "threshold": 0.4, "class_id_map_file": "dataset/names.txt",
+        },
+        "Metric": {"Eval": [{"ATTRMetric": None}]},
+    }  # fmt: skip
+    write(project / "several.yaml", settings(**changes))
+    assert run(["train", "-c", "several.yaml", *HERE]) == 0
+    best = project / "output" / ARCH
+    metadata = read_metadata(best / "best.safetensors")
+    assert (metadata.activation, metadata.class_ids) == ("sigmoid", NAMES)
+    loss = Recipe.from_toml((best / "recipe.toml").read_text()).loss
+    assert (loss.name, loss.head_weights) == ("bce", (pytest.approx(1 / 3),)), "the mean over the classes, as there"
+
+    to_pdparams(torchclas.create_model(best).eval(), project / "several.pdparams")
+    arguments = ["-c", "several.yaml", "--weights", "several.pdparams", *HERE, "--engine", "torch"]
+    capsys.readouterr()
+    assert run(["evaluate", *arguments]) == 0
+    assert "mAP" in capsys.readouterr().out
+    assert run(["predict", *arguments, "--format", "jsonl"]) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(score >= 0.4 for score in row["scores"])
+    classifier = torchclas.Classifier(ARCH, weights="several.pdparams", activation="sigmoid", device="cpu")
+    assert classifier.spec.multi_label

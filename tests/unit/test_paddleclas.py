@@ -210,7 +210,9 @@ NOT_HERE: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"Optimizer__clip_norm": 10}, "Optimizer.clip_norm", ("train",)),
     ({"Optimizer__use_nesterov": True}, "Optimizer.use_nesterov", ("train",)),
     ({"Optimizer__regularizer__name": "L1"}, "Optimizer.regularizer", ("train",)),
-    ({"DataLoader__Train__dataset__name": "MultiLabelDataset"}, "DataLoader.Train.dataset.name", ("train",)),
+    ({"DataLoader__Train__dataset__name": "CompCars"}, "DataLoader.Train.dataset.name", ("train",)),
+    ({"Global__use_multilabel": True}, "Global.use_multilabel", ("train", "evaluate")),
+    ({"Loss__Eval": [{"MultiLabelLoss": None}]}, "Loss.Eval.0.MultiLabelLoss", ("train", "evaluate")),
     ({"DataLoader__Eval__dataset__name": "VeriWild"}, "DataLoader.Eval.dataset.name", ("train", "evaluate")),
     ({"DataLoader__Train__sampler__name": "PKSampler"}, "DataLoader.Train.sampler.name", ("train",)),
     ({"DataLoader__Train__sampler__shuffle": False}, "DataLoader.Train.sampler.shuffle", ("train",)),
@@ -239,6 +241,33 @@ def test_a_network_that_is_not_here(opened: Any) -> None:
     with pytest.raises(ConfigError, match="the network VAN_B0 is not here"):
         project.require("train", lenient=True)
     assert unsupported(opened(config("RecModel", Arch={"name": "RecModel", "Head": {"name": "FC"}}))) == ["Arch.name"]
+
+
+def several(**changes: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "Global__use_multilabel": True,
+        "Loss": {"Train": [{"MultiLabelLoss": {"weight": 1.0, "size_sum": True}}], "Eval": [{"MultiLabelLoss": None}]},
+        "DataLoader__Train__dataset__name": "MultiLabelDataset",
+        "DataLoader__Eval__dataset__name": "MultiLabelDataset",
+        "Metric": {"Eval": [{"ATTRMetric": None}]},
+    }
+    return config(**{**usual, **changes})
+
+
+def test_any_number_of_classes(opened: Any) -> None:
+    project = opened(several())
+    assert not unsupported(project)
+    assert project.multi_label
+    assert (project.train.delimiter, project.train.multi_label) == ("\t", True)
+    assert (project.recipe.loss.name, project.recipe.loss.head_weights) == ("bce", (1.0,))
+    for changes, key in (
+        ({"Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True}}]}, "Loss.Train.0.MultiLabelLoss.weight_ratio"),
+        ({"Loss__Train": [{"MultiLabelAsymmetricLoss": None}]}, "Loss.Train.0.MultiLabelAsymmetricLoss"),
+        ({"DataLoader__Train__dataset__label_ratio": True}, "DataLoader.Train.dataset.label_ratio"),
+        ({"DataLoader__Eval__dataset__name": "ImageNetDataset"}, "Global.use_multilabel"),
+        ({"Metric__Eval": [{"HammingDistance": None}]}, "Metric.Eval.0.HammingDistance"),
+    ):
+        assert unsupported(opened(several(**changes))) == [key]
 
 
 def test_what_has_no_effect_is_said(opened: Any) -> None:

@@ -27,16 +27,18 @@ SIGNATURES = {
     "workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
+    "activation: 'Activation | None' = None, "
     "outputs: 'Sequence[Output]' = ('logits',), **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
-    "relabel: 'bool' = False, preset: 'Preset | None' = None, "
+    "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "
     "batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
+    "activation: 'Activation | None' = None, "
     "output: 'str | Path | None' = None, batch: 'int | None' = None, "
     "input: 'ExportInput' = 'float32', size: 'int | Size | None' = None, "
     "outputs: 'Sequence[Output]' = ('logits',)) -> 'Exported'",

@@ -74,6 +74,7 @@ def export(
         weights=weights,
         labels=labels or (used and used.labels),
         preset=used and used.preset,
+        activation=used and used.activation,
         output=output,
         batch=batch,
         input=input,

@@ -100,6 +100,7 @@ def predict(
     if used is not None:
         sources = sources or used.sources
         model, weights, batch_size = used.model, used.weights, batch_size or used.batch_size
+        threshold = used.threshold if threshold is None else threshold
         top_k, device = top_k or used.top_k, used.device if device == "auto" else device
     summary = classify(
         list(map(str, sources)),
@@ -108,6 +109,7 @@ def predict(
             weights=weights,
             labels=labels or (used and used.labels),
             preset=used and used.preset,
+            activation=used and used.activation,
             device=device,
             batch_size=batch_size or 16,
             top_k=top_k,
@@ -186,6 +188,7 @@ def evaluate(
         weights=weights,
         labels=labels or (used and used.labels),
         preset=used and used.preset,
+        activation=used and used.activation,
         delimiter=delimiter,
         root=root,
         relabel=relabel,

@@ -28,7 +28,7 @@ from torchclas.errors import Error, ImageError
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD
 from torchclas.metrics.scores import probabilities
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import EngineChoice, Language, Output, Precision
+from torchclas.vocabulary import Activation, EngineChoice, Language, Output, Precision
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
@@ -71,10 +71,10 @@ class Classifier:
 
     `name_or_checkpoint` is a published name, an architecture's, or the path of a checkpoint, of a run's folder or of an
     exported model (default: EfficientNet_lite0); `weights` takes the place of a name's published weights: one of our
-    files, or `.pdparams`, `.pth` or `.safetensors` of anyone's, with any number of classes. `labels` are names of the
-    classes, or a file of them, for weights that do not say; `preset` is how images are prepared, where that is not to
-    be as the weights have it. `device` is `auto` (CUDA, else Apple's MPS, else CPU) or
-    any device of torch. `workers` threads decode and preprocess (default: one per core).
+    files, or `.pdparams`, `.pth` or `.safetensors` of anyone's, with any number of classes. For weights that do not
+    say, `labels` are names of the classes, or a file of them, `preset` is how images are prepared, and `activation`
+    whether they have one class (`softmax`) or any number of them (`sigmoid`). `device` is `auto` (CUDA, else Apple's
+    MPS, else CPU) or any device of torch. `workers` threads decode and preprocess (default: one per core).
 
     `engine` runs the network with `threads` threads (default: one per core): `auto` takes the fastest for it on this
     machine, and `precision` is how exactly; see docs/engines.md. Threads may share a classifier, and so may processes:
@@ -112,6 +112,7 @@ class Classifier:
         max_pixels: int = MAX_PIXELS,
         labels: str | Path | Sequence[str] | None = None,
         preset: Preset | None = None,
+        activation: Activation | None = None,
         outputs: Sequence[Output] = ("logits",),
         **others: Never,
     ) -> None:
@@ -122,7 +123,9 @@ class Classifier:
             raise Error(f"batch_size, top_k and max_pixels must be at least 1, not {given}")
         if threshold is not None and not 0 <= threshold <= 1:
             raise Error(f"the threshold is a probability between 0 and 1, not {threshold:g}")
-        self.spec: ModelSpec = find_model(name_or_checkpoint, weights=weights, labels=labels, preset=preset)
+        self.spec: ModelSpec = find_model(
+            name_or_checkpoint, weights=weights, labels=labels, preset=preset, activation=activation
+        )
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
         self.preprocess = (
             NoPreprocess(max_pixels)

@@ -29,7 +29,7 @@ from torchclas.reporting.evaluation_report import make_folder, write_files
 from torchclas.reporting.image_rows import image_rows
 from torchclas.reporting.progress import progress
 from torchclas.spec import find_model
-from torchclas.vocabulary import EngineChoice, Precision
+from torchclas.vocabulary import Activation, EngineChoice, Precision
 
 
 def evaluate(
@@ -42,6 +42,7 @@ def evaluate(
     root: str | Path | None = None,
     relabel: bool = False,
     preset: Preset | None = None,
+    activation: Activation | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
@@ -71,7 +72,7 @@ def evaluate(
     output = None if output is None else Path(output)
     if output is not None:
         make_folder(output)  # not only after an hour's work
-    spec = find_model(model, weights=weights, preset=preset)
+    spec = find_model(model, weights=weights, preset=preset, activation=activation)
     names = labels if spec.numbered else None  # a model that knows its classes keeps their names
     if names is not None:
         spec = spec.with_names(names)
@@ -92,6 +93,7 @@ def evaluate(
         weights=weights,
         labels=names,
         preset=preset,
+        activation=activation,
         device=device,
         batch_size=batch_size,
         workers=workers,

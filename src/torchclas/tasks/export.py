@@ -26,7 +26,7 @@ from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.sizes import Size
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import ExportFormat, ExportInput, Output
+from torchclas.vocabulary import Activation, ExportFormat, ExportInput, Output
 from torchclas.weights.metadata import Metadata, origin_of
 from torchclas.weights.published import published_file
 from torchclas.zoo import load_model
@@ -52,6 +52,7 @@ def export(
     weights: str | Path | None = None,
     labels: str | Path | Sequence[str] | None = None,
     preset: Preset | None = None,
+    activation: Activation | None = None,
     output: str | Path | None = None,
     batch: int | None = None,
     input: ExportInput = "float32",  # noqa: A002 - the option's name
@@ -78,7 +79,7 @@ def export(
     kind = FORMATS.get(to)
     if kind is None:
         raise UnknownNameError("format", to, FORMATS, f"choose from {', '.join(FORMATS)}")
-    spec = find_model(model, weights=weights, labels=labels, preset=preset)
+    spec = find_model(model, weights=weights, labels=labels, preset=preset, activation=activation)
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
     pixels, wanted = input == "uint8", ordered(outputs)

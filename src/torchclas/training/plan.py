@@ -287,7 +287,8 @@ def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
         chosen = override(chosen, [f"precision={PRECISIONS[options.precision]}"])
     if arch in recipes():  # which knows how many heads there are
         heads = recipes()[arch].loss.head_weights
-        chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
+        if len(heads) != len(chosen.loss.head_weights):
+            chosen = replace(chosen, loss=replace(chosen.loss, head_weights=heads))
     if options.size is not None:
         chosen = chosen.at(parse_size(options.size))
     if options.fit is not None:

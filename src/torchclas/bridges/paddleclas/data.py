@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torchclas.bridges.paddleclas.account import Section
 from torchclas.tables import text
-from torchclas.yaml_values import anything, count, number, truth
+from torchclas.yaml_values import anything, count, number, score, truth
 
 _IMAGENET = "imagenet1k_label_list.txt"  # of PaddleClas's own folder; the names are known here
 _LISTS = ("ImageNetDataset",)
-_MULTILABEL = ("MultiLabelDataset",)
+_MULTILABEL = "MultiLabelDataset"  # lines of a path, a tab and 0,1,0
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class ImageList:
     relabel: bool
     batch_size: int
     drop_last: bool
+    multi_label: bool
 
 
 def image_list(loader: Section, dataset: Section) -> ImageList | None:
@@ -37,18 +38,19 @@ def image_list(loader: Section, dataset: Section) -> ImageList | None:
     reader.drop("use_shared_memory", "processes that read images hand them over in shared memory")
     for each in (sampler, reader, loader):
         each.close()
-    if kind not in _LISTS or root is None or path is None:
-        if kind in _MULTILABEL:
-            why = "images of several classes each are not trained or measured here"
-        elif kind in _LISTS:
+    several = kind == _MULTILABEL
+    if several:
+        delimiter = "\t"
+        dataset.refuse("label_ratio", "a class is not weighed by its share of the images", stages=("train",))
+    if (kind not in _LISTS and not several) or root is None or path is None:
+        why = f"a data set of the kind {kind} is not read: lists of `path label` lines are (ImageNetDataset)"
+        if kind in _LISTS or several:
             why = "image_root and cls_label_path say where the images are"
-        else:
-            why = f"a data set of the kind {kind} is not read: lists of `path label` lines are (ImageNetDataset)"
         dataset.account.refuse(dataset.path("name"), why, dataset.stages)
         dataset.rest()
         return None
     dataset.close()
-    return ImageList(Path(path), Path(root), delimiter, relabel, batch_size, drop_last)
+    return ImageList(Path(path), Path(root), delimiter, relabel, batch_size, drop_last, several)
 
 
 def _sampled(sampler: Section) -> tuple[int, bool]:
@@ -84,6 +86,7 @@ class Inference:
     top_k: int | None = None
     labels: Path | None = None
     pair: tuple[str, str] | None = None
+    threshold: float | None = None
 
 
 def inference(section: Section) -> Inference:
@@ -99,12 +102,14 @@ def inference(section: Section) -> Inference:
     top_k = after.take("topk", count, None)
     labels = after.take("class_id_map_file", text, None)
     after.drop("delimiter", "lines of the file are read in any form")
-    pair = None
+    pair = threshold = None
     if name == "ThreshOutput":
         zero, one = after.take("label_0", text, "0"), after.take("label_1", text, "1")
         pair = zero, one
         why = f"the likelier of {zero} and {one} is named, with its score"
         after.needs("threshold", number, lambda threshold: threshold == 0.5, why)
+    elif name == "MultiLabelThreshOutput":
+        threshold = after.take("threshold", score, 0.5)
     elif name != "Topk":
         after.account.refuse(after.path("name"), f"{name} is not here: the likeliest classes are named", after.stages)
         after.rest()
@@ -117,4 +122,5 @@ def inference(section: Section) -> Inference:
         top_k=top_k,
         labels=None if known or labels is None else Path(labels),
         pair=pair,
+        threshold=threshold,
     )

@@ -156,16 +156,24 @@ class Losses:
     distill: Distill | None = None
 
 
-def losses(section: Section, *, mixed: bool, heads: Sequence[float], distilled: bool) -> Losses:
+def losses(
+    section: Section, *, mixed: bool, heads: Sequence[float], distilled: bool, multi_label: bool, classes: int
+) -> Losses:
     """`Loss.Train` and `Loss.Eval`; the names of teacher and student are filled in elsewhere."""
     for step in steps(section, "Eval"):
         name = step.key.rpartition(".")[2]
-        if name not in ("CELoss", "DistillationGTCELoss", "GoogLeNetLoss", "MixCELoss"):
+        usual = ("MultiLabelLoss",) if multi_label else ("CELoss", "DistillationGTCELoss", "GoogLeNetLoss", "MixCELoss")
+        if name not in usual:
             step.account.refuse(step.key, "the loss of validation is cross entropy", ("train", "evaluate"))
         step.rest()
     train = list(steps(section, "Train"))
     section.close()
-    found = _distilled(train) if distilled else Losses(_cross_entropy(train, mixed=mixed, heads=heads))
+    if distilled:
+        found = _distilled(train)
+    elif multi_label:
+        found = Losses(_binary(train, heads=heads, classes=classes))
+    else:
+        found = Losses(_cross_entropy(train, mixed=mixed, heads=heads))
     if not train:
         section.account.refuse(section.path("Train"), "no loss is given", ("train",))
     return found
@@ -196,6 +204,24 @@ def _cross_entropy(train: Sequence[Section], *, mixed: bool, heads: Sequence[flo
             step.rest()
         step.close()
     return replace(loss, head_weights=tuple(heads)) if len(heads) > 1 else loss
+
+
+def _binary(train: Sequence[Section], *, heads: Sequence[float], classes: int) -> Loss:
+    """Binary cross entropy, which PaddleClas divides by the number of classes unless `size_sum` is set."""
+    scale = 1.0
+    for place, step in enumerate(train):
+        if place or step.key.rpartition(".")[2] != "MultiLabelLoss":
+            step.account.refuse(
+                step.key, "there is binary cross entropy, of any number of classes (MultiLabelLoss)", step.stages
+            )
+            step.rest()
+            continue
+        step.needs("weight", number, lambda weight: weight == 1, "a loss alone has the weight 1")
+        step.needs("epsilon", number, lambda epsilon: not 0 < epsilon < 1, "0 and 1 are not smoothed")
+        step.needs("weight_ratio", truth, lambda used: not used, "a class is not weighed by its share of the images")
+        scale = 1.0 if step.take("size_sum", truth, False) else 1 / classes
+        step.close()
+    return Loss(name="bce", head_weights=tuple(weight * scale for weight in heads))
 
 
 def _distilled(train: Sequence[Section]) -> Losses:

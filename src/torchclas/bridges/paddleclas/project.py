@@ -50,6 +50,7 @@ class Project:
     seed: int
     output: Path
     export_folder: Path
+    multi_label: bool
     findings: tuple[Finding, ...]
 
     @property
@@ -101,6 +102,10 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
     train, val = image_list(train_table, train_images), image_list(eval_table, eval_images)
     pictures = inference(infer)
     loader.close()
+    several = {each.multi_label for each in (train, val) if each is not None} or {common.multi_label}
+    if several != {common.multi_label} or (common.multi_label and networks.distills):
+        why = "images have any number of classes where both lists are of MultiLabelDataset, and nothing is distilled"
+        account.refuse("Global.use_multilabel", why, _LABELLED)
     try:
         recipe = _recipe(top, common, networks, training, train, evaluation, devices)
     except RecipeError as error:
@@ -124,6 +129,7 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
         seed=common.seed,
         output=common.output / networks.name,
         export_folder=common.export_folder,
+        multi_label=common.multi_label,
         findings=tuple(account.findings),
     )
 
@@ -141,6 +147,7 @@ class _Common:
     device: str
     seed: int
     update_freq: int
+    multi_label: bool
 
 
 def _common(top: Section) -> _Common:
@@ -170,9 +177,10 @@ def _common(top: Section) -> _Common:
         table.account.refuse(table.path("eval_mode"), "retrieval is not measured here", _LABELLED)
     if table.take("train_mode", text, "") not in ("", "classification"):
         table.account.refuse(table.path("train_mode"), "there is supervised training alone", ("train",))
-    for key in ("use_multilabel", "feature_normalize", "feature_binarize", "re_ranking", "retrieval_feature_from"):
+    several = table.take("use_multilabel", truth, False)
+    for key in ("feature_normalize", "feature_binarize", "re_ranking", "retrieval_feature_from"):
         if table.take(key, text, "False").lower() != "false":
-            table.account.refuse(table.path(key), "one class per image is what is trained and measured", _LABELLED)
+            table.account.refuse(table.path(key), "images are classified, not compared", _LABELLED)
     shape = table.take("image_shape", _shape, None)
     if shape is not None and shape[0] != 3:
         table.account.refuse(table.path("image_shape"), f"images have 3 channels here, not {shape[0]}", table.stages)
@@ -190,6 +198,7 @@ def _common(top: Section) -> _Common:
         device="cpu" if device == "cpu" else "auto",
         seed=table.take("seed", integer, 0),
         update_freq=table.take("update_freq", count, 1),
+        multi_label=several,
     )
     table.close()
     return found
@@ -261,8 +270,15 @@ def _recipe(
     learning, loss = top.take("Optimizer", anything, None), top.section("Loss", ("train",))
     network = networks.student
     heads = recipes()[network.arch].loss.head_weights if network and network.arch in recipes() else (1.0,)
-    found = losses(loss, mixed=bool(training.augment.mixup or training.augment.cutmix), heads=heads,
-                   distilled=networks.distills)  # fmt: skip
+    several = train is not None and train.multi_label
+    found = losses(
+        loss,
+        mixed=bool(training.augment.mixup or training.augment.cutmix),
+        heads=heads,
+        distilled=networks.distills,
+        multi_label=several,
+        classes=(network.classes if network else None) or 1000,
+    )
     if learning is None or isinstance(learning, list):
         why = "no optimizer is given" if learning is None else "there is one optimizer for the whole network"
         top.account.refuse("Optimizer", why, ("train",))
@@ -324,8 +340,11 @@ def _rest(top: Section) -> None:
     metric = top.section("Metric", _LABELLED)
     metric.take("Train", anything, "")  # top-1 and loss of validation are followed, not of training
     for each in steps(metric, "Eval"):
-        if each.key.rpartition(".")[2] not in ("TopkAcc", "DistillationTopkAcc"):
-            each.account.note(each.key, "the best epoch is the one with the best top-1", ("train",))
+        name = each.key.rpartition(".")[2]
+        if name == "ATTRMetric":
+            each.account.note(each.key, "mA is among what is measured; the best epoch is the one with the best mAP")
+        elif name not in ("TopkAcc", "DistillationTopkAcc"):
+            each.account.note(each.key, "the best epoch is the one with the best top-1, or mAP", ("train",))
             each.account.refuse(each.key, "top-1 and top-5 are measured, among others", ("evaluate",))
         each.rest()
     metric.close()

@@ -18,6 +18,7 @@ from torchclas.labels import LabelSet, read_names
 from torchclas.recipes import Recipe
 from torchclas.sizes import Size
 from torchclas.training.options import DistillOptions, RunOptions
+from torchclas.vocabulary import Activation
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -105,6 +106,8 @@ class Use:
     model: str
     weights: Path | None
     preset: Preset | None
+    activation: Activation | None
+    threshold: float | None
     labels: tuple[str, ...] | None
     images: ImageList | None
     sources: tuple[str, ...]
@@ -149,6 +152,8 @@ def using(
         model=model,
         weights=weights,
         preset=project.infer_preset if stage == "predict" else project.preset,
+        activation="sigmoid" if project.multi_label else None,
+        threshold=project.infer.threshold,
         labels=_given_names(project, network.classes),
         images=images,
         sources=project.infer.images,
