@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 
 from torchclas.cli.app import BatchSize, Engine, Labels, MaxPixels, OnePrecision, Threads, app
 from torchclas.completion import MODELS
@@ -23,6 +24,7 @@ def _read_by(read: Callable[[str], Any], show: Callable[[Any], str]) -> Paramete
     return Parameter(converter=convert, show_default=show)
 
 
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 Seconds = _read_by(serving.seconds, serving.show_seconds)
 Bytes = _read_by(serving.size_in_bytes, serving.show_bytes)
 
@@ -33,7 +35,7 @@ def serve(
         str, MODELS, Parameter(help="Names, checkpoints, folders of runs, exported models; NAME=FILE calls one NAME.")
     ],
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="Port; 0: one that is free.")] = 8000,
+    port: Annotated[Port, Parameter(help="Port; 0: one that is free.")] = 8000,
     repository: Annotated[
         Path | None, Parameter(help="Folder of models that clients may load and unload by their names.")
     ] = None,

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,40 +23,14 @@ from torchclas.errors import Error, UnknownNameError
 from torchclas.inference.classifier import Classifier
 from torchclas.serving.batching import Batcher
 from torchclas.serving.metrics import Metrics
-from torchclas.serving.options import ServeOptions, split_name, twice
+from torchclas.serving.options import ServeOptions
 from torchclas.serving.refusals import Refusal, overloaded
-from torchclas.spec import find_model
+from torchclas.serving.sources import Fingerprint, Source, in_repository, sources
 from torchclas.vocabulary import Output
-from torchclas.weights.kinds import SUFFIXES
-from torchclas.weights.location import checkpoint
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5  # between two looks at the files of models
-_BESIDE = (".bin", ".pdiparams")  # where the weights of a program are
-
-Fingerprint = tuple[tuple[str, int, int, int], ...]  # name, inode, size and time of change of each file
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a name stands for: a published name, or a file or folder of the operator's."""
-
-    name: str
-    model: str | Path | None
-    labels: Path | None = None
-
-    def fingerprint(self) -> Fingerprint:
-        """What changes when the files do; empty of a published model."""
-        found: list[tuple[str, int, int, int]] = []
-        with suppress(Error, OSError):
-            if self.model is not None and Path(self.model).exists():
-                path = checkpoint(self.model)
-                for file in (path, *(path.with_suffix(suffix) for suffix in _BESIDE if suffix != path.suffix)):
-                    with suppress(FileNotFoundError):
-                        status = file.stat()
-                        found.append((file.name, status.st_ino, status.st_size, status.st_mtime_ns))
-        return tuple(found)
 
 
 class Model:
@@ -142,10 +114,13 @@ class Places:
         self.name, self.limit, self.taken, self._changed = name, limit, 0, changed
 
     @contextmanager
-    def take(self, count: int = 1) -> Generator[None, None, None]:
-        """Take places for the block; raises Refusal (429, or 413 where there are not so many at all)."""
-        if count > self.limit:
-            raise Refusal(413, "too_many", f"{count} images at once, {self.limit} are possible", "send fewer at once")
+    def take(self, count: int, held: int = 0) -> Generator[None, None, None]:
+        """Take places for the block, beside those that a request holds.
+
+        Raises Refusal: 429, or 413 where there are not so many at all.
+        """
+        if (images := count + held) > self.limit:
+            raise Refusal(413, "too_many", f"{images} images at once, {self.limit} are possible", "send fewer at once")
         if self.taken + count > self.limit:
             raise overloaded(self.name)
         self._add(count)
@@ -177,7 +152,8 @@ class Registry:
     @property
     def known(self) -> dict[str, Source]:
         """What names stand for: those of the start, and what is in the repository now."""
-        return {**in_repository(self.options.repository), **{source.name: source for source in self.named}}
+        named = {source.name: source for source in self.named}
+        return {**named, **in_repository(self.options.repository), **named}
 
     @property
     def opened(self) -> list[Model]:
@@ -197,11 +173,13 @@ class Registry:
                     self._open[name] = self._opened(self.known[name])
 
     def find(self, name: str | None) -> Model:
-        """The open model of this name, or the first; raises Refusal."""
+        """The open model of this name, by default the first of the start, or the only one; raises Refusal."""
+        if name is None and self.named:
+            name = self.named[0].name
         if name is None:
-            if first := next(iter(self.opened), None):
-                return first
-            raise Refusal(503, "unavailable", "no model is loaded", "POST /v2/repository/models/NAME/load")
+            if len(self._open) == 1:
+                return next(iter(self._open.values()))
+            raise Refusal(422, "bad_parameter", f"{len(self._open)} models are loaded", "say which one: ?model=NAME")
         if name in self._open:
             return self._open[name]
         if name in self.known:
@@ -306,9 +284,9 @@ class Registry:
             model.give_up()
 
     def _opened(self, source: Source) -> Model:
-        before = source.fingerprint()
+        model, before = source.snapshot()
         classifier = Classifier(
-            source.model,
+            model,
             labels=source.labels,
             engine=self.options.engine,
             precision=self.options.precision,
@@ -347,45 +325,3 @@ class Registry:
                 self._seen[name] = order
                 with atomic_path(self.shared) as temporary:
                     temporary.write_text(json.dumps({**orders, name: (loaded, order)}), encoding="utf-8")
-
-
-def sources(options: ServeOptions) -> list[Source]:
-    """What the models of the start stand for.
-
-    Raises:
-        What `torchclas.spec.find_model` does; Error for two of one name, or a repository that is no folder.
-    """
-    if options.repository is not None and not options.repository.is_dir():
-        raise Error(f"--repository {options.repository}: no such folder")
-    models = options.models or (() if options.repository is not None else (None,))
-    found: list[Source] = []
-    for text in models:
-        name, model = (None, None) if text is None else _named(text)
-        spec = find_model(model, labels=options.labels)
-        if model is not None and spec.path is not None and Path(model).exists():
-            model = Path(model).absolute()
-        found.append(Source(name or spec.file_name, model, options.labels))
-    if name := twice([source.name for source in found]):
-        raise Error(f"two models are called {name}: give one of them a name of its own (NAME={name})")
-    return found
-
-
-def in_repository(folder: Path | None) -> dict[str, Source]:
-    """The models in a folder: files, and folders of runs, by their names without suffix."""
-    if folder is None:
-        return {}
-    try:
-        with os.scandir(folder) as entries:
-            paths = sorted(Path(entry.path).absolute() for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        log.warning("%s cannot be listed: %s", folder, error.strerror)
-        return {}
-    # Of several files of one name, as exports write them, the first kind of `SUFFIXES`.
-    ranked = sorted((SUFFIXES.index(path.suffix), path) for path in paths if path.suffix in SUFFIXES and path.is_file())
-    runs = [path for path in paths if path.is_dir()]
-    found = {path.stem: Source(path.stem, path) for _, path in reversed(ranked)}
-    return {**{path.name: Source(path.name, path) for path in runs}, **found}
-
-
-def _named(text: str) -> tuple[str | None, str | Path]:
-    return (None, text) if Path(text).exists() else split_name(text)

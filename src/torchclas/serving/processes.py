@@ -38,7 +38,7 @@ def serve(options: ServeOptions) -> int:
         Error: the address cannot be had, or a model cannot be opened; what `ServeOptions.token` raises.
     """
     from torchclas.serving import server
-    from torchclas.serving.models import sources
+    from torchclas.serving.sources import sources
 
     options.token()
     names = [source.name for source in sources(options)]  # mistakes are told before anything is opened
@@ -177,7 +177,12 @@ def _work(options: ServeOptions, bound: socket.socket, shared: Path, ready: Conn
         raise SystemExit(FAILED) from None
     threading.Thread(target=_end_with_parent, args=(serving.stop,), daemon=True).start()
     with signals.handled(serving.stop):
-        serving.run(bound, lambda: ready.send(True))
+        serving.run(bound, lambda: _report(ready))
+
+
+def _report(ready: Connection) -> None:
+    _log({"event": "started", "pid": os.getpid()})
+    ready.send(True)
 
 
 def _leave(number: int) -> None:

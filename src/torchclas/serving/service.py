@@ -51,7 +51,7 @@ class Service:
         until = loop.time() + seconds
         model = self.registry.find(name)
         request.state.model = model.name
-        with model.used(), self.registry.places(model.name).take():
+        with model.used(), self.registry.places(model.name).take(1):
             try:
                 content = await asyncio.wait_for(read(request, self.options.max_body), seconds)
             except asyncio.TimeoutError:
@@ -62,7 +62,7 @@ class Service:
 
     async def rows(self, model: Model, output: Output, images: Sequence[Sent]) -> list[Row | ImageError]:
         """What the model gives for each image, or why there is nothing, in order."""
-        with self.registry.places(model.name).take(len(images) - 1):  # one has its place
+        with self.registry.places(model.name).take(len(images) - 1, held=1):
             batcher = await self.registry.batcher(model, output)
             if len(images) == 1:  # nearly always
                 return [await self._row(model, batcher, images[0])]
@@ -70,7 +70,7 @@ class Service:
 
     async def tensor_rows(self, model: Model, output: Output, images: Sequence[Image]) -> list[Row]:
         """What the model gives for each image that a client has prepared."""
-        with self.registry.places(model.name).take(len(images) - 1):
+        with self.registry.places(model.name).take(len(images) - 1, held=1):
             batcher = await self.registry.batcher(model, output)
             return list(await asyncio.gather(*map(batcher, images)))
 

@@ -97,7 +97,7 @@ class ModelRow(BaseModel):
 
 
 class Models(BaseModel):
-    """The models that are open; the first is asked where none is named."""
+    """The models that are open."""
 
     models: list[ModelRow]
 
@@ -135,7 +135,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 router = APIRouter(prefix="/v1", responses=_REFUSALS)
 
-Name = Annotated[str | None, Query(description="Default: the first model.")]
+Name = Annotated[str | None, Query(description="Default: the first model that the service was started with.")]
 TopK = Annotated[int | None, Query(ge=1, le=100_000, description="Classes of an image at most.")]
 Lang = Annotated[Language | None, Query(description="Language of the class names.")]
 Threshold = Annotated[float | None, Query(ge=0, le=1, description="Leave out classes that score less.")]
