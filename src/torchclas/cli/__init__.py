@@ -13,14 +13,27 @@ from typing import NoReturn
 from cyclopts import CycloptsError
 
 from torchclas import messages, signals
-from torchclas.cli import export, images, migrate, models, quantize, speed, spellings, training, weights
+from torchclas.cli import export, images, migrate, models, quantize, serve, speed, spellings, training, weights
 from torchclas.cli.app import app
 from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.text import printable
 from torchclas.vocabulary import LANGUAGES
 
-__all__ = ["app", "export", "images", "main", "migrate", "models", "quantize", "run", "speed", "training", "weights"]
+__all__ = [
+    "app",
+    "export",
+    "images",
+    "main",
+    "migrate",
+    "models",
+    "quantize",
+    "run",
+    "serve",
+    "speed",
+    "training",
+    "weights",
+]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 READER_GONE = 141  # 128 + SIGPIPE

@@ -61,18 +61,25 @@ def load(
     if batch_size < 1 or workers < 0:
         raise ValueError(f"batch_size must be at least 1 and workers at least 0, not {batch_size} and {workers}")
 
-    def load_one(item: tuple[int, ImageLike | Entry]) -> tuple[str, npt.NDArray[Any] | ImageError]:
-        source, name = item[1], _name(*item)
-        try:
-            return name, preprocess.array(source.read() if isinstance(source, Entry) else source)
-        except ImageError as error:
-            return name, ImageError(str(error).removeprefix(f"{name}: "))  # the row says which image already
-        except Exception as error:  # a bug or a lack of memory must not take the other images down
-            return name, ImageError(f"unexpected {type(error).__name__}: {error}")
+    def load_named(item: tuple[int, ImageLike | Entry]) -> tuple[str, npt.NDArray[Any] | ImageError]:
+        name = _name(*item)
+        return name, load_one(name, item[1], preprocess)
 
-    with closing(_in_order(load_one, enumerate(sources), workers, ahead=batch_size + 2 * workers)) as loaded:
+    with closing(_in_order(load_named, enumerate(sources), workers, ahead=batch_size + 2 * workers)) as loaded:
         while (batch := _collate(islice(loaded, batch_size), preprocess.shape)).sources:
             yield batch
+
+
+def load_one(
+    name: str, source: ImageLike | Entry, preprocess: Preprocess | NoPreprocess
+) -> npt.NDArray[Any] | ImageError:
+    """What a network takes of one input, or why there is nothing."""
+    try:
+        return preprocess.array(source.read() if isinstance(source, Entry) else source)
+    except ImageError as error:
+        return ImageError(str(error).removeprefix(f"{name}: "))  # the row says which image already
+    except Exception as error:  # a bug or a lack of memory must not take the other images down
+        return ImageError(f"unexpected {type(error).__name__}: {error}")
 
 
 def _collate(loaded: Iterable[tuple[str, npt.NDArray[Any] | ImageError]], shape: tuple[int, ...]) -> Batch:

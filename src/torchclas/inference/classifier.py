@@ -177,10 +177,14 @@ class Classifier:
         for source, result in batch.rows(list(vectors)):
             if isinstance(result, ImageError):
                 yield Embedding(source, "error", error=str(result))
-            elif not np.isfinite(result).all():
-                yield Embedding(source, "error", error=_damaged(self.spec))
             else:
-                yield Embedding(source, "ok", vector=result, engine=_name_of(engine))
+                yield self.embedding(source, result)
+
+    def embedding(self, source: str, vector: NDArray[np.float32]) -> Embedding:
+        """The embedding of one image, of which the engine gave `vector`, [features]."""
+        if not np.isfinite(vector).all():
+            return Embedding(source, "error", error=_damaged(self.spec))
+        return Embedding(source, "ok", vector=vector, engine=_name_of(self.engine_for("embedding")))
 
     def engine_for(self, output: Output) -> Engine:
         """The engine that gives this output, opened at the first call unless `engine` does."""
@@ -190,6 +194,11 @@ class Classifier:
                     self._engines[output] = self._open(outputs=(output,))
         return self._engines[output]
 
+    def close(self) -> None:
+        """Give the engines' memory back; nothing may be asked of the classifier after that."""
+        for engine in {id(engine): engine for engine in self._engines.values()}.values():
+            engine.close()
+
     def batches(self, sources: Iterable[ImageLike | Entry]) -> Iterator[Batch]:
         """Decoded and preprocessed sources, `batch_size` at a time."""
         return load(sources, self.preprocess, batch_size=self.batch_size, workers=self.workers)
@@ -198,32 +207,43 @@ class Classifier:
         """The predictions for one batch; `probabilities` are what the method of this name gave for it, if it ran."""
         if probabilities is None:
             probabilities = self.probabilities(batch)
-        results = [(row, self._classes(row)) for row in probabilities]
-        for source, result in batch.rows(results):
-            yield _failed(source, result) if isinstance(result, ImageError) else self._row(source, *result)
+        for source, result in batch.rows(list(probabilities)):
+            yield _failed(source, result) if isinstance(result, ImageError) else self.prediction(source, result)
+
+    def prediction(
+        self,
+        source: str,
+        probabilities: NDArray[np.float32],
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        lang: Language | None = None,
+    ) -> Prediction:
+        """The prediction for one image, of whose classes these are the probabilities, [num_classes].
+
+        `top_k`, `threshold` and `lang` take the place of those that the classifier was made with. Raises `Error` for a
+        language in which the classes have no names.
+        """
+        names = self.names if lang is None else self.spec.classes.names(lang)
+        if np.isnan(probabilities).any():
+            return Prediction(source, "error", error=_damaged(self.spec))
+        likeliest = _likeliest(probabilities, min(top_k or self.top_k, self.spec.num_classes))
+        thresholds = self.thresholds if threshold is None else _thresholds(self.spec, threshold)
+        classes = likeliest if thresholds is None else [i for i in likeliest if probabilities[i] >= thresholds[i]]
+        return Prediction(
+            source,
+            "ok",
+            labels=tuple(names[i] for i in classes),
+            scores=tuple(float(probabilities[i]) for i in classes),
+            class_ids=tuple(self.spec.classes.ids[i] for i in classes),
+            engine=_name_of(self.engine_for("logits")),
+        )
 
     def probabilities(self, batch: Batch) -> NDArray[np.float32]:
         """[N, num_classes] for the N images of the batch that could be read; a row adds up to 1 under softmax."""
         if not len(batch.images):
             return np.empty((0, self.spec.num_classes), np.float32)
         return probabilities(self.engine_for("logits")(batch.images), self.spec.activation)
-
-    def _classes(self, scores: NDArray[np.float32]) -> list[int]:
-        """The classes of an image, best first, given the probabilities of all."""
-        likeliest = _likeliest(scores, self.top_k)
-        return likeliest if self.thresholds is None else [i for i in likeliest if scores[i] >= self.thresholds[i]]
-
-    def _row(self, source: str, probabilities: NDArray[np.float32], indices: Sequence[int]) -> Prediction:
-        if np.isnan(probabilities).any():
-            return Prediction(source, "error", error=_damaged(self.spec))
-        return Prediction(
-            source,
-            "ok",
-            labels=tuple(self.names[i] for i in indices),
-            scores=tuple(float(probabilities[i]) for i in indices),
-            class_ids=tuple(self.spec.classes.ids[i] for i in indices),
-            engine=_name_of(self.engine_for("logits")),
-        )
 
 
 def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | None:

@@ -1,0 +1,1 @@
+"""The HTTP service: models behind routes of its own, and those of the Open Inference Protocol."""
