@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from PIL import Image
 
 import torchclas
 from torchclas.catalog import find
+from torchclas.engines import Engine
 from torchclas.serving import server
 from torchclas.serving.options import ServeOptions
 from torchclas.vocabulary import EngineName, Output, Precision
@@ -93,21 +94,14 @@ def running(options: ServeOptions, **headers: str) -> Generator[Running, None, N
 class Stub:
     """An engine that a test has in its hand: it computes as `inner` does, after `before` has looked at the images."""
 
-    inner: Any
-    before: Callable[[NDArray[Any]], object] = lambda images: None
+    inner: Engine
+    before: Callable[[NDArray[Any]], object]
     batches: list[int] = field(default_factory=list[int])
 
-    @property
-    def name(self) -> EngineName:
-        return self.inner.name
-
-    @property
-    def precision(self) -> Precision:
-        return self.inner.precision
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        return self.inner.outputs
+    def __post_init__(self) -> None:
+        self.name: EngineName = self.inner.name
+        self.precision: Precision = self.inner.precision
+        self.outputs: tuple[Output, ...] = self.inner.outputs
 
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         self.batches.append(len(images))
@@ -122,7 +116,7 @@ class Stub:
 
 
 @contextmanager
-def stubbed(service: Running, before: Callable[[NDArray[Any]], object]) -> Iterator[Stub]:
+def stubbed(service: Running, before: Callable[[NDArray[Any]], object]) -> Generator[Stub, None, None]:
     """Put a `Stub` in the place of the engine of the first model."""
     classifier = service.serving.registry.opened[0].classifier
     engine = classifier._engines["logits"]

@@ -26,7 +26,7 @@ from torchclas.serving.options import ServeOptions, is_loopback, seconds, size_i
 
 
 def options(*models: Path | str, **others: Any) -> ServeOptions:
-    settings = {"port": 0, "engine": "torch", "threads": 1, **others}
+    settings: dict[str, Any] = {"port": 0, "engine": "torch", "threads": 1, **others}
     return ServeOptions(models=tuple(map(str, models)), **settings)
 
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
 
-from torchclas.cli.app import BatchSize, Engine, Labels, MaxPixels, OnePrecision, Threads, app
+from torchclas.cli.app import Engine, Labels, MaxPixels, OnePrecision, Threads, app
 from torchclas.completion import MODELS
 from torchclas.errors import MissingDependencyError
 from torchclas.serving import options as serving
@@ -44,7 +44,7 @@ def serve(
     precision: OnePrecision = "fp32",
     threads: Threads = None,
     workers: Annotated[PositiveInt, Parameter(help="Processes that share the port.")] = 1,
-    batch_size: BatchSize = 16,
+    batch_size: Annotated[PositiveInt, Parameter(help="Images the network takes at once.")] = 16,
     batch_wait: Annotated[float, Seconds, Parameter(help="How long an image waits for others at most.")] = 0.005,
     queue: Annotated[PositiveInt, Parameter(help="Images of a model on their way at once, per process.")] = 256,
     deadline: Annotated[float, Seconds, Parameter(help="How long an answer may take.")] = 10.0,

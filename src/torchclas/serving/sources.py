@@ -66,7 +66,7 @@ class Source:
                             shutil.copyfile(file, temporary)
                             shutil.copystat(file, temporary)  # by which what engines compiled of it is found again
         except OutputError as error:
-            log.warning("%s is served from its own file, which must not be written over in place: %s", self.name, error)
+            log.warning("%s is served from its own file, which must not be written over: %s", self.name, error)
             return files[0], before
         except OSError as error:
             raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from None
