@@ -13,6 +13,7 @@ from torchclas.weights import cache
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from torchclas.backbone import Backbone, create_backbone
     from torchclas.catalog import Entry, Preset
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torchclas.zoo import create_model, save_checkpoint
 
 __all__ = [
+    "Backbone",
     "Classifier",
     "Embedding",
     "Entry",
@@ -41,6 +43,7 @@ __all__ = [
     "QuantizationReport",
     "TrainingSummary",
     "__version__",
+    "create_backbone",
     "create_model",
     "evaluate",
     "export",
@@ -55,6 +58,7 @@ __all__ = [
 
 # Imported at first use: listing models must not take the seconds that importing torch does.
 _HOMES = {
+    "Backbone": ("torchclas.backbone", "Backbone"),
     "Classifier": ("torchclas.inference.classifier", "Classifier"),
     "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
@@ -65,6 +69,7 @@ _HOMES = {
     "Preset": ("torchclas.catalog", "Preset"),
     "QuantizationReport": ("torchclas.quantization.report", "QuantizationReport"),
     "TrainingSummary": ("torchclas.training.launch", "Summary"),
+    "create_backbone": ("torchclas.backbone", "create_backbone"),
     "create_model": ("torchclas.zoo", "create_model"),
     "evaluate": ("torchclas.tasks.evaluate", "evaluate"),
     "export": ("torchclas.tasks.export", "export"),

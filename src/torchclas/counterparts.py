@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from torchclas.errors import UnknownArgumentError
 
 _FEATURES = (
-    "every network has it: `model.features(images)` returns maps at several scales, `model.feature_info` lists them"
+    "every network has it: `model.features(images)` returns maps at several scales, `model.feature_info` lists them; "
+    "`torchclas.create_backbone(name, out_indices=…)` has nothing else"
 )
 _SIZE = "call `model.set_input_size(size)`; most networks take images of any size"
 _RECIPE = "it belongs to a recipe: `torchclas train --set {}=…`, or set it in the network's modules"
@@ -53,6 +54,24 @@ _ARGUMENTS: dict[str, dict[str, str]] = {
         "device": "`model.to(device)`",
         "use_ssld": _SSLD,
     },
+    "create_backbone": {
+        "features_only": "nothing: a backbone returns maps and nothing else",
+        "output_stride": "strides are the architecture's: `backbone.strides` lists them",
+        "in_chans": "in_channels=…",
+        "in_chs": "in_channels=…",
+        "return_layers": "out_indices=…",
+        "returned_layers": "out_indices=…",
+        "return_nodes": "out_indices=…",
+        "out_features": "out_indices=…",
+        "checkpoint_path": "weights=FILE",
+        "num_classes": "a backbone has no classes: `torchclas.create_model(name, num_classes=…)` makes a classifier",
+        "img_size": _SIZE.replace("model", "backbone"),
+        "image_size": _SIZE.replace("model", "backbone"),
+        "input_size": _SIZE.replace("model", "backbone"),
+        "drop_path_rate": _RECIPE.format("drop_path"),
+        "trainable_layers": "freeze what should stay: `module.requires_grad_(False)`",
+        "trainable_backbone_layers": "freeze what should stay: `module.requires_grad_(False)`",
+    },
     "list_models": {
         "filter": "the pattern comes first: `list_models('ResNet*')`",
         "name_filter": "the pattern comes first: `list_models('ResNet*')`",
@@ -95,12 +114,12 @@ _ARGUMENTS: dict[str, dict[str, str]] = {
         "cpu_num_threads": "threads=…",
         "language": "lang='en' or lang='zh'",
         "transform": _PREPARED,
-        "threshold": "compare `prediction.scores` yourself, or use `torchclas predict --threshold`",
     },
 }
 
 _ATTRIBUTES = {
     "get_model": "create_model",
+    "create_feature_extractor": "create_backbone",
     "list_pretrained": "list_models(pretrained=True)",
     "is_model": "list_models",
     "create_transform": "preprocess_for",

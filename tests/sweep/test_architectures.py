@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.networks import ARCHITECTURES, CLASSES, REPRESENTATIVES, SWEPT, fresh
 from tests.parity.golden import cases
+from tests.unit.test_backbone import KINDS, check_maps
 from tests.unit.test_surface import check_parameter_count, check_surface
 from torchclas.layers.network import Network
 
@@ -40,6 +41,11 @@ def test_surface(arch: str) -> None:
     check_surface(arch)
     if arch in REFERENCED:
         check_parameter_count(arch)
+
+
+@pytest.mark.parametrize("arch", sorted(set(ARCHITECTURES) - set(KINDS)))
+def test_maps(arch: str) -> None:
+    check_maps(arch)
 
 
 @pytest.mark.parametrize("arch", SWEPT)

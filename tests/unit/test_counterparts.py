@@ -19,7 +19,7 @@ create: Any = torchclas.create_model  # as callers who have no type checker
     ("argument", "counterpart"),
     [
         ("features_only", "model.features(images)"),
-        ("out_indices", "model.features(images)"),
+        ("out_indices", "torchclas.create_backbone"),
         ("in_chans", "in_channels"),
         ("drop_path_rate", "--set drop_path"),
         ("drop_rate", "--set dropout"),
@@ -41,11 +41,12 @@ def test_arguments_of_create_model(argument: str, counterpart: str) -> None:
     assert isinstance(raised.value, Error)
 
 
-@pytest.mark.parametrize("function", ["list_models", "Classifier", "train"])
+@pytest.mark.parametrize("function", ["create_backbone", "list_models", "Classifier", "train"])
 def test_arguments_of_others(function: str) -> None:
+    model = ("ResNet18",) if function == "create_backbone" else ()
     for name in _ARGUMENTS[function]:
         with pytest.raises(UnknownArgumentError, match=f"has no argument '{name}'"):
-            getattr(torchclas, function)(**{name: 1})
+            getattr(torchclas, function)(*model, **{name: 1})
 
 
 def test_no_counterpart_is_an_argument_that_exists() -> None:

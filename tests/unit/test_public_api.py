@@ -16,6 +16,9 @@ SIGNATURES = {
     "model_info": "(name: 'str') -> 'Entry'",
     "create_model": "(name: 'str | Path', pretrained: 'bool' = False, *, weights: 'str | Path | None' = None, "
     "num_classes: 'int | None' = None, in_channels: 'int | None' = None, **others: 'Never') -> 'Network'",
+    "create_backbone": "(name: 'str | Path', *, out_indices: 'Sequence[SupportsIndex] | None' = None, "
+    "pretrained: 'bool' = False, weights: 'str | Path | None' = None, in_channels: 'int | None' = None, "
+    "**others: 'Never') -> 'Backbone'",
     "load_weights": "(model: 'nn.Module', path: 'str | Path', *, strict: 'bool' = True) -> 'LoadReport'",
     "save_checkpoint": "(model: 'nn.Module', path: 'str | Path', *, class_names: 'Sequence[str] | None' = None, "
     "class_ids: 'Sequence[str] | None' = None, preset: 'Preset | Preprocess | None' = None, name: 'str' = '', "
@@ -52,8 +55,8 @@ SIGNATURES = {
     "engine: 'str | None' = None) -> None",
 }
 OTHERS = {
-    "Embedding", "Entry", "Error", "EvaluationReport", "Exported", "LoadReport", "Preset", "QuantizationReport",
-    "TrainingSummary", "__version__", "train",
+    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Exported", "LoadReport", "Preset",
+    "QuantizationReport", "TrainingSummary", "__version__", "train",
 }  # fmt: skip
 
 
