@@ -268,3 +268,23 @@ def test_any_number_of_classes(project: Path, capsys: pytest.CaptureFixture[str]
     assert all(score >= 0.4 for score in row["scores"])
     classifier = torchclas.Classifier(ARCH, weights="several.pdparams", activation="sigmoid", device="cpu")
     assert classifier.spec.multi_label
+
+
+def test_a_student_learns(tuned: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arch = {
+        "name": "DistillationModel",
+        "class_num": 3,
+        "freeze_params_list": [True, False],
+        "models": [
+            {"Teacher": {"name": ARCH, "pretrained": str(tuned.with_suffix(""))}},
+            {"Student": {"name": ARCH, "pretrained": False}},
+        ],
+    }
+    losses = [{"DistillationDMLLoss": {"model_name_pairs": [["Student", "Teacher"]]}}]
+    write(project / "distill.yaml", settings(Arch=arch, Loss__Train=losses, Global__epochs=1, Optimizer__lr=0.01))
+    assert run(["train", "-c", "distill.yaml", *HERE]) == 2
+    assert "`torchclas distill --config distill.yaml` follows this configuration" in capsys.readouterr().err
+    assert run(["distill", "-c", "distill.yaml", *HERE]) == 0
+    assert "teaches by ssld, in training mode" in capsys.readouterr().err, "as PaddleClas's teachers are"
+    best = read_metadata(project / "output" / "DistillationModel" / "best.safetensors")
+    assert (best.num_classes, best.preset.resize_short) == (3, 68)
