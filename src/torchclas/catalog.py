@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
+from torchclas.correspondence import namesakes, shown_arguments
 from torchclas.counterparts import refuse
 from torchclas.errors import Error, UnknownNameError
 from torchclas.sizes import Size, show_size, to_size
@@ -36,7 +37,7 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-Backend = Literal["opencv", "pillow"]
+Backend = Literal["opencv", "pillow", "torchvision"]
 Layout = Literal["current", "original", "lukemelas", "paddle-onnx"]
 Labels = Literal["imagenet1k", "imagenet22k", "orientation"]
 Kind = Literal["server", "mobile", "transformer", "other"]
@@ -61,7 +62,7 @@ class Preset:
     - `pad`: the whole image is resized to fit in, and bars of the mean colour fill the rest.
 
     Lengths are in pixels; `mean` and `std` are RGB, of pixels scaled to 0..1. OpenCV's bilinear does not antialias,
-    Pillow's filters do.
+    Pillow's filters do; `torchvision`, which timm uses too, is Pillow's filters with sizes rounded in its own way.
     """
 
     resize_short: int
@@ -205,6 +206,11 @@ def find(name: str) -> Entry:
         return catalog().index[name.lower()]
     except KeyError:
         known = [entry.name for entry in entries()] + [entry.arch for entry in entries()]
+        if found := namesakes(name):
+            here = ", ".join(dict.fromkeys(each.arch for each in found if each.arguments == found[0].arguments))
+            with_arguments = f" with {shown_arguments(found[0])}" if found[0].arguments else ""
+            hint = f"{found[0].name} of {found[0].library}{with_arguments} is {here} here"
+            raise UnknownNameError("model", name, (), hint) from None
         raise UnknownNameError("model", name, dict.fromkeys(known)) from None
 
 
