@@ -207,10 +207,13 @@ def find(name: str) -> Entry:
     except KeyError:
         known = [entry.name for entry in entries()] + [entry.arch for entry in entries()]
         if found := namesakes(name):
+            theirs, library, arguments = found[0].name, found[0].library, shown_arguments(found[0])
             here = ", ".join(dict.fromkeys(each.arch for each in found if each.arguments == found[0].arguments))
-            with_arguments = f" with {shown_arguments(found[0])}" if found[0].arguments else ""
-            hint = f"{found[0].name} of {found[0].library}{with_arguments} is {here} here"
-            raise UnknownNameError("model", name, (), hint) from None
+            if arguments:
+                raise UnknownNameError(
+                    "model", name, (), f"{theirs} of {library} with {arguments} is {here} here"
+                ) from None
+            raise UnknownNameError("model", name, (), f"{theirs} of {library} is {here} here") from None
         raise UnknownNameError("model", name, dict.fromkeys(known)) from None
 
 

@@ -45,7 +45,7 @@ class _Correspondence:
 def _table() -> _Correspondence:
     content = resources.files("torchclas").joinpath("correspondence.toml").read_text(encoding="utf-8")
     top = Table("correspondence", tomllib.loads(content), Error)
-    found = {
+    found: dict[Library, Mapping[str, Counterpart]] = {
         library: {arch: _read(arch, library, value) for arch, value in top.take(library, mapping).items()}
         for library in LIBRARIES
     }

@@ -343,9 +343,9 @@ def _unsaid(spec: ModelSpec, path: Path, library: str) -> ModelSpec:
         f"{path} does not say how images are prepared: they are resized as {library} does it, to {side} px of "
         f"{spec.preset.resize_short} ({spec.preset.interpolation})"
     )
-    if others:
-        said += f"; {others[0]} of timm has the same tensors and computes something else"
     warnings.warn(said, stacklevel=2)
+    if others:
+        warnings.warn(f"{others[0]} of timm has the same tensors and computes something else", stacklevel=2)
     return replace(spec, preset=replace(spec.preset, backend="torchvision"))
 
 

@@ -109,8 +109,8 @@ def check(library: Library, arch: str) -> Outcome:
     preset = find_model(arch).preset
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, *preset.size, generator=generator, dtype=torch.float64)
-    differences = [difference(network.to(dtype), theirs.to(dtype), images.to(dtype)) for dtype in ALLOWED]
-    return Outcome(library, arch, called(counterpart), counterpart.only, *differences, levels(arch))
+    double, single = (difference(network.to(dtype), theirs.to(dtype), images.to(dtype)) for dtype in ALLOWED)
+    return Outcome(library, arch, called(counterpart), counterpart.only, double, single, levels(arch))
 
 
 def loaded(network: Network, library: Library, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ def main() -> int:
     arguments = parser.parse_args()
     patterns: list[str] = arguments.patterns or ["*"]
     outcomes = _read(arguments.results)
-    chosen = [
+    chosen: list[tuple[Library, str]] = [
         (library, arch)
         for library in LIBRARIES
         for arch in counterparts(library)

@@ -35,6 +35,7 @@ from torchclas.weights.checkpoint import write_tensors
 from torchclas.weights.location import CONFIG
 from torchclas.weights.metadata import Metadata
 
+_ROUNDING = 1e-3  # levels of 255 by which equal pixels may differ once they are normalised
 _CROP_MODES = {"crop": "center", "squeeze": "squash", "pad": "border"}
 
 
@@ -198,21 +199,14 @@ def _difference(network: Network, config: dict[str, Any], preset: Preset) -> _Di
 
 
 def _card(counterpart: Counterpart, metadata: Metadata, difference: _Difference | None) -> str:
-    name = printable(metadata.name or metadata.arch)
-    if difference is None:
-        prepared = f"Images of {metadata.in_channels} channels are prepared by whoever has them."
-    elif difference.levels < 1e-3:
-        prepared = "timm prepares images as torchclas does: on sample images no pixel differs."
-    else:
-        how = "OpenCV, without antialiasing" if metadata.preset.backend == "opencv" else "Pillow"
-        prepared = (
-            f"The weights were evaluated with images resized by {how} ({metadata.preset.interpolation}). timm resizes "
-            f"with Pillow and rounds sizes its own way. On {difference.pictures} sample images intensities differ by "
-            f"{difference.levels:.2f} of 255 levels in the mean and logits by {difference.logits:.1e} of the largest; "
-            f"the first class is the same for {difference.same} of {difference.pictures}. For the published pixels, "
-            "prepare images with `torchclas.preprocess_for(FOLDER)`."
-        )
-    text = resources.files("torchclas.exporting").joinpath("timm_card.md").read_text(encoding="utf-8")
-    return text.format(
-        name=name, arch=metadata.arch, timm=counterpart.name, classes=metadata.num_classes, prepared=prepared
+    import jinja2
+
+    text = resources.files("torchclas.exporting").joinpath("timm_card.md.jinja").read_text(encoding="utf-8")
+    template = jinja2.Template(text, keep_trailing_newline=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    return template.render(
+        name=printable(metadata.name or metadata.arch),
+        metadata=metadata,
+        timm=counterpart.name,
+        difference=difference,
+        rounding=_ROUNDING,
     )

@@ -13,7 +13,7 @@ are timm's, there is one. Whatever differs beyond names is exact arithmetic, don
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,8 @@ def _other_eps(
 def _tables(network: Network, names: Mapping[str, PublishedName]) -> Iterator[tuple[str, Tensor]]:
     """What modules know of themselves."""
     for name, module in network.named_modules():
-        if callable(tables := getattr(module, "tables", None)):
+        tables: Callable[[], Mapping[str, Tensor]] | None = getattr(module, "tables", None)
+        if tables is not None:
             for leaf, tensor in tables().items():
                 yield names[f"{name}.{leaf}"].name, tensor
 

@@ -21,8 +21,8 @@ def checkpoint(path: str | Path) -> Path:
 
     An inference model of Paddle, its folder or either file, is the file with its program. PaddleClas names files of
     weights without their suffix (`output/ResNet50/best_model`), which does here as well; of a folder that it writes,
-    `best_model.pdparams` is taken, or the only `.pdparams`.
-    A folder that timm or transformers wrote (`config.json`) is its file of weights.
+    `best_model.pdparams` is taken, or the only `.pdparams`. A folder that timm or transformers wrote (`config.json`) is
+    its file of weights.
 
     Raises CheckpointError: a folder without any, or half an inference model.
     """

@@ -97,7 +97,7 @@ def _counterpart(path: Path, architecture: str, arguments: Mapping[str, object])
         if counterpart.arguments == given:
             return counterpart
     if named:
-        shown = ", ".join(f"{name}={value!r}"[:80] for name, value in given.items()) or "without arguments"
+        shown = ", ".join(f"{name}={value!r}"[:80] for name, value in given.items()) or "-"
         raise CheckpointError(f"{path}: timm's {plain} ({shown}) is none of the networks here; {_ELSEWHERE}")
     raise CheckpointError(
         f"{path}: timm's {plain[:80]!a} is none of the networks here (`docs/timm.md` lists those that are)"
