@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
-from torchclas.correspondence import namesakes, shown_arguments
+from torchclas.correspondence import called_here
 from torchclas.counterparts import refuse
 from torchclas.errors import Error, UnknownNameError
 from torchclas.sizes import Size, show_size, to_size
@@ -206,14 +206,8 @@ def find(name: str) -> Entry:
         return catalog().index[name.lower()]
     except KeyError:
         known = [entry.name for entry in entries()] + [entry.arch for entry in entries()]
-        if found := namesakes(name):
-            theirs, library, arguments = found[0].name, found[0].library, shown_arguments(found[0])
-            here = ", ".join(dict.fromkeys(each.arch for each in found if each.arguments == found[0].arguments))
-            if arguments:
-                raise UnknownNameError(
-                    "model", name, (), f"{theirs} of {library} with {arguments} is {here} here"
-                ) from None
-            raise UnknownNameError("model", name, (), f"{theirs} of {library} is {here} here") from None
+        if hint := called_here(name):
+            raise UnknownNameError("model", name, (), hint) from None
         raise UnknownNameError("model", name, dict.fromkeys(known)) from None
 
 

@@ -74,6 +74,19 @@ def namesakes(name: str) -> list[Counterpart]:
     return sorted(found, key=lambda counterpart: bool(counterpart.arguments))
 
 
+def called_here(name: str) -> str:
+    """What to say of a name of another library; empty where it is none."""
+    if not (found := namesakes(name)):
+        return ""
+    theirs, library, arguments = found[0].name, found[0].library, shown_arguments(found[0])
+    here = ", ".join(dict.fromkeys(each.arch for each in found if each.arguments == found[0].arguments))
+    return (
+        f"{theirs} of {library} with {arguments} is {here} here"
+        if arguments
+        else f"{theirs} of {library} is {here} here"
+    )
+
+
 def shown_arguments(counterpart: Counterpart) -> str:
     """What is typed there besides the name."""
     return ", ".join(f"{name}={value!r}" for name, value in counterpart.arguments.items())
