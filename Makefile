@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT := 0
 TORCH_INDEX :=
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test check docs parity exports sweep sweep-all peers clean
+.PHONY: setup demo test check docs parity exports timm sweep sweep-all peers clean
 
 setup: $(READY)
 
@@ -53,6 +53,10 @@ parity: setup
 # Every architecture as ONNX and OpenVINO; half an hour beyond what the sweep has of it.
 exports: setup
 	$(BIN)/python -m tests.sweep.exports --write docs/exports.md
+
+# Every network that timm and torchvision have too, compared with theirs; half an hour.
+timm: setup
+	$(BIN)/python -m tests.sweep.timm_table --write docs/timm.md --write docs/timm.zh-CN.md
 
 # Parity of every architecture, the rest of one of every family; sweep-all takes every architecture for all of it.
 sweep: parity

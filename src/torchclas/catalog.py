@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
+from torchclas.correspondence import called_here
 from torchclas.counterparts import refuse
 from torchclas.errors import Error, UnknownNameError
 from torchclas.sizes import Size, show_size, to_size
@@ -36,7 +37,7 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-Backend = Literal["opencv", "pillow"]
+Backend = Literal["opencv", "pillow", "torchvision"]
 Layout = Literal["current", "original", "lukemelas", "paddle-onnx"]
 Labels = Literal["imagenet1k", "imagenet22k", "orientation"]
 Kind = Literal["server", "mobile", "transformer", "other"]
@@ -61,7 +62,7 @@ class Preset:
     - `pad`: the whole image is resized to fit in, and bars of the mean colour fill the rest.
 
     Lengths are in pixels; `mean` and `std` are RGB, of pixels scaled to 0..1. OpenCV's bilinear does not antialias,
-    Pillow's filters do.
+    Pillow's filters do; `torchvision`, which timm uses too, is Pillow's filters with sizes rounded in its own way.
     """
 
     resize_short: int
@@ -205,6 +206,8 @@ def find(name: str) -> Entry:
         return catalog().index[name.lower()]
     except KeyError:
         known = [entry.name for entry in entries()] + [entry.arch for entry in entries()]
+        if hint := called_here(name):
+            raise UnknownNameError("model", name, (), hint) from None
         raise UnknownNameError("model", name, dict.fromkeys(known)) from None
 
 

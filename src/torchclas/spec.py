@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torchclas import catalog
 from torchclas.catalog import Entry, Preset
+from torchclas.correspondence import LIBRARIES, lookalikes, namesakes
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
@@ -22,6 +24,7 @@ from torchclas.weights.inference_model import InferenceTensors, Program
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
 from torchclas.weights.location import BEST, checkpoint, quantized_path, without_suffix
 from torchclas.weights.metadata import Metadata, find_metadata, read_metadata
+from torchclas.weights.timm_config import TimmConfig, timm_config
 
 if TYPE_CHECKING:
     from torchclas.layers.network import Network
@@ -193,6 +196,8 @@ def preset_of(network: Network) -> Preset:
 
 def _find(name: str | Path, weights: str | Path | None) -> ModelSpec:
     if _is_file_name(name):
+        if isinstance(name, str) and not Path(name).exists() and namesakes(name):
+            catalog.find(name)  # raises: a name of timm's on the Hugging Face Hub
         if weights is not None:
             raise CheckpointError(f"{name} and {weights} are both files of weights: with one of them name the model")
         return _of_file(Path(name))
@@ -252,17 +257,24 @@ def _of_weights(entry: Entry, path: Path) -> ModelSpec:
     from torchclas.weights.load import read_checkpoint
 
     kind, tensors = read_checkpoint(path)
-    return _foreign(path, entry, identify(path, entry.arch, kind, tensors), tensors, _config(path, tensors))
+    described = timm_config(path)
+    if described is not None and described.arch != entry.arch:
+        raise CheckpointError(f"{described.path}: the weights are of a {described.arch}, not a {entry.arch}")
+    identity = identify(path, entry.arch, kind, tensors)
+    return _foreign(path, entry, identity, tensors, described or _config(path, tensors))
 
 
 def _recognised(path: Path) -> ModelSpec:
     """A file of weights that does not say whose they are."""
-    from torchclas.weights.identity import recognise
+    from torchclas.weights.identity import identify, recognise
     from torchclas.weights.load import read_checkpoint
 
     if path.suffix in EXPORTED_SUFFIXES:
         read_metadata(path)  # raises: a graph has no preprocessing that tensors could tell
     kind, tensors = read_checkpoint(path)
+    if (described := timm_config(path)) is not None:
+        identity = identify(path, described.arch, kind, tensors)
+        return _foreign(path, catalog.find(described.arch), identity, tensors, described)
     config = _config(path, tensors)
     found = recognise(path, kind, tensors, hint="" if config is None else config.model_name)
     if len(found) != 1:
@@ -279,7 +291,11 @@ def _config(path: Path, tensors: Mapping[str, object]) -> DeployConfig | None:
 
 
 def _foreign(
-    path: Path, entry: Entry, identity: Identity, tensors: Mapping[str, object], config: DeployConfig | None
+    path: Path,
+    entry: Entry,
+    identity: Identity,
+    tensors: Mapping[str, object],
+    config: DeployConfig | TimmConfig | None,
 ) -> ModelSpec:
     """Weights that others wrote: they say how many classes there are, and not what they mean."""
     published = identity.num_classes == entry.num_classes
@@ -293,7 +309,44 @@ def _foreign(
         classes=label_set(entry.labels) if published else LabelSet(path.stem, ids, dict.fromkeys(LANGUAGES, ids)),
         path=path,
     )
+    if isinstance(config, TimmConfig):
+        return _described(spec, config)
+    if identity.layout in LIBRARIES:
+        return _unsaid(spec, path, identity.layout)
     return _deployed(spec, path, tensors.program, config) if isinstance(tensors, InferenceTensors) else spec
+
+
+def _described(spec: ModelSpec, config: TimmConfig) -> ModelSpec:
+    """A folder of timm or transformers: its configuration says how images are prepared, and what classes mean."""
+    spec = replace(spec, preset=config.preset, activation=config.activation)
+    if config.ids is None or config.names is None or config.ids == spec.classes.ids:
+        return spec
+    if len(config.ids) != spec.num_classes:
+        raise CheckpointError(
+            f"{config.path}: names {len(config.ids)} classes, but the weights have {spec.num_classes}"
+        )
+    ids = config.ids if len(set(config.ids)) == len(config.ids) else tuple(map(str, range(spec.num_classes)))
+    return replace(spec, classes=LabelSet(config.path.parent.name, ids, dict.fromkeys(LANGUAGES, config.names)))
+
+
+def _unsaid(spec: ModelSpec, path: Path, library: str) -> ModelSpec:
+    """Weights of timm or torchvision alone: how images are prepared for them is a guess, and so may be the graph."""
+    others = lookalikes(spec.arch)
+    for name in others:
+        if re.match(rf"{name}(?![a-z0-9])", path.stem.lower()) and name not in (each.name for each in namesakes(name)):
+            raise CheckpointError(
+                f"{path}: is called after {name} of timm, which computes something else than {spec.arch} with the same "
+                "tensors, and is not here; rename the file if it is another network"
+            )
+    side = show_size(spec.preset.size)
+    said = (
+        f"{path} does not say how images are prepared: they are resized as {library} does it, to {side} px of "
+        f"{spec.preset.resize_short} ({spec.preset.interpolation})"
+    )
+    warnings.warn(said, stacklevel=2)
+    if others:
+        warnings.warn(f"{others[0]} of timm has the same tensors and computes something else", stacklevel=2)
+    return replace(spec, preset=replace(spec.preset, backend="torchvision"))
 
 
 def _deployed(spec: ModelSpec, path: Path, program: Program, config: DeployConfig | None) -> ModelSpec:

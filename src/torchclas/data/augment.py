@@ -59,7 +59,7 @@ class TrainTransform:
         ratio = (self.augment.ratio[0] * width / height, self.augment.ratio[1] * width / height)
         pixels = random_crop(pixels, rng, self.augment.scale, ratio)
         size = (width, height)
-        if self.augment.backend == "pillow":
+        if self.augment.backend != "opencv":
             resized = Image.fromarray(pixels).resize(size, PILLOW_INTERPOLATION[self.augment.interpolation])
             return np.asarray(resized)
         interpolation = OPENCV_INTERPOLATION[self.augment.interpolation]

@@ -96,8 +96,14 @@ class Preprocess:
         covered = tuple(side * self.preset.resize_short / min(height, width) for side in (height, width))
         pixels = _without_ends(pixels, MAX_ASPECT * max(covered) / min(covered))
         scale = max(covered[0] / pixels.shape[0], covered[1] / pixels.shape[1])
-        resized = self._resize(pixels, round(pixels.shape[0] * scale), round(pixels.shape[1] * scale))
-        return _centre(resized, height, width)
+        rows, columns = pixels.shape[:2]
+        if self.preset.backend == "torchvision" and height == width:
+            short = self.preset.resize_short
+            rows, columns = (short * side // min(rows, columns) for side in (rows, columns))
+        else:
+            rows, columns = round(rows * scale), round(columns * scale)
+        resized = self._resize(pixels, rows, columns)
+        return _centre(resized, height, width, to_even=self.preset.backend == "torchvision")
 
     def _pad(self, pixels: Pixels) -> Pixels:
         height, width = self.preset.size
@@ -109,7 +115,7 @@ class Preprocess:
         return padded
 
     def _resize(self, pixels: Pixels, height: int, width: int) -> Pixels:
-        if self.preset.backend == "pillow":
+        if self.preset.backend != "opencv":
             filtered = PILLOW_INTERPOLATION[self.preset.interpolation]
             return np.asarray(Image.fromarray(pixels).resize((width, height), filtered))
         interpolation = OPENCV_INTERPOLATION[self.preset.interpolation]
@@ -161,6 +167,8 @@ def _without_ends(pixels: Pixels, aspect: float) -> Pixels:
     return np.ascontiguousarray(_centre(pixels, min(height, longest), min(width, longest)))
 
 
-def _centre(pixels: Pixels, height: int, width: int) -> Pixels:
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+def _centre(pixels: Pixels, height: int, width: int, *, to_even: bool = False) -> Pixels:
+    """With `to_even` a half pixel goes to the even side, as torchvision rounds; else to the upper and left one."""
+    rest = pixels.shape[0] - height, pixels.shape[1] - width
+    top, left = (round(side / 2) if to_even else side // 2 for side in rest)
     return pixels[top : top + height, left : left + width]

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from torchclas.atomic import disk_is_full
 from torchclas.errors import Error, OutputError
+from torchclas.weights.location import CONFIG, TIMM_WEIGHTS
+
+# What the folder of an export to timm has in it.
+CARD = "README.md"
+WEIGHTS = TIMM_WEIGHTS[0]
+FOLDER_FILES = (CONFIG, WEIGHTS, CARD)
 
 
 @contextmanager
@@ -36,7 +42,17 @@ def give_names(folder: Path, path: Path) -> list[Path]:
     That comes last: it may need the others, such as weights beyond 2 GB, and what has its name is complete.
     """
     others = sorted(file for file in folder.iterdir() if file.name != path.name)
+    if (folder / path.name).is_dir() and path.is_dir():
+        shutil.rmtree(path)  # see check_folder
     return [file.replace(path.with_name(file.name)) for file in (*others, folder / path.name)][:-1]
+
+
+def check_folder(path: Path) -> None:
+    """Raise `OutputError` where something other than an export is in the place of a folder that is to be written."""
+    if path.is_dir() and all(file.name in FOLDER_FILES for file in path.iterdir()):
+        return
+    if path.exists():
+        raise OutputError(f"{path}: holds other files: name a new folder")
 
 
 @contextmanager

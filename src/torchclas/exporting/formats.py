@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.exporting.files import folder_beside
@@ -15,13 +15,20 @@ from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
 from torchclas.exporting.program import ProgramFile, write_program
 from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
+from torchclas.exporting.timm import TimmFolder, write_timm
 from torchclas.layers.network import Network
 from torchclas.vocabulary import ExportFormat
 from torchclas.weights.metadata import Metadata
 
+# What not every format does: images of any size as pixels, a fixed number of images, the vector before the classifier.
+Wish = Literal["pixels", "batch", "embedding"]
+
 
 class Write(Protocol):
-    """Writes a fused network in evaluation mode, unchecked; some formats put a second file beside `path`."""
+    """Writes a network in evaluation mode, unchecked; it is fused where the format folds batch norms.
+
+    Some formats put a second file beside `path`.
+    """
 
     def __call__(self, network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
         """`batch` fixes the number of images; with `pixels` the file prepares images of any size itself."""
@@ -33,7 +40,8 @@ class Format:
     """A kind of file.
 
     `packages` are needed to write and check it, each with the extra that brings it. `open` takes the batch that the
-    file was written with. `no_pixels` says why it cannot prepare images itself, where it cannot.
+    file was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
+    without a suffix is a folder. `refused` says why it cannot do what other formats can.
     """
 
     suffix: str
@@ -41,22 +49,24 @@ class Format:
     open: Callable[[Path, int | None], ExportedFile]
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
     find_program: Callable[[], object] | None = None
-    no_pixels: str = ""
+    folds: bool = True
+    refused: Mapping[Wish, str] = field(default_factory=dict["Wish", str])
 
-    def require(self, *, pixels: bool) -> None:
+    def require(self, wishes: Iterable[Wish]) -> None:
         """Say what is missing before the minutes that all else takes.
 
         Raises:
             MissingDependencyError: a package or program is not installed.
-            Error: the format cannot prepare images itself.
+            Error: the format cannot do what is wished.
         """
         if self.find_program is not None:
             self.find_program()
         for package, extra in self.packages.items():
             if find_spec(package) is None:
                 raise MissingDependencyError(package, f"'torchclas[{extra}]'")
-        if pixels and self.no_pixels:
-            raise Error(self.no_pixels)
+        for wish in wishes:
+            if wish in self.refused:
+                raise Error(self.refused[wish])
 
 
 def _write_openvino(network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
@@ -93,6 +103,18 @@ FORMATS: dict[ExportFormat, Format] = {
         TensorRtFile,
         {"onnxscript": "onnx"},
         find_program=trtexec,
-        no_pixels="TensorRT engines are tuned for images of one size: leave `--input uint8` out",
+        refused={"pixels": "TensorRT engines are tuned for images of one size: leave `--input uint8` out"},
+    ),
+    "timm": Format(
+        "",
+        write_timm,
+        lambda path, _: TimmFolder(path),
+        {"timm": "timm"},
+        folds=False,
+        refused={
+            "pixels": "timm prepares images itself, as the folder's config.json says: leave `--input uint8` out",
+            "batch": "a network in timm takes any number of images: leave `--batch` out",
+            "embedding": "a network in timm gives its embedding when asked (`num_classes=0`): leave `--outputs` out",
+        },
     ),
 }

@@ -39,6 +39,8 @@ def why_not(preset: Preset) -> str:
     """Why a graph cannot prepare images this way; empty where it can."""
     if preset.fit == "pad":
         return "its preprocessing pads images, which a graph cannot do here"
+    if preset.backend == "torchvision":
+        return "its preprocessing rounds sizes as torchvision does, which a graph does not here"
     if preset.fit == "crop" and preset.size[0] != preset.size[1]:
         return "its preprocessing crops a rectangle, which a graph cannot do here"
     return ""

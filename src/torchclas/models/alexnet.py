@@ -72,4 +72,17 @@ RENAMES: Renames = {
         ("head.6", "_fc7"),
         ("classifier", "_fc8"),
     ),
+    # Its dropouts leave features as they are.
+    "torchvision": (
+        ("stem.0", "features.0"),
+        ("stages.0.0.0", "features.3"),
+        ("stages.1.0.0", "features.6"),
+        ("stages.1.1.0", "features.8"),
+        ("stages.1.2.0", "features.10"),
+        ("classifier", "classifier.6"),
+        ("head.3.weight", "classifier.1.weight", "×0.5"),
+        ("head.3", "classifier.1"),
+        ("head.6.weight", "classifier.4.weight", "×0.5"),
+        ("head.6", "classifier.4"),
+    ),
 }

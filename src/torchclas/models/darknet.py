@@ -55,4 +55,10 @@ RENAMES: Renames = {
         ("stem", "_conv1"),
         ("classifier", "_out"),
     ),
+    "timm": (
+        ("stem", "stem.conv1"),
+        ("stages.{s}.0", "stages.{s}.conv_down"),
+        ("stages.{s}.{b}.branch.{i}", "stages.{s}.blocks.{b-1}.conv{i+1}"),
+        ("classifier", "head.fc"),
+    ),
 }

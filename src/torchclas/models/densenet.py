@@ -83,4 +83,15 @@ RENAMES: Renames = {
         ("neck.0", "batch_norm"),
         ("classifier", "out"),
     ),
+    "timm": (
+        ("branch.{i}.bn", "norm{i+1}"),
+        ("branch.{i}.conv", "conv{i+1}"),
+        ("stem.0.conv", "features.conv0"),
+        ("stem.0.bn", "features.norm0"),
+        ("stages.0.{b}", "features.denseblock1.denselayer{b+1}"),
+        ("stages.{s}.0.0.bn", "features.transition{s}.norm"),
+        ("stages.{s}.0.0", "features.transition{s}"),
+        ("stages.{s}.{b}", "features.denseblock{s+1}.denselayer{b}"),
+        ("neck.0", "features.norm5"),
+    ),
 }

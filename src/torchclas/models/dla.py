@@ -154,20 +154,19 @@ VARIANTS: Variants = {
     "DLA169": (DLA, dict(levels=LEVELS_169, residual=True)),
 }
 
-RENAMES: Renames = {
-    "current": (
-        ("first.0.shortcut.1.conv", "project.0"),
-        ("first.0.shortcut.1.bn", "project.1"),
-        ("0.branch.{i}.conv", "conv{i+1}"),
-        ("0.branch.{i}.bn", "bn{i+1}"),
-        ("first", "tree1"),
-        ("second", "tree2"),
-        ("stem.0.conv", "base_layer.0"),
-        ("stem.0.bn", "base_layer.1"),
-        ("stem.{i}.conv", "level{i-1}.0"),
-        ("stem.{i}.bn", "level{i-1}.1"),
-        ("stages.{s}.tree", "level{s+2}"),
-        ("stages.{s}", "level{s+2}"),
-        ("classifier", "fc", "conv"),
-    ),
-}
+_NAMES = (
+    ("first.0.shortcut.1.conv", "project.0"),
+    ("first.0.shortcut.1.bn", "project.1"),
+    ("0.branch.{i}.conv", "conv{i+1}"),
+    ("0.branch.{i}.bn", "bn{i+1}"),
+    ("first", "tree1"),
+    ("second", "tree2"),
+    ("stem.0.conv", "base_layer.0"),
+    ("stem.0.bn", "base_layer.1"),
+    ("stem.{i}.conv", "level{i-1}.0"),
+    ("stem.{i}.bn", "level{i-1}.1"),
+    ("stages.{s}.tree", "level{s+2}"),
+    ("stages.{s}", "level{s+2}"),
+    ("classifier", "fc", "conv"),
+)
+RENAMES: Renames = {"current": _NAMES, "timm": _NAMES}

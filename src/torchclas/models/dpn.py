@@ -104,4 +104,15 @@ RENAMES: Renames = {
         ("neck.0", "conv5_x_x_bn"),
         ("classifier", "out"),
     ),
+    "timm": (
+        ("bn", "bn", "eps 0.001"),
+        ("stem.0", "features.conv1_1"),
+        ("stages.0.{b}.shortcut", "stages.0.{b}.c1x1_w_s1"),
+        ("shortcut", "c1x1_w_s2"),
+        ("branch.0", "c1x1_a"),
+        ("branch.1", "c3x3_b"),
+        ("branch.2", "c1x1_c"),
+        ("stages.{s}.{b}", "features.conv{s+2}_{b+1}"),
+        ("neck.0", "features.conv5_bn_ac.bn", "eps 0.001"),
+    ),
 }

@@ -110,12 +110,7 @@ class InceptionV3(Network):
 
 VARIANTS: Variants = {"InceptionV3": (InceptionV3, dict())}
 
-_PARTS = (
-    ("stem.0", "inception_stem.conv_1a_3x3"),
-    ("stem.1", "inception_stem.conv_2a_3x3"),
-    ("stem.2", "inception_stem.conv_2b_3x3"),
-    ("stem.4", "inception_stem.conv_3b_1x1"),
-    ("stem.5", "inception_stem.conv_4a_3x3"),
+_BRANCHES = (
     ("stages.1.0.0", "stages.1.0.branch3x3"),
     ("stages.1.0.1.{i}", "stages.1.0.branch3x3dbl_{i+1}"),
     ("stages.2.0.0.{i}", "stages.2.0.branch3x3_{i+1}"),
@@ -131,6 +126,14 @@ _PARTS = (
     ("stages.2.{b}.2.2.0", "stages.2.{b}.branch3x3dbl_3a"),
     ("stages.2.{b}.2.2.1", "stages.2.{b}.branch3x3dbl_3b"),
     ("stages.2.{b}.2.{i}", "stages.2.{b}.branch3x3dbl_{i+1}"),
+)
+_PARTS = (
+    ("stem.0", "inception_stem.conv_1a_3x3"),
+    ("stem.1", "inception_stem.conv_2a_3x3"),
+    ("stem.2", "inception_stem.conv_2b_3x3"),
+    ("stem.4", "inception_stem.conv_3b_1x1"),
+    ("stem.5", "inception_stem.conv_4a_3x3"),
+    *_BRANCHES,
     ("stages.{s}.{b}.3.1", "stages.{s}.{b}.branch_pool_conv"),
 )
 RENAMES: Renames = {
@@ -144,5 +147,28 @@ RENAMES: Renames = {
         ("stages.2.0", "inception_d_1"),
         ("stages.2.{b}", "inception_e_{b}"),
         ("classifier", "out"),
+    ),
+    "timm": (
+        ("bn", "bn", "eps 0.001"),
+        ("stem.0", "Conv2d_1a_3x3"),
+        ("stem.1", "Conv2d_2a_3x3"),
+        ("stem.2", "Conv2d_2b_3x3"),
+        ("stem.4", "Conv2d_3b_1x1"),
+        ("stem.5", "Conv2d_4a_3x3"),
+        *_BRANCHES,
+        ("stages.{s}.{b}.3.1", "stages.{s}.{b}.branch_pool"),
+        ("stages.0.0", "Mixed_5b"),
+        ("stages.0.1", "Mixed_5c"),
+        ("stages.0.2", "Mixed_5d"),
+        ("stages.1.0", "Mixed_6a"),
+        ("stages.1.1", "Mixed_6b"),
+        ("stages.1.2", "Mixed_6c"),
+        ("stages.1.3", "Mixed_6d"),
+        ("stages.1.4", "Mixed_6e"),
+        ("stages.2.0", "Mixed_7a"),
+        ("stages.2.1", "Mixed_7b"),
+        ("stages.2.2", "Mixed_7c"),
+        ("classifier.weight", "fc.weight", "×0.8"),  # its dropout leaves features as they are
+        ("classifier", "fc"),
     ),
 }

@@ -151,6 +151,26 @@ VARIANTS: Variants = {
     "MixNet_L": (MixNet, dict(table=MEDIUM, stem=24, width=1.3)),
 }
 
+_TIMM = (
+    ("stem.1.depthwise.bn", "blocks.0.0.bn1"),
+    ("stem.1.project.conv", "blocks.0.0.conv_pw"),
+    ("stem.1.project.bn", "blocks.0.0.bn2"),
+    ("stem.1", "blocks.0.0"),
+    ("stem.0.conv", "conv_stem"),
+    ("stem.0.bn", "bn1"),
+    ("stages.{s}.{b}", "blocks.{s+1}.{b}"),
+    ("blocks.{s}.{b}.branch", "blocks.{s}.{b}"),
+    ("expand.conv", "conv_pw"),
+    ("expand.bn", "bn1"),
+    ("depthwise.conv", "conv_dw"),
+    ("depthwise.bn", "bn2"),
+    ("project.conv", "conv_pwl"),
+    ("project.bn", "bn3"),
+    ("se.reduce", "se.conv_reduce"),
+    ("se.expand", "se.conv_expand"),
+    ("neck.conv", "conv_head"),
+    ("neck.bn", "bn2"),
+)
 RENAMES: Renames = {
     "current": (
         ("stem.0", "features.init_block.conv1"),
@@ -166,4 +186,6 @@ RENAMES: Renames = {
         ("neck", "features.final_block"),
         ("classifier", "output"),
     ),
+    "timm: MixNet_M MixNet_L": (*((f"stages.3.{4 + i}", f"blocks.5.{i}") for i in range(4)), *_TIMM),
+    "timm": (*((f"stages.3.{3 + i}", f"blocks.5.{i}") for i in range(3)), *_TIMM),
 }

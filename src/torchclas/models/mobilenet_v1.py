@@ -70,4 +70,13 @@ RENAMES: Renames = {
         ("stages.{s}.{b}", "conv{s+2}_{b}"),
         ("classifier", "out"),
     ),
+    "timm": (
+        ("stem.conv", "conv_stem"),
+        ("stem.bn", "bn1"),
+        ("depthwise.conv", "conv_dw"),
+        ("depthwise.bn", "bn1"),
+        ("pointwise.conv", "conv_pw"),
+        ("pointwise.bn", "bn2"),
+        ("stages", "blocks"),
+    ),
 }

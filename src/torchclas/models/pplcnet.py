@@ -99,4 +99,22 @@ RENAMES: Renames = {
         ("head.1", "last_conv"),
         ("classifier", "fc"),
     ),
+    "timm": (
+        ("stem.conv", "conv_stem"),
+        ("stem.bn", "bn1"),
+        ("depthwise.conv", "conv_dw"),
+        ("depthwise.bn", "bn1"),
+        ("pointwise.conv", "conv_pw"),
+        ("pointwise.bn", "bn2"),
+        ("se.reduce", "se.conv_reduce"),
+        ("se.expand", "se.conv_expand"),
+        ("stages.3.2", "blocks.4.0"),
+        ("stages.3.3", "blocks.4.1"),
+        ("stages.3.4", "blocks.4.2"),
+        ("stages.3.5", "blocks.4.3"),
+        ("stages.4", "blocks.5"),
+        ("stages", "blocks"),
+        ("head.1", "conv_head"),
+        ("classifier.weight", "classifier.weight", "×0.8"),  # its dropout leaves features as they are
+    ),
 }

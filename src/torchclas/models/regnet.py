@@ -61,4 +61,10 @@ RENAMES: Renames = {
         ("stem", "conv"),
         ("classifier", "out"),
     ),
+    "timm": (
+        ("branch.{i}", "conv{i+1}"),
+        ("shortcut.1", "downsample"),
+        ("stages.{s}.{b}", "s{s+1}.b{b+1}"),
+        ("classifier", "head.fc"),
+    ),
 }

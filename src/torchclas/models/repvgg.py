@@ -88,4 +88,11 @@ RENAMES: Renames = {
         ("identity", "rbr_identity"),
         ("classifier", "linear"),
     ),
+    "timm": (
+        ("stem.0", "stem"),
+        ("stages.{s}.{b}.0", "stages.{s}.{b}"),
+        ("branches.0", "conv_kxk"),
+        ("branches.1", "conv_1x1"),
+        ("classifier", "head.fc"),
+    ),
 }

@@ -134,6 +134,32 @@ _OLD_PARTS = (
 _GRID = (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "bb_{s}_{b}"))
 _GRID_VD = (*_OLD_PARTS, ("stem.{i}", "conv1_{i+1}"), ("stages.{s}.{b}", "bb_{s}_{b}"))
 _LETTERS = (*_OLD_PARTS, ("stem.0", "conv"), ("stages.{s}.{b}", "res{s+2}{b:letter}"))
+_TORCH_PARTS = (
+    ("branch.{i}.reduce", "se.fc1"),
+    ("branch.{i}.expand", "se.fc2"),
+    ("branch.{i}.conv", "conv{i+1}"),
+    ("branch.{i}.bn", "bn{i+1}"),
+    ("stages.{s}.{b}", "layer{s+1}.{b}"),
+    ("classifier", "fc"),
+)
+_TORCH = (
+    ("stem.0.conv", "conv1"),
+    ("stem.0.bn", "bn1"),
+    ("shortcut.1.conv", "downsample.0"),
+    ("shortcut.1.bn", "downsample.1"),
+    *_TORCH_PARTS,
+)
+_TORCH_DEEP = (
+    ("stem.0.conv", "conv1.0"),
+    ("stem.0.bn", "conv1.1"),
+    ("stem.1.conv", "conv1.3"),
+    ("stem.1.bn", "conv1.4"),
+    ("stem.2.conv", "conv1.6"),
+    ("stem.2.bn", "bn1"),
+)
+_TORCH_VD = (*_TORCH_DEEP, ("shortcut.1.conv", "downsample.1"), ("shortcut.1.bn", "downsample.2"), *_TORCH_PARTS)
+# The first block of the shallow networks projects its shortcut here alone.
+_PASSED_ON = ("stages.0.0.shortcut.1", "passed_on", "identity")
 # ResNet was rewritten once, and has the old names in its original files; its relatives kept them.
 RENAMES: Renames = {
     "current: *_wsl": (
@@ -157,4 +183,9 @@ RENAMES: Renames = {
     "original: ResNet*_vd": _GRID_VD,
     "original: ResNet18 ResNet34 ResNet50": _LETTERS,
     "original: ResNet101 ResNet152": (("stages.2.0", "res4a"), ("stages.2.{b}", "res4b{b}"), *_LETTERS),
+    "timm: ResNet18 ResNet34": (_PASSED_ON, *_TORCH),
+    "timm: *ResNet18_vd *ResNet34_vd": (_PASSED_ON, *_TORCH_VD),
+    "timm: ResNet50_vc": (*_TORCH_DEEP, *_TORCH),
+    "timm: *_vd *_vd_*": _TORCH_VD,
+    "timm": _TORCH,
 }

@@ -111,4 +111,16 @@ RENAMES: Renames = {
         ("neck.bn", "features.{n+4}"),
         ("classifier", "output.1", "conv"),
     ),
+    "timm": (
+        ("stages.{s}.{b}.branch", "features.{n}"),
+        ("stages.{s}.{b}", "features.{n}"),
+        ("se.reduce", "se.fc1"),
+        ("se.act.0", "se.bn"),
+        ("se.expand", "se.fc2"),
+        ("expand", "conv_exp"),
+        ("depthwise", "conv_dw"),
+        ("project", "conv_pwl"),
+        ("neck", "features.{n}"),
+        ("classifier", "head.fc"),
+    ),
 }

@@ -59,13 +59,16 @@ class WindowAttention(Attention):
 
     def derive_mask(self) -> None:
         """What is added per window to the logits of (query, key). Published files bring it along, like a weight."""
-        mask = None
-        if self.shift:
-            wrapped = torch.arange(self.resolution, device=self.biases.device) >= self.resolution - self.shift
-            regions = 2 * wrapped[:, None].int() + wrapped.int()
-            regions = to_windows(regions[None, :, :, None], self.window)[0, :, :, 0]
-            mask = (regions[:, :, None] != regions[:, None, :]).to(self.biases.dtype) * APART
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", self.tables(self.biases.device).get("mask"))
+
+    def tables(self, device: torch.device | None = None) -> dict[str, Tensor]:
+        """What follows from the map's size and is published nevertheless; other libraries' files leave it out."""
+        if not self.shift:
+            return {}
+        wrapped = torch.arange(self.resolution, device=device) >= self.resolution - self.shift
+        regions = 2 * wrapped[:, None].int() + wrapped.int()
+        regions = to_windows(regions[None, :, :, None], self.window)[0, :, :, 0]
+        return {"mask": (regions[:, :, None] != regions[:, None, :]).to(self.biases.dtype) * APART}
 
     def set_resolution(self, resolution: int, window: int) -> None:
         """Interpolate the biases to a window of another size, for a map of another size."""
@@ -199,5 +202,18 @@ RENAMES: Renames = {
         *BLOCK_RENAMES,
         ("neck.0", "norm"),
         ("classifier", "head"),
+    ),
+    "timm": (
+        ("stem.conv", "patch_embed.proj"),
+        ("stem", "patch_embed"),
+        ("stages.0.{b}", "layers.0.blocks.{b}"),
+        ("stages.{s}.0", "layers.{s}.downsample"),
+        ("stages.{s}.{b}", "layers.{s}.blocks.{b-1}"),
+        ("attention.biases", "attn.relative_position_bias_table"),
+        ("attention.index", "attn.relative_position_index"),
+        ("attention.mask", "attn_mask"),
+        *BLOCK_RENAMES,
+        ("neck.0", "norm"),
+        ("classifier", "head.fc"),
     ),
 }

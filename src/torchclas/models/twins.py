@@ -122,25 +122,24 @@ VARIANTS: Variants = {
     "alt_gvt_large": (Twins, dict(**SVT_LARGE, depths=(2, 2, 18, 2), drop_path=0.5)),
 }
 
-RENAMES: Renames = {
-    "current": (
-        ("stem.conv", "patch_embeds.0.proj"),
-        ("stem", "patch_embeds.0"),
-        ("stages.0.0", "blocks.0.0"),
-        ("stages.0.1", "pos_block.0.proj.0"),
-        ("stages.0.{b}", "blocks.0.{b-1}"),
-        ("stages.{s}.0.1.conv", "patch_embeds.{s}.proj"),
-        ("stages.{s}.0.1", "patch_embeds.{s}"),
-        ("stages.{s}.1", "blocks.{s}.0"),
-        ("stages.{s}.2", "pos_block.{s}.proj.0"),
-        ("stages.{s}.{b}", "blocks.{s}.{b-2}"),
-        ("reduce.conv", "sr"),
-        ("reduce.norm", "norm"),
-        ("attention", "attn"),
-        ("mlp.expand", "mlp.fc1"),
-        ("mlp.project", "mlp.fc2"),
-        ("project", "proj"),
-        ("neck.0", "norm"),
-        ("classifier", "head"),
-    ),
-}
+_NAMES = (
+    ("stem.conv", "patch_embeds.0.proj"),
+    ("stem", "patch_embeds.0"),
+    ("stages.0.0", "blocks.0.0"),
+    ("stages.0.1", "pos_block.0.proj.0"),
+    ("stages.0.{b}", "blocks.0.{b-1}"),
+    ("stages.{s}.0.1.conv", "patch_embeds.{s}.proj"),
+    ("stages.{s}.0.1", "patch_embeds.{s}"),
+    ("stages.{s}.1", "blocks.{s}.0"),
+    ("stages.{s}.2", "pos_block.{s}.proj.0"),
+    ("stages.{s}.{b}", "blocks.{s}.{b-2}"),
+    ("reduce.conv", "sr"),
+    ("reduce.norm", "norm"),
+    ("attention", "attn"),
+    ("mlp.expand", "mlp.fc1"),
+    ("mlp.project", "mlp.fc2"),
+    ("project", "proj"),
+    ("neck.0", "norm"),
+    ("classifier", "head"),
+)
+RENAMES: Renames = {"current": _NAMES, "timm": _NAMES}

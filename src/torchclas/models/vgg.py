@@ -58,6 +58,20 @@ VARIANTS: Variants = {
     "VGG19": (VGG, dict(layers=19)),
 }
 
+
+def _torch_rules(depths: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
+    """timm numbers convolutions, ReLUs and poolings in one row; its dropouts leave features as they are."""
+    places = ((stage, block) for stage, depth in enumerate(depths) for block in range(depth))
+    return (
+        *((f"stages.{stage}.{block}.0", f"features.{2 * i + stage}") for i, (stage, block) in enumerate(places)),
+        ("head.2", "pre_logits.fc1"),
+        ("head.5.weight", "pre_logits.fc2.weight", "×0.5"),
+        ("head.5", "pre_logits.fc2"),
+        ("classifier.weight", "head.fc.weight", "×0.5"),
+        ("classifier", "head.fc"),
+    )
+
+
 RENAMES: Renames = {
     "current": (
         ("stages.{s}.{b}.0", "conv_block_{s+1}.conv{b+1}"),
@@ -71,4 +85,5 @@ RENAMES: Renames = {
         ("head.5", "_fc2"),
         ("classifier", "_out"),
     ),
+    **{f"timm: VGG{layers}": _torch_rules(depths) for layers, depths in DEPTHS.items()},
 }

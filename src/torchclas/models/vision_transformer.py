@@ -165,16 +165,15 @@ VARIANTS: Variants = {
     "DeiT_base_distilled_patch16_384": (DistilledVisionTransformer, dict(**DEIT_BASE, input_size=384)),
 }
 
-RENAMES: Renames = {
-    "current": (
-        ("stem.patches.conv", "patch_embed.proj"),
-        ("stem.class_token", "cls_token"),
-        ("stem.distillation_token", "dist_token"),
-        ("stem.position", "pos_embed"),
-        ("stages.{s}.{b}", "blocks.{n}"),
-        *BLOCK_RENAMES,
-        ("neck", "norm"),
-        ("classifier", "head"),
-        ("classifier_distilled", "head_dist"),
-    ),
-}
+_NAMES = (
+    ("stem.patches.conv", "patch_embed.proj"),
+    ("stem.class_token", "cls_token"),
+    ("stem.distillation_token", "dist_token"),
+    ("stem.position", "pos_embed"),
+    ("stages.{s}.{b}", "blocks.{n}"),
+    *BLOCK_RENAMES,
+    ("neck", "norm"),
+    ("classifier", "head"),
+    ("classifier_distilled", "head_dist"),
+)
+RENAMES: Renames = {"current": _NAMES, "timm": _NAMES}

@@ -17,8 +17,8 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.engines.engine import ordered
 from torchclas.errors import CheckpointError, Error, OutputError, UnknownNameError
 from torchclas.exporting import gate
-from torchclas.exporting.files import named_when_done
-from torchclas.exporting.formats import FORMATS
+from torchclas.exporting.files import check_folder, named_when_done
+from torchclas.exporting.formats import FORMATS, Wish
 from torchclas.exporting.gate import Array, DivergenceError
 from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
@@ -63,10 +63,11 @@ def export(
 
     The model is named as for `torchclas.Classifier`. By default the file goes into the current folder and is called
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
-    folder). `batch` fixes the number of images at once. With `input="uint8"` the file takes the pixels of images of any
-    size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, a side or
-    (height, width), where it is not to be the model's own, and `preset` how they are prepared. `outputs` are logits,
-    embedding (the vector before the classifier), or both.
+    folder). For timm it is a folder, which takes the place of an earlier one. `batch` fixes the number of images at
+    once. With `input="uint8"` the file takes the pixels of images of any size, [N, H, W, 3], and does the model's
+    preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be the
+    model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the classifier),
+    or both.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -83,11 +84,14 @@ def export(
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
     pixels, wanted = input == "uint8", ordered(outputs)
-    kind.require(pixels=pixels)
+    wishes: dict[Wish, bool] = {"pixels": pixels, "batch": batch is not None, "embedding": "embedding" in wanted}
+    kind.require(wish for wish, wished in wishes.items() if wished)
     if pixels and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
-    path = Path(output or f"{spec.file_name}{kind.suffix}")
-    if path.suffix != kind.suffix:
+    path = Path(output or f"{spec.file_name}{kind.suffix or f'-{to}'}")
+    if not kind.suffix:
+        check_folder(path)
+    elif path.suffix != kind.suffix:
         raise OutputError(f"{path}: the name of {to} files must end in {kind.suffix}")
     if size is not None:
         spec = replace(spec, preset=spec.preset.at(size))
@@ -99,7 +103,8 @@ def export(
         (images, compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
     ]
-    fold_batch_norms(network.fuse())  # the exporter would as well, in twice the time
+    if kind.folds:
+        fold_batch_norms(network.fuse())  # the exporter would as well, in twice the time
     with named_when_done(path) as temporary:
         kind.write(network, temporary, metadata, batch=batch, pixels=pixels)
         exact = not pixels or (spec.preset.backend, spec.preset.interpolation) == ("opencv", "bilinear")
@@ -112,7 +117,7 @@ def export(
             )
         except DivergenceError as divergence:
             raise DivergenceError(f"{path} was not written: {divergence}") from None
-        bytes_written = sum(file.stat().st_size for file in temporary.parent.iterdir())
+        bytes_written = sum(file.stat().st_size for file in temporary.parent.rglob("*") if file.is_file())
     return Exported(path, bytes_written, error, time.perf_counter() - start)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ def save_checkpoint(model: Network, path: str | Path, metadata: Metadata) -> Non
 
 def write_checkpoint(model: Network, path: Path, metadata: Metadata) -> None:
     """`save_checkpoint` to a path that is temporary already."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={KEY: metadata.to_json(), "format": "pt"})
+    write_tensors(model.state_dict(), path, metadata)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Metadata) -> None:
+    """`write_checkpoint` for tensors under names of another layout."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(ready, path, metadata={KEY: metadata.to_json(), "format": "pt"})
     _order_metadata(path)
 
 

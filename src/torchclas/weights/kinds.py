@@ -12,7 +12,7 @@ Kind = Literal["safetensors", "torch", "paddle", "inference", "onnx", "openvino"
 # What names of files with weights, or with whole models, end in; those that nothing here reads are told apart too.
 SUFFIXES = (
     ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".pt2", ".pdmodel", ".pdiparams", ".pdopt",
-    ".engine", ".h5", ".tflite",
+    ".bin", ".engine", ".h5", ".tflite",
 )  # fmt: skip
 
 # The files of an inference model of PaddlePaddle.

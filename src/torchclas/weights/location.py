@@ -12,6 +12,8 @@ from torchclas.weights.kinds import PARAMETERS, files_of
 
 BEST = "best.safetensors"  # of a run's folder
 PADDLE_BEST = "best_model.pdparams"  # of PaddleClas's
+CONFIG = "config.json"  # of a folder that timm wrote
+TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def checkpoint(path: str | Path) -> Path:
@@ -19,7 +21,8 @@ def checkpoint(path: str | Path) -> Path:
 
     An inference model of Paddle, its folder or either file, is the file with its program. PaddleClas names files of
     weights without their suffix (`output/ResNet50/best_model`), which does here as well; of a folder that it writes,
-    `best_model.pdparams` is taken, or the only `.pdparams`.
+    `best_model.pdparams` is taken, or the only `.pdparams`. A folder that timm or transformers wrote (`config.json`) is
+    its file of weights.
 
     Raises CheckpointError: a folder without any, or half an inference model.
     """
@@ -32,6 +35,8 @@ def checkpoint(path: str | Path) -> Path:
         return path / BEST
     if (path / PADDLE_BEST).is_file():
         return path / PADDLE_BEST
+    if (path / CONFIG).is_file() and (kept := [name for name in TIMM_WEIGHTS if (path / name).is_file()]):
+        return path / kept[0]
     if len(exported := list(path.glob(f"*{PARAMETERS}"))) == 1:
         return files_of(exported[0])[0]
     if len(tensors := [file for file in path.glob("*.pdparams") if not file.name.endswith(".ema.pdparams")]) == 1:

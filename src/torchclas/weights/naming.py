@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from torchclas import models
+from torchclas.correspondence import LIBRARIES
 from torchclas.errors import CheckpointError, Error
 from torchclas.layers.network import Network
-from torchclas.weights import dataflow, onnx
+from torchclas.weights import dataflow, libraries, onnx
 from torchclas.weights.inference_model import InferenceTensors
 from torchclas.weights.renames import PublishedName, published_names
 
@@ -63,6 +64,8 @@ def naming(model: Network, file_format: Format, tensors: Mapping[str, Any], path
         )
     if best.prefix and any(not name.startswith(best.prefix) for name in tensors):
         warnings.warn(f"{path}: of several networks in it, {best.prefix.rstrip('.')} is taken", stacklevel=4)
+    if best.layout in LIBRARIES:
+        return replace(best, tensors=libraries.ours(model, best.names, best.tensors))
     return best
 
 
@@ -108,7 +111,10 @@ def _namings(model: Network, file_format: Format, tensors: Mapping[str, Any]) ->
     layouts: dict[str, Mapping[str, PublishedName]] = {}
     if file_format != "paddle":
         layouts[OWN] = {name: PublishedName(name) for name in ours}
-    for layout, rules in models.renames(model.arch).items():
+    known = libraries.published(model.arch)
+    if file_format != "paddle":  # where names are the same, they are the library's
+        known = {**{name: rules for name, rules in models.renames(model.arch).items() if name in LIBRARIES}, **known}
+    for layout, rules in known.items():
         layouts[layout] = published_names(ours, rules, paddle=file_format == "paddle")
     for prefix, rest in _without_prefixes(tensors):
         for layout, names in layouts.items():

@@ -6,7 +6,7 @@ dotted segments it matches, one after the other, so the same table loads a publi
 - `{x}` on our side stands for a number; on the published side `{x}`, `{x+2}` and `{x:letter}` (0 → a) print it.
 - `{n}` on the published side is the running number of the block over all stages; after the stages, their length.
 - A third element `"linear"` says that the published layer is a fully connected one where ours is a 1×1 convolution,
-  `"conv"` that it is the other way round.
+  `"conv"` that it is the other way round. The layouts of timm and torchvision have others: see `weights/libraries.py`.
 
 What holds for every PaddlePaddle file (batch-norm statistics' names, [in, out] order of linear weights) is added here.
 """
@@ -25,11 +25,14 @@ _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 @dataclass(frozen=True)
 class PublishedName:
-    """What a parameter is called in a published file, and whether only there its layer is linear, or a convolution."""
+    """What a parameter is called in a published file, and how it differs there, as the rules' third elements say."""
 
     name: str
     linear: bool = False
     conv: bool = False
+    identity: bool = False
+    times: float = 1.0
+    eps: float | None = None
 
 
 def published_names(
@@ -53,7 +56,15 @@ def _rename(
         name, count = _pattern(ours).subn(lambda match: _expand(published, match, number), name)  # noqa: B023
         found.update(flags if count else ())
     head, dot, leaf = name.rpartition(".")
-    return PublishedName(f"{head}{dot}{statistics.get(leaf, leaf)}", "linear" in found, "conv" in found)
+    numbers = [[float(flag.removeprefix(word)) for flag in found if flag.startswith(word)] for word in ("×", "eps ")]
+    return PublishedName(
+        f"{head}{dot}{statistics.get(leaf, leaf)}",
+        linear="linear" in found,
+        conv="conv" in found,
+        identity="identity" in found,
+        times=next(iter(numbers[0]), 1.0),
+        eps=next(iter(numbers[1]), None),
+    )
 
 
 def _depths(names: Iterable[str]) -> dict[int, int]:
