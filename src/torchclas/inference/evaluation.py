@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from torchclas.catalog import Preset
-from torchclas.metrics.multi_label import Figures
-from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion
+from torchclas.data.datasets import LabelledImages, entries
+from torchclas.data.loader import Batch
+from torchclas.errors import DataError, Error
+from torchclas.inference.classifier import Classifier
+from torchclas.metrics.multi_label import Collected, Figures
+from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.version import __version__
 
 
@@ -95,3 +105,78 @@ def _multi_label(figures: Figures) -> dict[str, Any]:
 
 def _proportion(proportion: Proportion) -> dict[str, object]:
     return {"value": proportion.value, "interval_95": list(proportion.interval), **asdict(proportion)}
+
+
+class Rows(Protocol):
+    """Takes what came of each image."""
+
+    def add(self, batch: Batch, truth: Sequence[Any], probabilities: npt.NDArray[np.float32]) -> None:
+        """Take a batch: the labels of its images, and the probabilities of those that could be read."""
+        ...
+
+
+def measure(
+    classifier: Classifier,
+    images: LabelledImages,
+    data: str,
+    *,
+    notes: Sequence[str] = (),
+    rows: Rows | None = None,
+    advance: Callable[[int], object] = lambda images: None,
+) -> tuple[EvaluationReport, Tally]:
+    """Run a classifier over labelled images whose labels are its classes; `data` is what to call them.
+
+    `rows` takes what came of each image, `advance` is told how many were done. The tally is empty where an image has
+    any number of classes.
+
+    Raises:
+        DataError: no image can be read.
+        Error: the model computes NaN.
+    """
+    spec = classifier.spec
+    tally, collected = Tally(spec.num_classes), Collected(spec.num_classes)
+    counted = collected if spec.multi_label else tally
+    unreadable, start = list[tuple[str, str]](), time.perf_counter()
+    truth = iter(images.labels.tolist())
+    for batch in classifier.batches(entries(images)):
+        own = list(islice(truth, len(batch.sources)))
+        probabilities = classifier.probabilities(batch)
+        if np.isnan(probabilities).any():
+            raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
+        if len(probabilities):
+            counted.add(probabilities, _labels(batch, own))
+        if rows is not None:
+            rows.add(batch, own, probabilities)
+        unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
+        advance(len(batch.sources))
+    if not counted.images:
+        source, error = unreadable[0]
+        raise DataError(f"{data}: none of its {len(unreadable):,} images can be read; the first is {source}: {error}")
+    report = EvaluationReport(
+        data=data,
+        model=spec.name,
+        arch=spec.arch,
+        weights="published" if spec.path is None else str(spec.path),
+        engine=classifier.engine_name,
+        preset=spec.preset,
+        samples=len(images),
+        images=counted.images,
+        unreadable=tuple(unreadable),
+        top1=tally.top1,
+        top5=tally.top5,
+        nll=tally.nll,
+        ece=tally.ece,
+        calibration=tally.calibration,
+        classes=tally.classes(),
+        class_ids=spec.classes.ids,
+        class_names=classifier.names,
+        seconds=time.perf_counter() - start,
+        notes=tuple(notes),
+        multi_label=collected.figures(classifier.thresholds) if spec.multi_label else None,
+    )
+    return report, tally
+
+
+def _labels(batch: Batch, own: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """The labels of the images of the batch that could be read."""
+    return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from torchclas.catalog import Preset
-from torchclas.data.datasets import entries
 from torchclas.data.decode import MAX_PIXELS
-from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
-from torchclas.errors import DataError, Error
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.evaluation import EvaluationReport
-from torchclas.metrics.multi_label import Collected
-from torchclas.metrics.single_label import Tally
+from torchclas.inference.evaluation import EvaluationReport, measure
 from torchclas.reporting import multi_label
 from torchclas.reporting.evaluation_report import make_folder, write_files
 from torchclas.reporting.image_rows import image_rows
@@ -105,59 +94,12 @@ def evaluate(
     if output is not None and not several and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
-    tally, collected = Tally(spec.num_classes), Collected(spec.num_classes)
-    counted = collected if several else tally
-    unreadable, start = list[tuple[str, str]](), time.perf_counter()
-    truth, written = iter(images.labels.tolist()), list[Path]()
-    batches = classifier.batches(entries(images))
+    written = list[Path]()
     with ExitStack() as stack:
         advance = stack.enter_context(progress("evaluating", len(images)))
         rows = None
         if output is not None:
             files = multi_label.image_rows if several else image_rows
             rows, written = stack.enter_context(files(output, classifier))
-        for batch in batches:
-            own = list(islice(truth, len(batch.sources)))
-            probabilities = classifier.probabilities(batch)
-            if np.isnan(probabilities).any():
-                raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
-            if len(probabilities):
-                counted.add(probabilities, _labels(batch, own))
-            if rows is not None:
-                rows.add(batch, own, probabilities)
-            unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
-            advance(len(batch.sources))
-        if not counted.images:
-            source, error = unreadable[0]
-            raise DataError(
-                f"{data}: none of its {len(unreadable):,} images can be read; the first is {source}: {error}"
-            )
-
-    report = EvaluationReport(
-        data=str(data),
-        model=spec.name,
-        arch=spec.arch,
-        weights="published" if spec.path is None else str(spec.path),
-        engine=classifier.engine_name,
-        preset=spec.preset,
-        samples=len(images),
-        images=counted.images,
-        unreadable=tuple(unreadable),
-        top1=tally.top1,
-        top5=tally.top5,
-        nll=tally.nll,
-        ece=tally.ece,
-        calibration=tally.calibration,
-        classes=tally.classes(),
-        class_ids=spec.classes.ids,
-        class_names=classifier.names,
-        seconds=time.perf_counter() - start,
-        notes=tuple(notes),
-        multi_label=collected.figures(classifier.thresholds) if several else None,
-    )
+        report, tally = measure(classifier, images, str(data), notes=notes, rows=rows, advance=advance)
     return report if output is None else replace(report, written=(*write_files(report, tally, output), *written))
-
-
-def _labels(batch: Batch, own: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """The labels of the images of the batch that could be read."""
-    return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
