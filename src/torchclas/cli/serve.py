@@ -57,7 +57,7 @@ def serve(
         bool, Parameter(name="--open", negative="", help="Answer other machines without a token.")
     ] = False,
 ) -> int:
-    """Classify images over HTTP, with a page at /, routes at /docs, and the Open Inference Protocol at /v2.
+    """Classify images over HTTP: routes at /v1, described at /docs, and the Open Inference Protocol at /v2.
 
     SIGTERM and Ctrl-C end it when all requests are answered.
     """

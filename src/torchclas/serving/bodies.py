@@ -66,7 +66,8 @@ def check_type(request: Request) -> bool:
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return True
-    if kind in ("", "application/octet-stream") or kind.startswith("image/"):
+    # What curl calls every body unless it is told otherwise: it is taken for what it is when it is read.
+    if kind in ("", "application/octet-stream", "application/x-www-form-urlencoded") or kind.startswith("image/"):
         return False
     raise Refusal(
         415,
