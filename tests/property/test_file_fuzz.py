@@ -31,7 +31,7 @@ from torchclas.weights.onnx import read_onnx
 from torchclas.weights.torch_file import read_torch
 
 fuzz = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 METADATA = Metadata(

@@ -66,7 +66,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
     return content
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=damaged())
 def test_any_configuration(content: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"

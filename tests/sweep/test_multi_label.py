@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.unit.test_activation import METADATA, picture, weights
 from tests.unit.test_multi_label_training import data, options
+from torchclas import Classifier
 from torchclas.tasks.evaluate import evaluate
+from torchclas.tasks.export import export
 from torchclas.tasks.quantize import quantize
 from torchclas.tasks.train import train
 from torchclas.weights.metadata import read_metadata
 
 pytestmark = pytest.mark.sweep
-__all__ = ["data"]
+__all__ = ["data", "picture", "weights"]
 
 
 def test_int8_is_judged_by_mean_average_precision(data: Path, tmp_path: Path) -> None:
@@ -30,3 +34,12 @@ def test_int8_is_judged_by_mean_average_precision(data: Path, tmp_path: Path) ->
     report = evaluate(data, model=tmp_path / "int8.onnx")
     assert report.multi_label is not None
     assert made.int8.agreement > 80
+
+
+def test_an_export_keeps_it(weights: Path, picture: Image.Image, tmp_path: Path) -> None:
+    export(weights, to="onnx", output=tmp_path / "wear.onnx")
+    metadata = read_metadata(tmp_path / "wear.onnx")
+    assert (metadata.activation, metadata.thresholds) == ("sigmoid", METADATA.thresholds)
+    (row,) = Classifier(tmp_path / "wear.onnx").predict(picture)
+    assert row.labels == ("person", "hat")
+    assert row.scores == pytest.approx((0.6, 0.3), abs=1e-5)

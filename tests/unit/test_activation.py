@@ -15,9 +15,8 @@ from torchclas.catalog import find
 from torchclas.errors import CheckpointError, Error
 from torchclas.metrics.scores import probabilities
 from torchclas.spec import ModelSpec, find_model
-from torchclas.tasks.export import export
 from torchclas.weights.checkpoint import save_checkpoint
-from torchclas.weights.metadata import Metadata, read_metadata
+from torchclas.weights.metadata import Metadata
 
 NAMES = ("person", "hat", "coat", "bag")
 METADATA = Metadata(
@@ -83,15 +82,6 @@ def test_without_thresholds_a_half_counts(weights: Path, picture: Image.Image) -
     (row,) = Classifier(weights, engine="torch", top_k=4).predict(picture)
     (every,) = Classifier(weights, engine="torch", threshold=0.0).predict(picture)
     assert row.scores == tuple(score for score in every.scores if score >= 0.5)
-
-
-def test_an_export_keeps_it(weights: Path, picture: Image.Image, tmp_path: Path) -> None:
-    export(weights, to="onnx", output=tmp_path / "wear.onnx")
-    metadata = read_metadata(tmp_path / "wear.onnx")
-    assert (metadata.activation, metadata.thresholds) == ("sigmoid", METADATA.thresholds)
-    (row,) = Classifier(tmp_path / "wear.onnx").predict(picture)
-    assert row.labels == ("person", "hat")
-    assert row.scores == pytest.approx((0.6, 0.3), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,9 @@ def bar(*more: ProgressColumn, console: Console | None = None, shown: bool | Non
 
 
 @contextmanager
-def progress(
-    title: str, total: int | None, *, done: int = 0, console: Console | None = None, shown: bool = True
-) -> Generator[Advance]:
+def progress(title: str, total: int | None, *, done: int = 0, console: Console | None = None) -> Generator[Advance]:
     """Yield what is told how many more were done; `total` is None where nobody knows."""
-    with bar(console=console, shown=None if shown else False) as drawn:
+    with bar(console=console) as drawn:
         task = drawn.add_task(label(title), total=total, completed=done)
         yield lambda count: drawn.advance(task, count)
 

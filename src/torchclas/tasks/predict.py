@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,6 @@ from torchclas.data.decode import is_image
 from torchclas.data.sources import expand
 from torchclas.errors import DataError, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.reporting.progress import progress
 from torchclas.reporting.rows import Writer, format_of, open_output, open_stream
 from torchclas.signals import held_back
 from torchclas.vocabulary import RowFormat
@@ -77,7 +76,7 @@ def classify(
             writer = stack.enter_context(open_output(output, chosen_format, top_k=classifier.top_k))
         interrupted: KeyboardInterrupt | None = None
         try:
-            with progress("classifying", None, shown=output is not None or not sys.stdout.isatty()) as advance:
+            with _progress(shown=output is not None or not sys.stdout.isatty()) as advance:
                 for batch in classifier.batches(images):
                     rows = list(classifier.rows(batch))
                     with held_back() if output is not None else nullcontext():
@@ -153,3 +152,15 @@ def _clip(stream: IO[str]) -> int | None:
     from torchclas.reporting.console import Console
 
     return max(20, Console(file=stream).width // 2)
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Generator[Callable[[int], None], None, None]:
+    """Counts on standard error, where that is a terminal on which no rows appear."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda images: None
+        return
+    from torchclas.reporting.progress import progress  # what draws takes longer to import than a picture to classify
+
+    with progress("classifying", None) as advance:
+        yield advance
