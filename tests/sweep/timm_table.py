@@ -102,13 +102,14 @@ def check(library: Library, arch: str) -> Outcome:
         randomise(network)
         written = libraries.theirs(network, library, theirs.state_dict())
         theirs.load_state_dict(written, assign=True)
-        if not counterpart.only:  # and back
-            for name, tensor in loaded(network, library, written).items():
-                torch.testing.assert_close(tensor, network.state_dict()[name])
-        del written
     preset = find_model(arch).preset
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, *preset.size, generator=generator, dtype=torch.float64)
+    if not counterpart.only:  # and back; a bias that a norm takes off again may have moved into its mean
+        back = models.build(arch, num_classes=CLASSES).double().eval()
+        back.load_state_dict(loaded(network, library, theirs.state_dict()), strict=False)
+        assert difference(network, back, images) < ALLOWED[torch.float64]
+        del back
     double, single = (difference(network.to(dtype), theirs.to(dtype), images.to(dtype)) for dtype in ALLOWED)
     return Outcome(library, arch, called(counterpart), counterpart.only, double, single, levels(arch))
 
