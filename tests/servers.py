@@ -119,13 +119,13 @@ class Stub:
 def stubbed(service: Running, before: Callable[[NDArray[Any]], object]) -> Generator[Stub, None, None]:
     """Put a `Stub` in the place of the engine of the first model."""
     classifier = service.serving.registry.opened[0].classifier
-    engine = classifier._engines["logits"]
+    engine = classifier.engine
     stub = Stub(engine, before)
-    classifier._engines["logits"] = stub
+    classifier.engine = stub
     try:
         yield stub
     finally:
-        classifier._engines["logits"] = engine
+        classifier.engine = engine
 
 
 class Process:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from torchclas.serving.batching import Batcher
+from torchclas.serving.batching import Batcher, Outputs
 from torchclas.serving.refusals import Refusal
 
 
@@ -20,12 +20,12 @@ def image(value: float) -> NDArray[np.float32]:
     return np.full((3, 2, 2), value, np.float32)
 
 
-def double(images: NDArray[Any]) -> NDArray[np.float32]:
-    return 2 * images[:, :1, 0, 0]
+def double(images: NDArray[Any]) -> Outputs:
+    return {"logits": 2 * images[:, :1, 0, 0]}
 
 
 def with_batcher(
-    run: Callable[[NDArray[Any]], NDArray[np.float32]],
+    run: Callable[[NDArray[Any]], Outputs],
     use: Callable[[Batcher], Awaitable[object]],
     size: int = 4,
     wait: float = 0.0,
@@ -48,7 +48,7 @@ def with_batcher(
 def test_each_gets_its_own() -> None:
     async def use(batcher: Batcher) -> None:
         rows = await asyncio.gather(*(batcher(image(value)) for value in range(50)))
-        assert [float(row[0]) for row in rows] == [2.0 * value for value in range(50)]
+        assert [float(row["logits"][0]) for row in rows] == [2.0 * value for value in range(50)]
 
     sizes = with_batcher(double, use)
     assert sum(sizes) == 50
@@ -69,12 +69,12 @@ def test_a_batch_waits_for_what_is_announced() -> None:
         async def late(value: float) -> float:
             with batcher.announced():
                 await asyncio.sleep(0.05)
-            return float((await batcher(image(value)))[0])
+            return float((await batcher(image(value)))["logits"][0])
 
         assert await asyncio.gather(late(1), late(2), _first(batcher)) == [2.0, 4.0, 6.0]
 
     async def _first(batcher: Batcher) -> float:
-        return float((await batcher(image(3)))[0])
+        return float((await batcher(image(3)))["logits"][0])
 
     assert with_batcher(double, use, wait=10.0) == [3]
 
@@ -93,7 +93,7 @@ def test_waiting_ends_when_what_was_announced_fails() -> None:
 
 
 def test_what_fails_for_one_fails_for_it_alone() -> None:
-    def run(images: NDArray[Any]) -> NDArray[np.float32]:
+    def run(images: NDArray[Any]) -> Outputs:
         if (images == 3).any():
             raise RuntimeError("three")
         return double(images)
@@ -102,7 +102,8 @@ def test_what_fails_for_one_fails_for_it_alone() -> None:
         rows = await asyncio.gather(*(batcher(image(value)) for value in range(8)), return_exceptions=True)
         failed = [value for value, row in enumerate(rows) if isinstance(row, BaseException)]
         assert failed == [3]
-        assert [float(row[0]) for row in rows if not isinstance(row, BaseException)] == [0, 2, 4, 8, 10, 12, 14]
+        fine = [float(row["logits"][0]) for row in rows if not isinstance(row, BaseException)]
+        assert fine == [0, 2, 4, 8, 10, 12, 14]
 
     with_batcher(run, use)
 
@@ -116,14 +117,14 @@ def test_a_wrong_number_of_rows_is_nobodys_answer(rows: int) -> None:
         else:
             assert all(isinstance(result, ValueError) for result in results)
 
-    with_batcher(lambda images: np.zeros((rows, 1), np.float32), use)
+    with_batcher(lambda images: {"logits": np.zeros((rows, 1), np.float32)}, use)
 
 
 def test_who_leaves_is_not_computed() -> None:
     entered, go_on = threading.Event(), threading.Event()
     seen: list[float] = []
 
-    def run(images: NDArray[Any]) -> NDArray[np.float32]:
+    def run(images: NDArray[Any]) -> Outputs:
         entered.set()
         assert go_on.wait(20)
         seen.extend(images[:, 0, 0, 0].tolist())
@@ -136,7 +137,7 @@ def test_who_leaves_is_not_computed() -> None:
         await asyncio.sleep(0)
         gone.cancel()
         go_on.set()
-        assert [float((await task)[0]) for task in (first, stays)] == [2.0, 6.0]
+        assert [float((await task)["logits"][0]) for task in (first, stays)] == [2.0, 6.0]
 
     with_batcher(run, use)
     assert seen == [1.0, 3.0]
@@ -145,7 +146,7 @@ def test_who_leaves_is_not_computed() -> None:
 def test_who_waits_when_it_closes_is_told() -> None:
     entered, go_on = threading.Event(), threading.Event()
 
-    def run(images: NDArray[Any]) -> NDArray[np.float32]:
+    def run(images: NDArray[Any]) -> Outputs:
         entered.set()
         assert go_on.wait(20)
         return double(images)

@@ -236,6 +236,32 @@ def test_an_engine_that_fails_for_one_image_answers_the_others(service: Running,
     check(answers[4].json()["predictions"][0], images[4], classifier)
 
 
+def test_all_bodies_together_are_bounded(model: Path) -> None:
+    """Also while they come: what clients send slowly is held all that time."""
+    settings = options(model, max_body=2**20, body_memory=2**20)
+    with running(settings) as service:
+        memory = service.serving.app.service.memory
+        slow = _send(service, b"x" * 700_000, announced=900_000)
+        until(lambda: memory.taken == 700_000)
+        answer = service.client.post("/v1/classify", content=b"y" * 500_000)
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert error_of(answer)["kind"] == "overloaded"
+        assert service.classify(picture(1)).status_code == 200
+        slow.close()
+        until(lambda: memory.taken == 0)
+        assert service.client.post("/v1/classify", content=b"y" * 500_000).status_code == 422  # read, and no image
+
+
+def test_pages_of_others_cannot_ask(service: Running) -> None:
+    elsewhere = service.client.post("/v1/classify", content=picture(1), headers={"Sec-Fetch-Site": "cross-site"})
+    assert elsewhere.status_code == 403
+    here = service.client.post("/v1/classify", content=picture(1), headers={"Sec-Fetch-Site": "same-origin"})
+    assert here.status_code == 200
+    for path in ("/v1/models", "/metrics", "/v2/health/ready"):  # a name that resolves to this machine
+        assert service.client.get(path, headers={"Host": "evil.example:80"}).status_code == 403
+
+
 def test_metrics(service: Running) -> None:
     service.classify(picture(1))
     service.classify(b"no")
@@ -290,8 +316,8 @@ def test_places_are_free_after_everything_that_can_happen(model: Path) -> None:
 def _send(service: Running, image: bytes, announced: int | None = None) -> socket.socket:
     host, port = service.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)))
-    length = announced or len(image)
-    connection.sendall(f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + image)
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced or len(image)}\r\n\r\n"
+    connection.sendall(head.encode() + image)
     return connection
 
 

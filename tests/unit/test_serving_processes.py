@@ -37,7 +37,8 @@ def test_a_signal_ends_it_when_all_is_answered(model: str, number: signal.Signal
         host, port = url.removeprefix("http://").split(":")
         image = picture(1)
         with socket.create_connection((host, int(port))) as slow, httpx.Client(base_url=url) as client:
-            slow.sendall(f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(image)}\r\n\r\n".encode())
+            head = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(image)}\r\n\r\n"
+            slow.sendall(head.encode())
             until(lambda: 'torchclas_queue_images{model="pets"} 1.0' in client.get("/metrics").text)
             service.process.send_signal(number)
             until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 503)

@@ -49,6 +49,9 @@ def serve(
     queue: Annotated[PositiveInt, Parameter(help="Images of a model on their way at once, per process.")] = 256,
     deadline: Annotated[float, Seconds, Parameter(help="How long an answer may take.")] = 10.0,
     max_body: Annotated[int, Bytes, Parameter(help="Larger requests are refused.")] = 32 * 2**20,
+    body_memory: Annotated[
+        int, Bytes, Parameter(help="What the requests that run may hold in memory together, per process.")
+    ] = 512 * 2**20,
     max_pixels: MaxPixels = serving.MAX_PIXELS,
     token_file: Annotated[
         Path | None, Parameter(help="File with the word that clients send: `Authorization: Bearer WORD`.")
@@ -81,6 +84,7 @@ def serve(
             queue=queue,
             deadline=deadline,
             max_body=max_body,
+            body_memory=body_memory,
             max_pixels=max_pixels,
             token_file=token_file,
             open_to_all=open_to_all,

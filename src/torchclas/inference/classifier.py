@@ -84,8 +84,9 @@ class Classifier:
     Classes that score less than `threshold` are left out; by default none are, or of a model with several classes per
     image those below their own thresholds.
 
-    `outputs` are what one run gives for each image, `logits`, `embedding` (the vector before the classifier) or both.
-    What needs another one works as well, by a second engine that is opened when it is first asked.
+    `outputs` are what one run gives for each image, `logits`, `embedding` (the vector before the classifier) or both;
+    None takes all that the model can give. What needs another one works as well, by a second engine that is opened when
+    it is first asked.
 
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
@@ -113,7 +114,7 @@ class Classifier:
         labels: str | Path | Sequence[str] | None = None,
         preset: Preset | None = None,
         activation: Activation | None = None,
-        outputs: Sequence[Output] = ("logits",),
+        outputs: Sequence[Output] | None = ("logits",),
         **others: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
@@ -146,7 +147,7 @@ class Classifier:
             batch_size=self.batch_size,
             device=device,
         )
-        self.engine: Engine = self._open(outputs=outputs)
+        self.engine: Engine = self._open(outputs=self.spec.outputs if outputs is None else outputs)
         self._engines: dict[Output, Engine] = dict.fromkeys(self.engine.outputs, self.engine)
         self._opening = threading.Lock()
         self.engine_name = _name_of(self.engine)

@@ -44,8 +44,11 @@ class Access:
     """The outermost part of the application."""
 
     def __init__(self, app: ASGIApp, *, service: Service, token: str | None, log: Log) -> None:
+        options = service.options
         self.app, self.service, self.metrics, self.log = app, service, service.metrics, log
         self._token = None if token is None else token.encode()
+        # Without a token this machine alone asks, and no page that gives its own name to this machine's address.
+        self._only_this_machine = token is None and not options.open_to_all
         self.running = 0  # requests
         self._closing = False
 
@@ -110,7 +113,10 @@ class Access:
 
     def _refused(self, scope: Scope, headers: Headers) -> Refusal | None:
         path: str = scope["path"]
-        changes = path.startswith("/v2/repository/") and path.endswith(("/load", "/unload"))
+        host = headers.get("Host", "")
+        if self._only_this_machine and host and not is_loopback(_host(host)):
+            message = f"{_host(host)[:100]} is no name of this machine alone"
+            return Refusal(403, "forbidden", message, "start with --token-file or --open")
         if self._token is not None and path.startswith(("/v1", "/v2", "/metrics")) and path not in HEALTH:
             scheme, _, given = headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
@@ -121,11 +127,15 @@ class Access:
                     "send Authorization: Bearer TOKEN",
                     {"WWW-Authenticate": "Bearer"},
                 )
-        elif changes and self._token is None and not is_loopback(_host(headers.get("Host", ""))):
-            # Also what a web page asks that has given its own name to this machine.
+        changes = path.startswith("/v2/repository/") and path.endswith(("/load", "/unload"))
+        if changes and self._token is None and not is_loopback(_host(host)):
             return Refusal(403, "forbidden", "models change by clients with a token", "start with --token-file")
+        # Browsers say where a request comes from: the pages of others have nothing to ask here.
+        elsewhere = headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
         origin = headers.get("Origin")
-        if changes and origin is not None and urlsplit(origin).netloc != headers.get("Host"):
+        if (elsewhere and scope["method"] == "POST") or (
+            changes and origin is not None and urlsplit(origin).netloc != host
+        ):
             return Refusal(403, "forbidden", "the page of another host asks for this", "ask from here")
         return None
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.serving.refusals import Refusal
+from torchclas.vocabulary import Output
 
 Image: TypeAlias = NDArray[Any]  # prepared: [channels, H, W]
-Row: TypeAlias = NDArray[np.float32]  # what the engine gives for one
+Outputs: TypeAlias = dict[Output, NDArray[np.float32]]  # of a batch: [N, …]
+Row: TypeAlias = dict[Output, NDArray[np.float32]]  # of one image
 
 
 @dataclass(eq=False)
@@ -29,13 +31,14 @@ class _Waiting:
 class Batcher:
     """The queue before one engine. It belongs to one event loop.
 
-    `run` computes images [N, …] → rows [N, …] on `thread`. A batch has at most `size` images; the first of them waits
-    at most `wait` seconds for others, and only while some are announced. `observe` is told the size of each batch.
+    `run` computes images [N, …] → outputs [N, …] on `thread`. A batch has at most `size` images; the first of them
+    waits at most `wait` seconds for others, and only while some are announced. `observe` is told the size of each
+    batch.
     """
 
     def __init__(
         self,
-        run: Callable[[NDArray[Any]], NDArray[np.float32]],
+        run: Callable[[NDArray[Any]], Outputs],
         *,
         size: int,
         wait: float,
@@ -119,10 +122,11 @@ class Batcher:
                 waiting.result.set_result(row)
 
     def _rows(self, images: Sequence[Image]) -> Sequence[Row]:
-        rows = self._run(np.stack(images))
-        if len(rows) != len(images):
-            raise ValueError(f"{len(rows)} rows for {len(images)} images")
-        return list(rows)
+        outputs = self._run(np.stack(images))
+        for output, values in outputs.items():
+            if len(values) != len(images):
+                raise ValueError(f"{len(values)} rows of {output} for {len(images)} images")
+        return [{output: values[place] for output, values in outputs.items()} for place in range(len(images))]
 
 
 def _ending() -> Refusal:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from torchclas.serving.refusals import ClientGone, Refusal, too_large
+from torchclas.serving.refusals import ClientGone, Refusal, crowded, too_large
 
 BODY = "body"  # what an image without a name of its own is called
 _NAME_LENGTH = 255  # of a file, as systems have it
@@ -41,20 +42,53 @@ class Sent:
     content: bytes
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` bytes; raises Refusal, or ClientGone."""
+class Memory:
+    """What the bodies of all requests hold together: at most `limit` bytes, however many clients send."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.taken = limit, 0
+
+    @contextmanager
+    def share(self, largest: int) -> Generator[Share, None, None]:
+        """What one request may hold until the block ends: at most `largest` bytes."""
+        share = Share(self, largest)
+        try:
+            yield share
+        finally:
+            self.taken -= share.taken
+
+
+class Share:
+    """The part of the memory that one request holds."""
+
+    def __init__(self, memory: Memory, largest: int) -> None:
+        self._memory, self.largest, self.taken = memory, largest, 0
+
+    def check(self, count: int) -> None:
+        """Raise Refusal where `count` more bytes are too many for the request (413) or for all together (503)."""
+        if self.taken + count > self.largest:
+            raise too_large(self.largest)
+        if self._memory.taken + count > self._memory.limit:
+            raise crowded()
+
+    def take(self, count: int) -> None:
+        """Hold `count` more bytes; raises what `check` does."""
+        self.check(count)
+        self.taken += count
+        self._memory.taken += count
+
+
+async def read_body(request: Request, share: Share) -> bytes:
+    """The body, as far as the share of the request allows; raises Refusal, or ClientGone."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refusal(415, "unsupported_type", "the body is compressed", "send it without Content-Encoding")
     announced = request.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise too_large(limit)
+    if announced.isdecimal():
+        share.check(int(announced))  # before anything is read
     parts: list[bytes] = []
-    size = 0
     try:
         async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_large(limit)
+            share.take(len(part))
             parts.append(part)
     except ClientDisconnect:
         raise ClientGone from None
@@ -77,10 +111,10 @@ def check_type(request: Request) -> bool:
     )
 
 
-async def read_images(request: Request, limit: int) -> list[Sent]:
+async def read_images(request: Request, share: Share) -> list[Sent]:
     """The images of a request: its body, or the files of its form. Raises Refusal, or ClientGone."""
     is_form = check_type(request)
-    body = await read_body(request, limit)
+    body = await read_body(request, share)
     if not is_form:
         if not body:
             raise Refusal(422, "bad_image", "the body is empty", "send the content of an image")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torchclas.atomic import atomic_path, locked
 from torchclas.errors import Error, UnknownNameError
 from torchclas.inference.classifier import Classifier
-from torchclas.serving.batching import Batcher
+from torchclas.serving.batching import Batcher, Outputs
 from torchclas.serving.metrics import Metrics
 from torchclas.serving.options import ServeOptions
 from torchclas.serving.refusals import Refusal, overloaded
@@ -34,43 +34,38 @@ POLL_SECONDS = 0.5  # between two looks at the files of models
 
 
 class Model:
-    """One opened model, with a thread that runs its engine and a queue for each of its outputs."""
+    """One opened model, with a thread that runs its engine and the queue before it."""
 
-    def __init__(self, source: Source, classifier: Classifier, fingerprint: Fingerprint) -> None:
+    def __init__(
+        self, source: Source, classifier: Classifier, fingerprint: Fingerprint, *, metrics: Metrics, wait: float
+    ) -> None:
         self.name, self.source, self.classifier, self.fingerprint = source.name, source, classifier, fingerprint
         # The same in all processes, and after a restart.
         self.version = str(max((changed for *_, changed in fingerprint), default=10**6) // 10**6)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"torchclas-{source.name}")
-        self._batchers: dict[Output, Batcher] = {}
-        self._opening: dict[Output, asyncio.Future[object]] = {}
+        self._metrics = metrics
+        self._batcher: Batcher | None = None
+        self._wait = wait
         self._users = 0
         self._given_up = False
 
-    async def batcher(self, output: Output, *, wait: float, opener: ThreadPoolExecutor, metrics: Metrics) -> Batcher:
-        """The queue for an output; of one that the first engine does not give, another engine is opened first."""
-        if output not in self._batchers:
-            if output not in self._opening:
-                loop = asyncio.get_running_loop()
-                self._opening[output] = loop.run_in_executor(opener, self.classifier.engine_for, output)
-            try:
-                await asyncio.shield(self._opening[output])  # others wait for it, too
-            finally:
-                if output in self._opening and self._opening[output].done():
-                    del self._opening[output]
-        if output not in self._batchers:
-
-            def run(images: NDArray[Any]) -> NDArray[np.float32]:
-                with metrics.engine(self.name):
-                    return self.classifier.engine_for(output).run(images)[output]
-
-            self._batchers[output] = Batcher(
-                run,
+    @property
+    def batcher(self) -> Batcher:
+        """The queue before the engine; the first call needs the event loop."""
+        if self._batcher is None:
+            self._batcher = Batcher(
+                self._run,
                 size=self.classifier.batch_size,
-                wait=wait,
+                wait=self._wait,
                 thread=self._thread,
-                observe=lambda size: metrics.batch(self.name, size),
+                observe=lambda size: self._metrics.batch(self.name, size),
             )
-        return self._batchers[output]
+        return self._batcher
+
+    def check(self, output: Output) -> None:
+        """Raise Refusal (400) for an output that the model does not give."""
+        if output not in self.classifier.engine.outputs:
+            raise Refusal(400, "no_such_output", f"{self.name} gives no {output}", "export it again with this output")
 
     @contextmanager
     def used(self) -> Generator[Model, None, None]:
@@ -89,16 +84,18 @@ class Model:
         if not self._users:
             self._close_soon()
 
+    def _run(self, images: NDArray[Any]) -> Outputs:
+        with self._metrics.engine(self.name):
+            return self.classifier.engine.run(images)
+
     def _close_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self._close())
         _closing.add(task)
         task.add_done_callback(_closing.discard)
 
     async def _close(self) -> None:
-        for opening in list(self._opening.values()):
-            await asyncio.wait([opening])
-        for batcher in self._batchers.values():
-            await batcher.close()
+        if self._batcher is not None:
+            await self._batcher.close()
         # After what the thread may still be at.
         await asyncio.get_running_loop().run_in_executor(self._thread, self.classifier.close)
         self._thread.shutdown(wait=False)
@@ -191,12 +188,6 @@ class Registry:
         if name not in self._places:
             self._places[name] = Places(name, self.options.queue, lambda taken: self.metrics.queue(name, taken))
         return self._places[name]
-
-    async def batcher(self, model: Model, output: Output) -> Batcher:
-        """The queue of a model for an output."""
-        if output not in model.classifier.spec.outputs:
-            raise Refusal(400, "no_such_output", f"{model.name} gives no {output}", "export it again with this output")
-        return await model.batcher(output, wait=self.options.batch_wait, opener=self.opener, metrics=self.metrics)
 
     def index(self) -> list[dict[str, str]]:
         """All names with their states, as the protocol lists them."""
@@ -294,12 +285,13 @@ class Registry:
             batch_size=self.options.batch_size,
             max_pixels=self.options.max_pixels,
             workers=0,
+            outputs=None,  # one engine answers every request
         )
         # Engines and libraries reserve what they need at the first image: it should not be a client's.
         spec = classifier.spec
         shape, dtype = ((32, 32, 3), np.uint8) if spec.pixels else ((spec.in_channels, *spec.preset.size), np.float32)
         classifier.engine.run(np.zeros((1, *shape), dtype))
-        return Model(source, classifier, before)
+        return Model(source, classifier, before, metrics=self.metrics, wait=self.options.batch_wait)
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._changing.setdefault(name, asyncio.Lock())

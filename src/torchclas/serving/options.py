@@ -22,7 +22,8 @@ class ServeOptions:
     """How to serve `models`: names, files and folders as commands take them, `NAME=…` to call one otherwise.
 
     Times are in seconds, sizes in bytes. `batch_wait` is how long an image waits for others, `queue` how many images of
-    a model may be on their way at once, `deadline` how long an answer may take. `workers` are processes.
+    a model may be on their way at once, `deadline` how long an answer may take; the
+    bodies of all requests hold `body_memory` at most. `workers` are processes.
     """
 
     models: tuple[str, ...] = ()
@@ -37,11 +38,17 @@ class ServeOptions:
     queue: int = 256
     deadline: float = 10.0
     max_body: int = 32 * 2**20
+    body_memory: int = 512 * 2**20
     max_pixels: int = MAX_PIXELS
     token_file: Path | None = None
     open_to_all: bool = False
     repository: Path | None = None
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.body_memory < self.max_body:
+            largest = show_bytes(self.max_body)
+            raise Error(f"--body-memory must hold one request at least: give it {largest} (--max-body) or more")
 
     def token(self) -> str | None:
         """The word that clients must know.

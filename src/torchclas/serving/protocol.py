@@ -76,7 +76,7 @@ class Asked:
 
     @property
     def outputs(self) -> list[RequestedOutput]:
-        """What is wanted; by default what does not need a second engine."""
+        """What is wanted; by default what classes are told from."""
         return self.request.outputs or [RequestedOutput(name="logits"), RequestedOutput(name="probabilities")]
 
 
@@ -146,9 +146,8 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
 
     async def work(model: Model, body: bytes) -> Response:
         asked = await service.on_thread(_understood, model, header, body)
-        outputs: list[Output] = [_SOURCE[wanted.name] for wanted in asked.outputs]
-        rows = {output: await _rows(service, model, output, asked) for output in dict.fromkeys(outputs)}
-        service.metrics.image(model.name, "ok", len(next(iter(rows.values()))))
+        rows = await _rows(service, model, asked)
+        service.metrics.image(model.name, "ok", len(rows))
         return await service.on_thread(_answer, model, asked, rows)
 
     return await service.answer(request, name, read_body, work)
@@ -157,7 +156,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
 @router.post("/repository/index")
 async def index(request: Request) -> list[dict[str, str]]:
     """All models, open or not; `{"ready": true}` asks for those that are open."""
-    content = _json(await read_body(request, 2**16) or b"{}")
+    content = _json(await _service(request).small_body(request) or b"{}")
     only_ready = isinstance(content, dict) and content.get("ready") is True
     return [row for row in _service(request).registry.index() if row["state"] == "READY" or not only_ready]
 
@@ -165,7 +164,7 @@ async def index(request: Request) -> list[dict[str, str]]:
 @router.post("/repository/models/{name}/load")
 async def load(request: Request, name: str) -> dict[str, str]:
     """Open a model of the start or of the repository, or open it again; its requests go on meanwhile."""
-    await read_body(request, 2**16)  # Triton's clients may send a configuration; nothing in it is followed
+    await _service(request).small_body(request)  # Triton's clients may send a configuration; nothing in it is followed
     await _service(request).registry.load(name)
     return {}
 
@@ -173,7 +172,7 @@ async def load(request: Request, name: str) -> dict[str, str]:
 @router.post("/repository/models/{name}/unload")
 async def unload(request: Request, name: str) -> dict[str, str]:
     """Close a model once its requests are answered."""
-    await read_body(request, 2**16)
+    await _service(request).small_body(request)
     await _service(request).registry.unload(name)
     return {}
 
@@ -206,11 +205,11 @@ def _prepared(model: Model) -> tuple[str, tuple[int, ...]]:
     return ("UINT8", (-1, -1, 3)) if spec.pixels else ("FP32", (spec.in_channels, *spec.preset.size))
 
 
-async def _rows(service: Service, model: Model, output: Output, asked: Asked) -> list[Row]:
+async def _rows(service: Service, model: Model, asked: Asked) -> list[Row]:
     if asked.prepared is not None:
-        return await service.tensor_rows(model, output, list(asked.prepared))
+        return await service.tensor_rows(model, list(asked.prepared))
     rows: list[Row] = []
-    for place, row in enumerate(await service.rows(model, output, asked.files)):
+    for place, row in enumerate(await service.rows(model, asked.files)):
         if isinstance(row, ImageError):  # tensors have no rows for errors
             service.metrics.image(model.name, "error")
             raise bad_image(f"{place} {row}")
@@ -298,11 +297,11 @@ def _files(tensor: Tensor, raw: bytes | None) -> list[bytes]:
     return files
 
 
-def _answer(model: Model, asked: Asked, rows: dict[Output, list[Row]]) -> Response:
+def _answer(model: Model, asked: Asked, rows: list[Row]) -> Response:
     request, described, binary = asked.request, list[dict[str, Any]](), list[bytes]()
     all_binary = request.parameters.get("binary_data_output") is True
     for output in asked.outputs:
-        values = np.stack(rows[_SOURCE[output.name]])
+        values = np.stack([row[_SOURCE[output.name]] for row in rows])
         if output.name == "probabilities":
             values = probabilities(values, model.classifier.spec.activation)
         if not np.isfinite(values).all():

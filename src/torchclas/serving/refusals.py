@@ -53,6 +53,11 @@ def overloaded(model: str) -> Refusal:
     return Refusal(429, "overloaded", f"the queue of {model} is full", "ask again after the time in Retry-After")
 
 
+def crowded() -> Refusal:
+    """503: the bodies of the requests that run take all the memory that they may."""
+    return Refusal(503, "overloaded", "the requests that run are too large together", "ask again after Retry-After")
+
+
 def too_slow(seconds: float) -> Refusal:
     """504: no answer was ready in time."""
     return Refusal(504, "deadline", f"no answer was ready within {seconds:g} s", "ask again, with fewer images at once")

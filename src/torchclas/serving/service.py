@@ -11,13 +11,14 @@ from starlette.requests import Request
 
 from torchclas.data.loader import load_one
 from torchclas.errors import ImageError
-from torchclas.serving.batching import Batcher, Image, Row
-from torchclas.serving.bodies import Sent
+from torchclas.serving.batching import Image, Row
+from torchclas.serving.bodies import Memory, Sent, Share, read_body
 from torchclas.serving.metrics import Metrics
 from torchclas.serving.models import Model, Registry
 from torchclas.serving.options import ServeOptions
 from torchclas.serving.refusals import ClientGone, Refusal, too_slow
-from torchclas.vocabulary import Output
+
+SMALL_BODY = 2**16
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +30,7 @@ class Service:
     def __init__(self, options: ServeOptions, registry: Registry, metrics: Metrics, threads: int) -> None:
         self.options, self.registry, self.metrics = options, registry, metrics
         self.decoding = ThreadPoolExecutor(threads, thread_name_prefix="torchclas-decoding")
+        self.memory = Memory(options.body_memory)
         self.draining = False  # the process was asked to end
 
     @property
@@ -40,7 +42,7 @@ class Service:
         self,
         request: Request,
         name: str | None,
-        read: Callable[[Request, int], Awaitable[R]],
+        read: Callable[[Request, Share], Awaitable[R]],
         work: Callable[[Model, R], Coroutine[Any, Any, T]],
     ) -> T:
         """What `work` makes of what `read` reads, with a place in the queue of the model `name`, in time.
@@ -51,28 +53,37 @@ class Service:
         until = loop.time() + seconds
         model = self.registry.find(name)
         request.state.model = model.name
-        with model.used(), self.registry.places(model.name).take(1):
-            try:
-                content = await asyncio.wait_for(read(request, self.options.max_body), seconds)
-            except asyncio.TimeoutError:
-                raise Refusal(
-                    408, "slow_body", f"the body took longer than {seconds:g} s", "send less", {"Connection": "close"}
-                ) from None
+        memory = self.memory.share(self.options.max_body)
+        with model.used(), self.registry.places(model.name).take(1), memory as share:
+            content = await self.in_time(read(request, share))
             return await self._while_wanted(request, work(model, content), until - loop.time())
 
-    async def rows(self, model: Model, output: Output, images: Sequence[Sent]) -> list[Row | ImageError]:
+    async def small_body(self, request: Request) -> bytes:
+        """The body of a request that has little to say; raises Refusal, or ClientGone."""
+        with self.memory.share(SMALL_BODY) as share:
+            return await self.in_time(read_body(request, share))
+
+    async def in_time(self, reading: Awaitable[R]) -> R:
+        """What is read, within the deadline; raises Refusal (408)."""
+        seconds = self.options.deadline
+        try:
+            return await asyncio.wait_for(reading, seconds)
+        except asyncio.TimeoutError:
+            raise Refusal(
+                408, "slow_body", f"the body took longer than {seconds:g} s", "send less", {"Connection": "close"}
+            ) from None
+
+    async def rows(self, model: Model, images: Sequence[Sent]) -> list[Row | ImageError]:
         """What the model gives for each image, or why there is nothing, in order."""
         with self.registry.places(model.name).take(len(images) - 1, held=1):
-            batcher = await self.registry.batcher(model, output)
             if len(images) == 1:  # nearly always
-                return [await self._row(model, batcher, images[0])]
-            return list(await asyncio.gather(*(self._row(model, batcher, image) for image in images)))
+                return [await self._row(model, images[0])]
+            return list(await asyncio.gather(*(self._row(model, image) for image in images)))
 
-    async def tensor_rows(self, model: Model, output: Output, images: Sequence[Image]) -> list[Row]:
+    async def tensor_rows(self, model: Model, images: Sequence[Image]) -> list[Row]:
         """What the model gives for each image that a client has prepared."""
         with self.registry.places(model.name).take(len(images) - 1, held=1):
-            batcher = await self.registry.batcher(model, output)
-            return list(await asyncio.gather(*map(batcher, images)))
+            return list(await asyncio.gather(*map(model.batcher, images)))
 
     async def on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call what would hold up other requests."""
@@ -83,10 +94,10 @@ class Service:
         self.registry.close()
         self.decoding.shutdown(wait=False, cancel_futures=True)
 
-    async def _row(self, model: Model, batcher: Batcher, sent: Sent) -> Row | ImageError:
-        with batcher.announced():
+    async def _row(self, model: Model, sent: Sent) -> Row | ImageError:
+        with model.batcher.announced():
             image = await self.on_thread(load_one, sent.name, sent.content, model.classifier.preprocess)
-        return image if isinstance(image, ImageError) else await batcher(image)
+        return image if isinstance(image, ImageError) else await model.batcher(image)
 
     async def _while_wanted(self, request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T:
         task = asyncio.ensure_future(work)

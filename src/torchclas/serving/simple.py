@@ -151,12 +151,13 @@ async def classify(
 
     async def work(model: Model, images: list[Sent]) -> dict[str, Any]:
         classifier, rows = model.classifier, list[Prediction]()
+        model.check("logits")
         _check_language(model, lang)
-        for image, row in zip(images, await service.rows(model, "logits", images), strict=True):
+        for image, row in zip(images, await service.rows(model, images), strict=True):
             if isinstance(row, ImageError):
                 rows.append(Prediction(image.name, "error", error=str(row)))
             else:
-                scores = probabilities(row[None], classifier.spec.activation)[0]
+                scores = probabilities(row["logits"][None], classifier.spec.activation)[0]
                 rows.append(classifier.prediction(image.name, scores, top_k=top_k, threshold=threshold, lang=lang))
         _count(service, model, rows)
         return _about(model, start, predictions=[_prediction(row) for row in rows])
@@ -170,11 +171,12 @@ async def embed(request: Request, model: Name = None) -> Response:
     service, start = _service(request), time.perf_counter()
 
     async def work(model: Model, images: list[Sent]) -> dict[str, Any]:
+        model.check("embedding")
         rows = [
             Embedding(image.name, "error", error=str(row))
             if isinstance(row, ImageError)
-            else model.classifier.embedding(image.name, row)
-            for image, row in zip(images, await service.rows(model, "embedding", images), strict=True)
+            else model.classifier.embedding(image.name, row["embedding"])
+            for image, row in zip(images, await service.rows(model, images), strict=True)
         ]
         _count(service, model, rows)
         return _about(model, start, embeddings=[_embedding(row) for row in rows])
