@@ -31,7 +31,7 @@ SIGNATURES = {
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
-    "outputs: 'Sequence[Output]' = ('logits',), **others: 'Never') -> 'None'",
+    "outputs: 'Sequence[Output] | None' = ('logits',), **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "
