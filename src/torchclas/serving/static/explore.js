@@ -1,0 +1,1 @@
+export function startExplore(place) { place.textContent = ""; }
