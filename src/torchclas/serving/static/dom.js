@@ -18,7 +18,7 @@ export function el(tag, options = {}, ...children) {
   if (label) node.dataset.label = [label].flat().length > 1 ? JSON.stringify(label) : label;
   if (hint) node.dataset.hint = hint;
   if (placeholder) node.dataset.placeholder = placeholder;
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   if (names || label || hint || placeholder) translate(node);
   return node;
 }
@@ -35,7 +35,7 @@ export function say(node, key, values) {
 export function svg(tag, attributes = {}, ...children) {
   const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children.flat());
+  node.append(...children.flat(Infinity));
   return node;
 }
 

@@ -1,8 +1,7 @@
 // Many pictures at once: a sheet with a filter, and a file for spreadsheets.
 import { save, toCsv } from "./csv.js";
 import { button, el, say } from "./dom.js";
-import { whenLanguageChanges } from "./text.js";
-import { percent } from "./try.js";
+import { percent, whenLanguageChanges } from "./text.js";
 
 const PAGE = 120; // pictures that are drawn before somebody asks for more
 const UNSURE = 0.5;

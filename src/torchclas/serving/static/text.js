@@ -75,8 +75,8 @@ const TEXT = {
     "kind.other": "The service gave no answer",
 
     "zoo.title": "The zoo",
-    "zoo.lead": "{models} published models in {series} series. Figures are those that were published.",
-    "zoo.lead.here": "{models} published models in {series} series. Figures are those that were published, and what was measured on this machine: {cpu}.",
+    "zoo.lead": "{models} models in {series} series. Figures are those that were published.",
+    "zoo.lead.here": "{models} models in {series} series. Figures are those that were published, and what was measured on this machine: {cpu}.",
     "zoo.failed": "The zoo cannot be shown",
     "zoo.search": "Search",
     "zoo.search.hint": "Name or series",
@@ -224,8 +224,8 @@ const TEXT = {
     "kind.other": "服务没有给出结果",
 
     "zoo.title": "模型库",
-    "zoo.lead": "{series} 个系列，共 {models} 个已发布的模型。数据均为官方公布值。",
-    "zoo.lead.here": "{series} 个系列，共 {models} 个已发布的模型。数据为官方公布值，以及在本机上的实测值：{cpu}。",
+    "zoo.lead": "{series} 个系列，共 {models} 个模型。数据均为官方公布值。",
+    "zoo.lead.here": "{series} 个系列，共 {models} 个模型。数据为官方公布值，以及在本机上的实测值：{cpu}。",
     "zoo.failed": "无法显示模型库",
     "zoo.search": "搜索",
     "zoo.search.hint": "名称或系列",
@@ -330,6 +330,9 @@ export function t(key, values = {}) {
   if (text === undefined) throw new Error(`no text ${key}`);
   return text.replace(/\{(\w+)\}/g, (_, name) => said(values[name]));
 }
+
+/** A score for people. */
+export const percent = (score) => `${(score * 100).toFixed(score < 0.0995 ? 2 : 1)} %`;
 
 /** A value in the language of the page: names have one for each. */
 function said(value) {

@@ -4,11 +4,10 @@ import { button, el, say } from "./dom.js";
 import { camera, ofDrop, ofFolder, release, toItem } from "./pictures.js";
 import { ServiceError, useToken } from "./service.js";
 import { createSheet } from "./sheet.js";
-import { language, t } from "./text.js";
+import { language, percent, t } from "./text.js";
 
 const MANY = 3; // models that all answer at first; of more, the first
 
-export const percent = (score) => `${(score * 100).toFixed(score < 0.0995 ? 2 : 1)} %`;
 const milliseconds = (ms) => (ms < 9.95 ? ms.toFixed(1) : Math.round(ms).toLocaleString(language()));
 
 /** Build the part in `place`; `active` tells whether it is the one that is shown. */
