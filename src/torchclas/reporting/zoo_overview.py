@@ -29,7 +29,7 @@ def zoo_overview(*, timings: bool = True) -> dict[str, Any]:
     timed = Results(cache_dir() / "benchmark" / machine.id).read() if timings else {}
     return {
         "version": __version__,
-        "devices": [asdict(device) for device in found.devices.values()],
+        "devices": [{**asdict(device), "columns": list(device.columns)} for device in found.devices.values()],
         "series": [
             {
                 "id": series.id,

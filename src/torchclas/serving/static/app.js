@@ -9,14 +9,13 @@ const TABS = ["try", "explore"];
 const byId = (id) => document.getElementById(id);
 let explored = false;
 
-async function show(name, { focus = false } = {}) {
+async function show(name) {
   for (const tab of TABS) {
-    byId(tab).hidden = tab !== name;
+    byId(`panel-${tab}`).hidden = tab !== name;
     const handle = byId(`tab-${tab}`);
     handle.setAttribute("aria-selected", String(tab === name));
     handle.tabIndex = tab === name ? 0 : -1;
   }
-  if (focus) byId(`tab-${name}`).focus();
   if (name === "explore") await explore();
 }
 
@@ -24,7 +23,7 @@ async function show(name, { focus = false } = {}) {
 async function explore() {
   if (explored) return;
   explored = true;
-  const place = byId("explore");
+  const place = byId("panel-explore");
   try {
     startExplore(place, await (await ask("/v1/zoo")).json());
   } catch (error) {
@@ -34,21 +33,27 @@ async function explore() {
   }
 }
 
+/** Show a tab that was asked for here; to follow a link to it would take the focus away. */
+function go(name) {
+  history.pushState(null, "", `#${name}`);
+  show(name);
+}
+
 const asked = () => (location.hash.startsWith("#explore") ? "explore" : "try");
 for (const [place, name] of TABS.entries()) {
   const handle = byId(`tab-${name}`);
-  handle.addEventListener("click", () => (location.hash = name));
+  handle.addEventListener("click", () => go(name));
   handle.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
     const next = TABS[(place + step + TABS.length) % TABS.length];
     byId(`tab-${next}`).focus();
-    location.hash = next;
+    go(next);
   });
 }
 // The link to skip to has a fragment as well; it is none of the tabs.
-addEventListener("hashchange", () => location.hash === "#main" || show(asked()));
+addEventListener("popstate", () => location.hash === "#main" || show(asked()));
 startFrame(byId("settings"));
 show(asked());
-startTry(byId("try"), { active: () => !byId("try").hidden });
+startTry(byId("panel-try"), { active: () => !byId("panel-try").hidden });

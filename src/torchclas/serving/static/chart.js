@@ -95,7 +95,7 @@ export function createChart({ open }) {
 
   function paint() {
     const width = canvas.clientWidth;
-    if (!width) return;
+    if (width < 2 * (MARGIN.left + MARGIN.right)) return; // hidden, or not yet laid out
     const height = Math.round(Math.min(520, Math.max(320, width * 0.42)));
     const [left, right] = [MARGIN.left, width - MARGIN.right];
     const [top, bottom] = [MARGIN.top, height - MARGIN.bottom];

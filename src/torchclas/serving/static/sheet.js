@@ -55,6 +55,7 @@ export function createSheet({ using, open, stop }) {
 
   function draw() {
     cancelAnimationFrame(drawing);
+    if (!items.length) return;
     drawing = requestAnimationFrame(() => {
       const found = items.filter(matches);
       grid.replaceChildren(...found.slice(0, limit).map((item) => cards.get(item) ?? card(item)));
