@@ -1,5 +1,5 @@
 // All that is known of one model, and the commands that use it.
-import { button, el, say } from "./dom.js";
+import { breakable, button, el, say } from "./dom.js";
 
 /** Commands and code for a model; `known` is a key of text.js. */
 function commands(model) {
@@ -90,7 +90,7 @@ export function openCard(model, zoo, closed) {
     el(
       "div",
       { className: "card-head" },
-      el("div", {}, el("h2", { id: "card-title", textContent: model.name }), el("p", { className: "faint", names: series.names })),
+      el("div", {}, el("h2", { id: "card-title" }, breakable(model.name)), el("p", { className: "faint", names: series.names })),
       close,
     ),
     el(

@@ -71,7 +71,7 @@ export function createChart({ open }) {
     { className: "key" },
     el("span", {}, sample([svg("path", { class: "front", d: "M0 6H26" }), svg("circle", { class: "dot best", cx: 13, cy: 6, r: 4.5 })]), frontText),
     el("span", {}, sample([svg("path", { class: "line", d: "M0 6H26" }), svg("circle", { class: "dot", cx: 13, cy: 6, r: 4 })]), el("span", { t: "chart.lines" })),
-    el("span", { t: "chart.hint" }),
+    el("span", { className: "for-mice", t: "chart.hint" }),
   );
   new ResizeObserver(() => points.length && paint()).observe(canvas);
 

@@ -39,6 +39,9 @@ export function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** A name that may break after each of its underscores. */
+export const breakable = (name) => name.split(/(?<=_)/).flatMap((part, n) => (n ? [el("wbr"), part] : [part]));
+
 /** A button; `kind` is a class of style.css. */
 export function button(kind, t, press, options = {}) {
   return el("button", { type: "button", className: kind, t, on: { click: press }, ...options });

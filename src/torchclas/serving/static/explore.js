@@ -1,7 +1,7 @@
 // "Explore": the whole zoo as a chart and a table, of the models that pass the filters.
 import { openCard } from "./card.js";
 import { createChart } from "./chart.js";
-import { button, el, say } from "./dom.js";
+import { breakable, button, el, say } from "./dom.js";
 import { t, whenLanguageChanges } from "./text.js";
 
 const KINDS = ["server", "mobile", "transformer", "other"];
@@ -158,7 +158,9 @@ export function startExplore(place, zoo) {
   const rows = new Map();
   function row(model) {
     if (!rows.has(model)) {
-      const name = el("th", { scope: "row" }, button("", null, () => open(model.name), { textContent: model.name }));
+      const press = button("", null, () => open(model.name));
+      press.append(...breakable(model.name));
+      const name = el("th", { scope: "row" }, press);
       rows.set(model, el("tr", {}, name, columns.slice(1).map((column) => cell(column, model))));
     }
     return rows.get(model);
