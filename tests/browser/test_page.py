@@ -459,10 +459,13 @@ def test_a_service_with_a_token_asks_for_it(chromium: Browser, tmp_path: Path) -
     model = write_model(tmp_path / "pets.safetensors")
     options = ServeOptions(models=(str(model),), port=0, engine="torch", threads=1, token_file=tmp_path / "token")
     with running(options) as service, visit(chromium, service.url) as page:
+        page.get_by_role("tab", name="Explore").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("This service asks for a token")
+        page.get_by_role("tab", name="Try it").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("This service asks for a token")
         accuse(page)
         for word in ("another", "a-word-of-our-own"):
-            page.get_by_label("Token").fill(word)
+            page.locator("#panel-try").get_by_label("Token").fill(word)
             page.get_by_role("button", name="Continue").click()
             if word == "another":
                 expect(page.get_by_role("alert")).to_have_text("That token is not the right one.")

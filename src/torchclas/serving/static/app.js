@@ -1,36 +1,42 @@
 // The page of `torchclas serve`: two tabs.
 import { startExplore } from "./explore.js";
 import { startFrame } from "./frame.js";
-import { ask } from "./service.js";
+import { hindrance } from "./hindrance.js";
+import { ask, ServiceError } from "./service.js";
 import { startTry } from "./try.js";
-import { button, el } from "./dom.js";
 
 const TABS = ["try", "explore"];
 const byId = (id) => document.getElementById(id);
-let explored = false;
+const built = new Set(); // tabs that are there, or on their way
+const active = (name) => () => !byId(`panel-${name}`).hidden;
 
-async function show(name) {
+const START = {
+  try: (place) => startTry(place, { active: active("try") }),
+  explore: async (place) => startExplore(place, await (await ask("/v1/zoo")).json()),
+};
+
+/** Build a tab when it is first looked at, and again where that failed. */
+async function start(name) {
+  if (built.has(name)) return;
+  built.add(name);
+  const place = byId(`panel-${name}`);
+  try {
+    await START[name](place);
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    built.delete(name);
+    place.replaceChildren(hindrance(error, () => start(name)));
+  }
+}
+
+function show(name) {
   for (const tab of TABS) {
     byId(`panel-${tab}`).hidden = tab !== name;
     const handle = byId(`tab-${tab}`);
     handle.setAttribute("aria-selected", String(tab === name));
     handle.tabIndex = tab === name ? 0 : -1;
   }
-  if (name === "explore") await explore();
-}
-
-/** Fetch the zoo when it is first looked at, and again where that failed. */
-async function explore() {
-  if (explored) return;
-  explored = true;
-  const place = byId("panel-explore");
-  try {
-    startExplore(place, await (await ask("/v1/zoo")).json());
-  } catch (error) {
-    explored = false;
-    const again = button("plain", "try.again", explore);
-    place.replaceChildren(el("div", { className: "problem" }, el("p", { t: "zoo.failed" }), error.node(), again));
-  }
+  start(name);
 }
 
 /** Show a tab that was asked for here; to follow a link to it would take the focus away. */
@@ -56,4 +62,3 @@ for (const [place, name] of TABS.entries()) {
 addEventListener("popstate", () => location.hash === "#main" || show(asked()));
 startFrame(byId("settings"));
 show(asked());
-startTry(byId("panel-try"), { active: () => !byId("panel-try").hidden });

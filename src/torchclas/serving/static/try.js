@@ -2,7 +2,6 @@
 import { classifyAll, openModels, seen } from "./classify.js";
 import { button, el, say } from "./dom.js";
 import { camera, ofDrop, ofFolder, release, toItem } from "./pictures.js";
-import { ServiceError, useToken } from "./service.js";
 import { createSheet } from "./sheet.js";
 import { language, percent, t } from "./text.js";
 
@@ -10,43 +9,10 @@ const MANY = 3; // models that all answer at first; of more, the first
 
 const milliseconds = (ms) => (ms < 9.95 ? ms.toFixed(1) : Math.round(ms).toLocaleString(language()));
 
-/** Build the part in `place`; `active` tells whether it is the one that is shown. */
+/** Build the part in `place`; `active` tells whether it is the one that is shown. Throws ServiceError. */
 export async function startTry(place, { active }) {
-  let models;
-  try {
-    models = await openModels();
-  } catch (error) {
-    place.replaceChildren(hindrance(error, () => startTry(place, { active })));
-    return;
-  }
-  build(place, models, active);
+  build(place, await openModels(), active);
 }
-
-/** Why nothing can be tried yet, and what to do: give the token, or ask again. */
-function hindrance(error, again) {
-  if (error.kind !== "unauthorized") {
-    const retry = button("plain", "try.again", again);
-    return el("div", { className: "problem" }, error instanceof ServiceError ? error.node() : error.message, retry);
-  }
-  const field = el("input", { type: "password", id: "token", autocomplete: "off", required: true });
-  const form = el(
-    "form",
-    { className: "token" },
-    el("h1", { t: "try.token.title" }),
-    el("label", { htmlFor: "token", t: "try.token" }),
-    el("div", { className: "row" }, field, el("button", { className: "primary", t: "try.token.use" })),
-    wrongToken ? el("p", { className: "why", role: "alert", t: "try.token.wrong" }) : null,
-  );
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    wrongToken = true;
-    useToken(field.value.trim());
-    again();
-  });
-  return form;
-}
-
-let wrongToken = false; // whether a token has been refused
 
 function build(place, models, active) {
   const chosen = new Set(models.slice(0, models.length > MANY ? 1 : MANY).map((model) => model.name));
