@@ -32,8 +32,9 @@ ELSEWHERE = (
     "reporting/curves.py", "reporting/fonts.py", "reporting/line_chart.py", "reporting/mistakes.py",
     "reporting/speed_charts.py", "reporting/speed_page.py", "http.py", "complexity.py", "version.py",
     # What a service answers and logs is for programs.
-    "serving/access.py", "serving/app.py", "serving/batching.py", "serving/bodies.py", "serving/metrics.py",
-    "serving/models.py", "serving/protocol.py", "serving/refusals.py", "serving/service.py", "serving/simple.py",
+    "serving/access.py", "serving/app.py", "serving/batching.py", "serving/bodies.py", "serving/explorer.py",
+    "serving/metrics.py", "serving/models.py", "serving/protocol.py", "serving/refusals.py", "serving/service.py",
+    "serving/simple.py",
 )  # fmt: skip
 NUMBER_FORMAT = re.compile(r"[,+]*(\.\d+)?[defgn%]?")
 

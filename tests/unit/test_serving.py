@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.servers import Running, picture, running, stubbed, until, write_model
+from torchclas import catalog
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
@@ -89,6 +91,20 @@ def test_a_form_has_a_row_for_each_file_and_an_error_is_one_row(service: Running
     assert "truncated or damaged" in rows[1]["error"]
     assert rows[1]["classes"] == []
     assert rows[3]["error"] == "the file is empty"
+
+
+def test_the_page_is_there_and_keeps_to_its_policy(service: Running) -> None:
+    page = service.client.get("/")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "'unsafe" not in page.headers["Content-Security-Policy"]
+    assert not re.search(r"<style|<script(?![^>]* src=)| style=| on\w+=", page.text)
+    for address in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
+        assert service.client.get(f"/{address}").status_code == 200, address
+
+
+def test_the_zoo(service: Running) -> None:
+    zoo = service.client.get("/v1/zoo").raise_for_status().json()
+    assert [model["name"] for model in zoo["models"]] == catalog.names()
 
 
 def test_parameters(service: Running) -> None:

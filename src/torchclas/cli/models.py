@@ -1,4 +1,4 @@
-"""What the catalog says: `list`, `info`, `recipe`; and `demo`."""
+"""What the catalog says: `list`, `info`, `explore`, `recipe`; and `demo`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,18 @@ def info(
     else:
         lines = [("computed", f"{count:,} {what.replace('_', '-')}") for what, count in computed.items()]
         catalog_rows.print_info(entry, stdout(), computed=lines)
+
+
+@app.command
+def explore(
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"), help="The page.")] = Path("zoo.html"),
+) -> None:
+    """Write a page that shows the whole zoo: a chart, a table, a card for each model. One file, with all in it."""
+    from torchclas.reporting.console import escape
+    from torchclas.serving.explorer import write_explorer
+
+    stderr().print(f"wrote {escape(str(write_explorer(output)))}", soft_wrap=True)
 
 
 @app.command(name="recipe")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from torchclas.errors import Error
-from torchclas.serving import metrics, protocol, reference, simple
+from torchclas.serving import metrics, page, protocol, reference, simple
 from torchclas.serving.access import Access, Log, log_line
 from torchclas.serving.metrics import Metrics
 from torchclas.serving.models import Registry
@@ -22,8 +20,6 @@ from torchclas.serving.options import ServeOptions
 from torchclas.serving.refusals import ClientGone, Refusal
 from torchclas.serving.service import Service
 from torchclas.version import __version__
-
-STATIC = Path(__file__).parent / "static"
 
 
 def create_app(
@@ -61,8 +57,7 @@ def create_app(
         (Exception, _failed),
     ):
         app.add_exception_handler(kind, handler)
-    if (STATIC / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=STATIC, html=True))
+    app.router.routes.extend(page.routes())
     return Access(app, service=service, token=options.token(), log=log)
 
 

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from torchclas.data.decode import Pixels
 from torchclas.data.loader import load_one
 from torchclas.data.preprocess import NoPreprocess
-from torchclas.errors import ImageError
+from torchclas.errors import ImageError, OutputError
 from torchclas.inference.classifier import Embedding, Prediction
 from torchclas.metrics.scores import probabilities
+from torchclas.reporting.zoo_overview import zoo_overview
 from torchclas.serving.bodies import IMAGES, Sent, read_images
 from torchclas.serving.models import Model
 from torchclas.serving.refusals import Refusal, bad_image
@@ -231,6 +232,15 @@ async def classes(request: Request, name: str, lang: Lang = None) -> Classes:
         version=model.version,
         classes=[ClassRow(class_id=class_id, label=label) for class_id, label in rows],
     )
+
+
+@router.get("/zoo", response_class=JSONResponse)
+def zoo() -> dict[str, Any]:
+    """Every published model with its figures, and what was timed on this machine."""
+    try:
+        return zoo_overview()
+    except OutputError:  # timings of another version: clients can do nothing about them
+        return zoo_overview(timings=False)
 
 
 def _service(request: Request) -> Service:
