@@ -6,10 +6,15 @@ Prints a line per case and exits 1 if any differs. With `--write FILE` the resul
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
+
+import torch
 
 from tests.parity.check import Outcome, check
 from tests.parity.golden import cases, golden
@@ -31,6 +36,9 @@ GFLOPs are 10⁹ multiply–accumulates at the first size. This page is written 
 | architecture | layout | size | float64 | float32 | other size | float64 | float32 | params (M) | GFLOPs |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|
 """
+
+
+PROCESSES = 2  # the largest network holds 7 GB in float64
 
 
 def row(outcome: Outcome) -> str:
@@ -55,23 +63,34 @@ def main() -> int:
     patterns: list[str] = arguments.patterns or ["*"]
     chosen = [case for case in cases() if any(fnmatch(case[0], pattern) for pattern in patterns)]
     page, failed = PAGE, 0
-    for arch, layout in chosen:
-        start = time.perf_counter()
-        try:
-            outcome = check(arch, layout)
-            equal, shown = outcome.equal, f"{_shown(outcome.errors)}   {_shown(outcome.other_errors)}"
-            page += row(outcome)
-        except Exception as error:
-            equal, shown = False, f"{type(error).__name__}: {error}"
-        failed += not equal
-        seconds = time.perf_counter() - start
-        print(f"{'equal ' if equal else 'DIFFER'} {arch:45} {layout:9} {shown}  ({seconds:.0f} s)", flush=True)
+    cores = os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    # Small networks gain little from threads: with one process per core the whole takes less time.
+    threads = max(1, cores // PROCESSES)
+    with ProcessPoolExecutor(min(PROCESSES, cores), context, torch.set_num_threads, (threads,)) as pool:
+        for (arch, layout), (outcome, shown, seconds) in zip(chosen, pool.map(_checked, chosen), strict=True):
+            equal = outcome is not None and outcome.equal
+            failed += not equal
+            if outcome is not None:
+                page += row(outcome)
+            print(f"{'equal ' if equal else 'DIFFER'} {arch:45} {layout:9} {shown}  ({seconds:.0f} s)", flush=True)
     print(f"{len(chosen) - failed} passed, {failed} failed")
     if failed or not chosen:
         return 1
     if arguments.write:
         arguments.write.write_text(page)
     return 0
+
+
+def _checked(case: tuple[str, str]) -> tuple[Outcome | None, str, float]:
+    """The outcome of an architecture in a layout, None where it fails; what to print of it; and its seconds."""
+    start = time.perf_counter()
+    try:
+        outcome = check(*case)
+        shown = f"{_shown(outcome.errors)}   {_shown(outcome.other_errors)}"
+    except Exception as error:
+        outcome, shown = None, f"{type(error).__name__}: {error}"
+    return outcome, shown, time.perf_counter() - start
 
 
 def _shown(errors: dict[str, float]) -> str:
