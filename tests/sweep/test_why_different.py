@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+import torchclas
 from tests.foreign_program import PREPARATIONS, PRESET, RIGHT, Case, Program, changed_model, make_case
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.difference import compare
@@ -56,3 +58,18 @@ def test_two_changes(case: Case, tmp_path: Path) -> None:
     program = replace(RIGHT, rgb=False, mean=(0.5,) * 3, std=(0.5,) * 3)
     causes = case.explain(program.tensors(case.pictures), tmp_path / "b.npy").causes
     assert {cause.stage for cause in causes} == {"colour", "normalisation"}
+
+
+def test_a_graph_and_its_network(case: Case, tmp_path: Path) -> None:
+    """What ONNX Runtime computes is within the tolerance, and a graph of other weights is not."""
+    graph = torchclas.export(case.model, to="onnx", output=tmp_path / "model.onnx").path
+    assert compare(case.classifier, Classifier(graph), case.pictures).same
+    other = changed_model(case, tmp_path / "b.safetensors", lambda network: network.stages.apply(_perturb))
+    graph = torchclas.export(other, to="onnx", output=tmp_path / "other.onnx").path
+    found = compare(case.classifier, Classifier(graph), case.pictures)
+    assert found.verdict.startswith("B's network gives other logits for A's input")
+
+
+def _perturb(module: nn.Module) -> None:
+    if isinstance(module, nn.BatchNorm2d):
+        module.weight.data += 0.1

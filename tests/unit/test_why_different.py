@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from tests.foreign_program import CLASSES, PREPARATIONS, PRESET, RIGHT, Array, Case, Program, changed_model, make_case
+from torchclas.cli import run
 from torchclas.errors import DataError
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.difference import compare
 from torchclas.inference.foreign_numbers import read_numbers
 from torchclas.layers.network import Network
-from torchclas.zoo import load_model
+from torchclas.zoo import load_model, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,3 +178,36 @@ def test_two_models(case: Case, tmp_path: Path, words: str, fields: dict[str, ob
     assert not found.same
     assert words in found.verdict
     assert found.causes[-1].left < 1e-4
+
+
+def test_classes_in_another_order_that_both_know(case: Case, tmp_path: Path) -> None:
+    """Outputs and names that are permuted alike say the same of an image."""
+    columns = [*range(5, 12), *range(5)]
+    network = load_model(case.classifier.spec)
+    assert isinstance(network.classifier, nn.Linear)
+    network.classifier.weight.data = network.classifier.weight.data[columns]
+    network.classifier.bias.data = network.classifier.bias.data[columns]
+    names = [CLASSES[column] for column in columns]
+    path = save_checkpoint(network, tmp_path / "b.safetensors", class_names=names, preset=PRESET)
+    found = compare(case.classifier, Classifier(path, engine="torch"), case.pictures)
+    assert found.same
+    assert not found.changed
+
+
+def test_command(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    arguments = ["why-different", str(case.model), str(case.model), *case.pictures, "-o", str(report)]
+    assert run(arguments) == 0
+    assert "A and B are the same" in capsys.readouterr().out
+    assert run([*arguments, "--set-b", "resize_short=248", "--set-b", "interpolation=bicubic"]) == 1
+    assert "B resizes the short side to 248 px, A to 256 px" in capsys.readouterr().out.splitlines()[-1]
+    assert [cause["stage"] for cause in json.loads(report.read_text())["causes"]] == ["resize", "resize"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("resize_short", "key=value"), ("nosuch=1", "unknown setting"), ("resize_short=x", "is no number")],
+)
+def test_settings_that_are_none(case: Case, setting: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["why-different", str(case.model), str(case.model), case.pictures[0], "--set-a", setting]) == 2
+    assert words in capsys.readouterr().err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,14 @@ from torchclas.inference.foreign_numbers import ForeignNumbers
 from torchclas.inference.hypotheses import Change, Preparation, Stage, changed, declared, hypotheses, pixels_of, prepare
 from torchclas.inference.network_difference import first_parting, network_changes, overflowing_layer
 from torchclas.metrics.scores import probabilities
+from torchclas.vocabulary import Activation
 
 SAME = 1e-4  # of the largest value: what engines promise one another
 REPRODUCED = 1e-3  # of the spread of a row: what files of other programs are rounded to
 BETTER = 10.0  # times nearer than before, that a cause counts as found
 SEARCHED = 8  # images that changes are tried on
 FOLLOWED = 3  # changes that bring A nearer, with each of which a second one is tried
+UNEXPLAINED = "B's network gives other logits for A's input, and nothing that was tried explains it"
 AT_ONCE = 64  # images that batch norms in training mode are given together
 
 
@@ -134,14 +137,28 @@ def _logits(model: Classifier, tensors: NDArray[np.float32]) -> NDArray[np.float
     return np.concatenate([engine(tensors[start : start + size]) for start in range(0, len(tensors), size)])
 
 
-# What programs give in place of logits, and what a verdict says of it; None where nothing is wrong with it.
-def _forms(logits: NDArray[np.float32]) -> Iterator[tuple[str, str | None, NDArray[np.float32]]]:
+class _Form(NamedTuple):
+    """What a program gives in place of logits, and what a verdict says of it: None where nothing is wrong with it."""
+
+    name: str
+    wrong: str | None
+    values: NDArray[np.float32]
+
+
+def _forms(logits: NDArray[np.float32], activation: Activation) -> Iterator[_Form]:
     softmax = probabilities(logits, "softmax")
-    yield "logits", None, logits
-    yield "probabilities", None, softmax
-    yield "logarithms of probabilities", None, np.log(np.maximum(softmax, np.float32(1e-38)))
-    yield "softmax twice", "B applies softmax twice", probabilities(softmax, "softmax")
-    yield "sigmoid", "B applies sigmoid, A softmax", probabilities(logits, "sigmoid")
+    if activation == "sigmoid":
+        sigmoid = probabilities(logits, "sigmoid")
+        yield _Form("logits", None, logits)
+        yield _Form("probabilities", None, sigmoid)
+        yield _Form("sigmoid twice", "B applies sigmoid twice", probabilities(sigmoid, "sigmoid"))
+        yield _Form("softmax", "B applies softmax, A sigmoid", softmax)
+        return
+    yield _Form("logits", None, logits)
+    yield _Form("probabilities", None, softmax)
+    yield _Form("logarithms of probabilities", None, np.log(np.maximum(softmax, np.float32(1e-38))))
+    yield _Form("softmax twice", "B applies softmax twice", probabilities(softmax, "softmax"))
+    yield _Form("sigmoid", "B applies sigmoid, A softmax", probabilities(logits, "sigmoid"))
 
 
 def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
@@ -176,7 +193,7 @@ def _with_numbers(a: Classifier, b: ForeignNumbers, images: _Images) -> Differen
         raise DataError(f"{b.path} has {theirs.shape[1]} columns, and {a.spec.name} has {classes} classes")
     tensors = images.prepared(base)
     ours = _logits(a, tensors)
-    distances = [(_apart(form, theirs), name, wrong) for name, wrong, form in _forms(ours)]
+    distances = [(_apart(form, theirs), name, wrong) for name, wrong, form in _forms(ours, a.spec.activation)]
     distance, form, wrong = min(distances, key=lambda each: each[0])
     steps = [Step("outputs", _finite(distance), distance <= SAME, f"B gives {form}" if distance <= REPRODUCED else "")]
     changed_classes = _changed(a, images, ours, theirs)
@@ -211,7 +228,7 @@ def _search(
     wanted = theirs[: len(few.rows)]
 
     def distance(logits: NDArray[np.float32], target: NDArray[np.float32]) -> float:
-        return min(_apart(form, target) for _, wrong, form in _forms(logits) if wrong is None)
+        return min(_apart(form, target) for _, wrong, form in _forms(logits, a.spec.activation) if wrong is None)
 
     def trials(start: Preparation) -> Iterator[_Trial]:
         for change in hypotheses(start.preset):
@@ -253,7 +270,7 @@ def _reproducing(tried: Sequence[_Trial], before: float) -> list[_Trial]:
 
 def _order(a: Classifier, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Cause | None:
     """Whether B's columns are A's in another order."""
-    for name, _, form in _forms(ours):
+    for name, _, form in _forms(ours, a.spec.activation):
         if theirs.shape[1] == form.shape[1] + 1:
             left = _apart(form, theirs[:, 1:]) if name == "logits" else float("inf")
             if left <= REPRODUCED:
@@ -322,7 +339,13 @@ def _with_model(a: Classifier, b: Classifier, images: _Images) -> Difference:
     prepared = _apart(tensors_a, tensors_b)
     steps = [Step("decode", 0.0, True), Step("input tensor", _finite(prepared), prepared <= SAME)]
     columns, causes = _columns(a, b), list[Cause]()
-    aligned = theirs if columns is None else theirs[:, columns]
+    fits = tensors_a.shape == _shape(b, len(tensors_a))
+    on_ours = _logits(b, tensors_a) if fits else None  # which tells networks from preparations
+    compared = theirs if on_ours is None else on_ours
+    renamed = columns is not None and _apart(ours, compared) < _apart(ours, compared[:, columns])
+    aligned = theirs
+    if columns is not None and not renamed:  # the two list their classes in different orders, and both are right
+        aligned, on_ours = theirs[:, columns], None if on_ours is None else on_ours[:, columns]
     distance = _apart(ours, aligned)
     for change in declared(start.preset, end.preset):
         before = images.prepared(start)
@@ -333,18 +356,17 @@ def _with_model(a: Classifier, b: Classifier, images: _Images) -> Difference:
             continue
         left = _apart(_logits(a, after), aligned) if start.preset.size == a.spec.preset.size else float("inf")
         causes.append(Cause(change.stage, change.cause, left))
-    if tensors_a.shape == _shape(b, len(tensors_a)):
-        on_ours = _logits(b, tensors_a)
+    if on_ours is not None:
         network = _apart(ours, on_ours)
-        same = network <= SAME
-        steps.append(Step("network", _finite(network), same, "both on A's input"))
-        if not same:
-            causes.extend(_of_networks(a, b, tensors_a, ours, on_ours, steps))
+        steps.append(Step("network", _finite(network), network <= SAME, "both on A's input"))
+        if network > SAME:
+            reasons = _of_networks(a, b, tensors_a, ours, on_ours, steps)
+            causes.extend(reasons or [Cause("network", UNEXPLAINED, network)])
     else:
         steps.append(Step("network", None, False, "the two take images of different shapes"))
     steps.append(Step("logits", _finite(distance), distance <= SAME))
-    if columns is not None and distance > SAME:
-        causes.append(Cause("classes", "B names its classes in another order", _apart(ours, theirs)))
+    if renamed:
+        causes.append(Cause("classes", "B names its classes in another order", distance))
     elif columns is None and set(a.spec.classes.names()) != set(b.spec.classes.names()):
         causes.append(Cause("classes", "B has other classes than A", distance))
     if a.spec.activation != b.spec.activation:
@@ -415,16 +437,28 @@ def _changed(
     theirs: NDArray[np.float32],
     b: Classifier | None = None,
 ) -> tuple[ChangedClass, ...]:
-    names, other = a.names, a.names if b is None else b.names
-    if theirs.shape[1] != len(other):
-        other = ("?", *other)
-    classes = zip(ours.argmax(axis=1), theirs.argmax(axis=1), strict=True)
-    first = [(names[mine], other[yours]) for mine, yours in classes]
+    first = _classes(a, ours)
+    second = _classes(a if b is None else b, theirs, scores=b is None and _are_scores(theirs))
+    classes = zip(first, second, strict=True)
     return tuple(
         ChangedClass(source, mine, yours)
-        for source, (mine, yours) in zip(images.sources, first, strict=True)
+        for source, (mine, yours) in zip(images.sources, classes, strict=True)
         if mine != yours
     )
+
+
+def _classes(model: Classifier, values: NDArray[np.float32], *, scores: bool = False) -> list[str]:
+    """What the model says of each image: its likeliest class, or all above their thresholds where it has several."""
+    names = model.names if values.shape[1] == len(model.names) else ("?", *model.names)
+    if not model.spec.multi_label or len(names) != len(model.names):
+        return [names[likeliest] for likeliest in values.argmax(axis=1)]
+    least = 0.0 if model.thresholds is None else model.thresholds
+    above = (values if scores else probabilities(values, "sigmoid")) >= least
+    return [", ".join(name for name, there in zip(names, row, strict=True) if there) or "–" for row in above]
+
+
+def _are_scores(values: NDArray[np.float32]) -> bool:
+    return bool((values >= 0).all() and (values <= 1).all())
 
 
 def _overflow(layer: str) -> str:
@@ -491,6 +525,8 @@ def _explained(
         verdict = first.text
     else:
         verdict = f"{first.text}: with this change A gives B's values within {first.left:.1e} of their spread"
+        if len(causes) > 1:
+            verdict = f"{verdict}; these images do not tell it from {len(causes) - 1} other causes"
     return _result(a, b, images, largest, classes, steps, causes, verdict)
 
 
