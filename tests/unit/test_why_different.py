@@ -211,3 +211,30 @@ def test_command(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_settings_that_are_none(case: Case, setting: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["why-different", str(case.model), str(case.model), case.pictures[0], "--set-a", setting]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_several_classes_per_image(case: Case, tmp_path: Path) -> None:
+    a = Classifier(case.model, engine="torch", activation="sigmoid")
+    logits = case.logits()
+    np.save(tmp_path / "b.npy", torch.from_numpy(logits).sigmoid().numpy())
+    found = compare(a, read_numbers(tmp_path / "b.npy"), case.pictures)
+    assert found.same
+    assert not found.changed
+    np.save(tmp_path / "b.npy", softmax(logits))
+    found = compare(a, read_numbers(tmp_path / "b.npy"), case.pictures)
+    assert "B applies softmax, A sigmoid" in found.verdict
+    assert found.changed
+    stricter = Classifier(case.model, engine="torch", activation="sigmoid", threshold=0.99)
+    found = compare(a, stricter, case.pictures)
+    assert found.verdict == "B has other thresholds than A"
+    assert found.changed
+
+
+def test_more_images_than_are_searched(case: Case, tmp_path: Path) -> None:
+    """An image that cannot be read leaves out its row alone."""
+    pictures = [*case.pictures, str(tmp_path / "none.jpg"), *case.pictures * 3]
+    tensors = replace(RIGHT, rgb=False).tensors(case.pictures)
+    np.save(tmp_path / "b.npy", np.concatenate([tensors, tensors[:1] * 0, *[tensors] * 3]))
+    found = compare(case.classifier, read_numbers(tmp_path / "b.npy"), pictures)
+    assert (found.images, found.unreadable) == (12, 1)
+    assert "BGR, A gives it RGB" in found.verdict

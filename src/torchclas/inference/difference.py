@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,10 @@ def compare(a: Classifier, b: Classifier | ForeignNumbers, sources: Sequence[str
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """The images that can be read. `rows` are their places among all that were named."""
+    """The images that can be read. `rows` are their places among all that were named.
+
+    The first of them, on which changes are tried, are kept decoded; of all there may be more than memory holds.
+    """
 
     sources: list[str]
     pixels: list[Pixels]
@@ -113,7 +117,8 @@ class _Images:
             except ImageError:
                 continue
             images.sources.append(source)
-            images.pixels.append(pixels)
+            if len(images.pixels) < SEARCHED:
+                images.pixels.append(pixels)
             images.rows.append(row)
         if not images.rows:
             raise DataError(f"none of the {len(sources)} images can be read: `torchclas predict` says why")
@@ -123,7 +128,9 @@ class _Images:
         return _Images(self.sources[:count], self.pixels[:count], self.rows[:count], self.named)
 
     def prepared(self, made: Preparation) -> NDArray[np.float32]:
-        return prepare(made, self.sources, self.pixels)
+        """float32 [N, channels, height, width]."""
+        later = (pixels_of(source, made.max_pixels) for source in self.sources[len(self.pixels) :])
+        return prepare(made, self.sources, chain(self.pixels, later))
 
 
 def _base(model: Classifier) -> Preparation:
@@ -310,15 +317,18 @@ def _with_tensors(
     sized = _sized(base, theirs)
     start = base if sized is None else sized.apply(base)
 
+    few = images.head(SEARCHED)
+    wanted = theirs[: len(few.rows)]
+
     def trials(start: Preparation) -> Iterator[_Trial]:
         for change in hypotheses(start.preset):
             if (made := changed(start, change)) is not None:
-                yield _Trial(change.stage, change.cause, _apart(images.prepared(made), theirs), made)
+                yield _Trial(change.stage, change.cause, _apart(few.prepared(made), wanted), made)
 
     tried = list(trials(start))
     if sized is not None:
-        tried.append(_Trial(sized.stage, sized.cause, _apart(images.prepared(start), theirs), start))
-    causes = _one_or_two(tried, trials, distance)
+        tried.append(_Trial(sized.stage, sized.cause, _apart(few.prepared(start), wanted), start))
+    causes = _one_or_two(tried, trials, _apart(ours[: len(wanted)], wanted))
     if not causes:
         finish = _same if distance <= REPRODUCED else _unknown
         return finish(a, name, images, distance, classes, steps)
@@ -526,7 +536,7 @@ def _explained(
     else:
         verdict = f"{first.text}: with this change A gives B's values within {first.left:.1e} of their spread"
         if len(causes) > 1:
-            verdict = f"{verdict}; these images do not tell it from {len(causes) - 1} other causes"
+            verdict = f"{verdict}; these images do not tell it from the other causes that are listed"
     return _result(a, b, images, largest, classes, steps, causes, verdict)
 
 

@@ -38,6 +38,8 @@ def read_numbers(path: str | Path) -> ForeignNumbers:
         DataError: the file cannot be read, or holds something else.
     """
     path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     try:
         if path.suffix == ".csv":
             array: NDArray[Any] = np.array(_rows(path), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -172,7 +172,7 @@ def hypotheses(a: Preset) -> Iterator[Change]:
     yield Change("layout", "B swaps height and width", partial(replace, layout="transposed"))
 
 
-def prepare(made: Preparation, sources: list[str], pixels: list[Pixels]) -> NDArray[np.float32]:
+def prepare(made: Preparation, sources: Iterable[str], pixels: Iterable[Pixels]) -> NDArray[np.float32]:
     """float32 [N, channels, height, width] of decoded images."""
     return np.stack([made.tensor(source, each) for source, each in zip(sources, pixels, strict=True)])
 
