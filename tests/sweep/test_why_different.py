@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -12,6 +13,7 @@ import torchclas
 from tests.foreign_program import PREPARATIONS, PRESET, RIGHT, Case, Program, changed_model, make_case
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.difference import compare
+from torchclas.inference.foreign_numbers import read_numbers
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("one_thread")]
 
@@ -28,7 +30,7 @@ def test_preparations_from_logits(case: Case, tmp_path: Path, words: str, progra
     assert len(found.causes) == 1
 
 
-@pytest.mark.parametrize(("words", "program"), PREPARATIONS[6:])
+@pytest.mark.parametrize(("words", "program"), [*PREPARATIONS[2:4], *PREPARATIONS[5:]])
 def test_preparations_from_tensors(case: Case, tmp_path: Path, words: str, program: Program) -> None:
     found = case.explain(program.tensors(case.pictures), tmp_path / "b.npy")
     assert words in found.verdict
@@ -73,3 +75,13 @@ def test_a_graph_and_its_network(case: Case, tmp_path: Path) -> None:
 def _perturb(module: nn.Module) -> None:
     if isinstance(module, nn.BatchNorm2d):
         module.weight.data += 0.1
+
+
+def test_more_images_than_are_searched(case: Case, tmp_path: Path) -> None:
+    """An image that cannot be read leaves out its row alone."""
+    pictures = [*case.pictures, str(tmp_path / "none.jpg"), *case.pictures * 3]
+    tensors = replace(RIGHT, rgb=False).tensors(case.pictures)
+    np.save(tmp_path / "b.npy", np.concatenate([tensors, tensors[:1] * 0, *[tensors] * 3]))
+    found = compare(case.classifier, read_numbers(tmp_path / "b.npy"), pictures)
+    assert (found.images, found.unreadable) == (12, 1)
+    assert "BGR, A gives it RGB" in found.verdict
