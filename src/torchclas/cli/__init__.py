@@ -13,7 +13,19 @@ from typing import NoReturn
 from cyclopts import CycloptsError
 
 from torchclas import messages, signals
-from torchclas.cli import export, images, migrate, models, quantize, serve, speed, spellings, training, weights
+from torchclas.cli import (
+    difference,
+    export,
+    images,
+    migrate,
+    models,
+    quantize,
+    serve,
+    speed,
+    spellings,
+    training,
+    weights,
+)
 from torchclas.cli.app import app
 from torchclas.errors import Error
 from torchclas.messages import say
@@ -22,6 +34,7 @@ from torchclas.vocabulary import LANGUAGES
 
 __all__ = [
     "app",
+    "difference",
     "export",
     "images",
     "main",

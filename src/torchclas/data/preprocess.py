@@ -103,7 +103,10 @@ class Preprocess:
         else:
             rows, columns = round(rows * scale), round(columns * scale)
         resized = self._resize(pixels, rows, columns)
-        return _centre(resized, height, width, to_even=self.preset.backend == "torchvision")
+        return self._cut(resized, height, width)
+
+    def _cut(self, pixels: Pixels, height: int, width: int) -> Pixels:
+        return _centre(pixels, height, width, to_even=self.preset.backend == "torchvision")
 
     def _pad(self, pixels: Pixels) -> Pixels:
         height, width = self.preset.size
