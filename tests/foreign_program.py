@@ -15,9 +15,9 @@ from torch import nn
 
 import torchclas
 from torchclas.catalog import Preset, find
+from torchclas.comparison.difference import Difference, compare
+from torchclas.comparison.foreign_numbers import read_numbers
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.difference import Difference, compare
-from torchclas.inference.foreign_numbers import read_numbers
 from torchclas.layers.network import Network
 from torchclas.zoo import load_model, save_checkpoint
 

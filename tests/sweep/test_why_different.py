@@ -11,9 +11,9 @@ from torch import nn
 
 import torchclas
 from tests.foreign_program import PREPARATIONS, PRESET, RIGHT, Case, Program, changed_model, make_case
+from torchclas.comparison.difference import compare
+from torchclas.comparison.foreign_numbers import read_numbers
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.difference import compare
-from torchclas.inference.foreign_numbers import read_numbers
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("one_thread")]
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from tests.foreign_program import CLASSES, PREPARATIONS, PRESET, RIGHT, Array, Case, Program, changed_model, make_case
 from torchclas.cli import run
+from torchclas.comparison.difference import compare
+from torchclas.comparison.foreign_numbers import read_numbers
 from torchclas.errors import DataError
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.difference import compare
-from torchclas.inference.foreign_numbers import read_numbers
 from torchclas.layers.network import Network
 from torchclas.zoo import load_model, save_checkpoint
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchclas.inference.difference import Difference
+from torchclas.comparison.difference import Difference
 from torchclas.messages import label
 from torchclas.reporting.console import Console, Table, escape, verbatim
 

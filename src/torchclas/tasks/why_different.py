@@ -10,14 +10,14 @@ from typing import Any
 
 from torchclas.atomic import atomic_path
 from torchclas.catalog import Preset
+from torchclas.comparison.difference import Difference, compare
+from torchclas.comparison.foreign_numbers import SUFFIXES, ForeignNumbers, read_numbers
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.sources import expand
 from torchclas.engines import engine_named
 from torchclas.engines.engine import PRECISIONS
 from torchclas.errors import DataError, Error, UnknownNameError
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.difference import Difference, compare
-from torchclas.inference.foreign_numbers import SUFFIXES, ForeignNumbers, read_numbers
 from torchclas.spec import find_model
 from torchclas.vocabulary import Precision
 

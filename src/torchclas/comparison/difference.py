@@ -14,12 +14,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from torchclas.comparison.foreign_numbers import ForeignNumbers
+from torchclas.comparison.networks import first_parting, network_changes, overflowing_layer
+from torchclas.comparison.preparations import (
+    Change,
+    Preparation,
+    Stage,
+    changed,
+    declared,
+    hypotheses,
+    pixels_of,
+    prepare,
+)
 from torchclas.data.decode import Pixels
 from torchclas.errors import DataError, ImageError
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.foreign_numbers import ForeignNumbers
-from torchclas.inference.hypotheses import Change, Preparation, Stage, changed, declared, hypotheses, pixels_of, prepare
-from torchclas.inference.network_difference import first_parting, network_changes, overflowing_layer
 from torchclas.metrics.scores import probabilities
 from torchclas.vocabulary import Activation
 

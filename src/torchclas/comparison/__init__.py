@@ -1,0 +1,1 @@
+"""Two deployments of what should be one model: where they part, and why."""
