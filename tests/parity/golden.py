@@ -24,6 +24,11 @@ LAYOUTS = ("current", "original")
 SEED = 1
 
 
+# What the reference loses in float32 on the other images, where five times what it loses on the usual ones may be too
+# little for a processor or a number of threads that rounds otherwise. Computed by PaddlePaddle 2.6.2.
+OTHER_FLOAT32_ERRORS = {"RedNet152": 3.4e-5}
+
+
 @dataclass(frozen=True)
 class Golden:
     """One architecture in one published layout."""
@@ -73,15 +78,16 @@ class Golden:
         with np.load(DATA / "other_inputs.npz") as archive:
             return archive[self.arch]
 
-    def tolerance(self, dtype: str) -> float:
-        """Largest error that counts as equal, relative to the largest logit.
+    def tolerance(self, dtype: str, *, other: bool = False) -> float:
+        """Largest error that counts as equal, relative to the largest logit; `other` for the other images.
 
         float64 leaves no room for a wrong epsilon, padding or rounding of widths; where the reference itself runs in
         float32 it leaves room for that. float32 gets five times what the reference loses there.
         """
         if dtype == "float64":
             return 1e-5 if self.logits_dtype == "float32" else 5e-6
-        return max(1e-4, 5 * self.float32_error)
+        lost = max(self.float32_error, OTHER_FLOAT32_ERRORS.get(self.arch, 0.0)) if other else self.float32_error
+        return max(1e-4, 5 * lost)
 
 
 def tensor_value(name: str, shape: tuple[int, ...], bn_scale: float) -> np.ndarray:

@@ -25,8 +25,8 @@ PAGE = """# Parity
 Every architecture, in every layout in which its weights were published, against logits that PaddlePaddle 2.6.2 computes
 from the same checkpoint. An error is the largest absolute difference over the largest absolute logit. Equal means at
 most 5e-6 in float64 (RepVGG 1e-5, whose reference runs in float32) and 1e-4 in float32 (five times the reference's own
-error for the few networks that amplify rounding more). The second pair of errors is for three images instead of two,
-at another size where the original takes one.
+error on the same images for the few networks that amplify rounding more). The second pair of errors is for three images
+instead of two, at another size where the original takes one.
 
 One training step is compared in the same way, for 25 architectures, by `python -m tests.parity.training`. The largest
 errors are 2e-8 of a loss, 5e-7 of a gradient's norm and 5e-7 of the norm of a batch norm's statistics.
