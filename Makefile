@@ -69,6 +69,7 @@ sweep-all: sweep
 peers: setup
 	$(PYTHON) -m venv benchmarks/.peers/paddle
 	benchmarks/.peers/paddle/bin/pip install --quiet -r benchmarks/contenders/paddle.txt
+	$(BIN)/pip install --quiet --target benchmarks/.peers/litserve --no-deps -r benchmarks/contenders/litserve.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist

@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 
 from markdown import table  # noqa: E402
 from photographs import write_photographs  # noqa: E402
+from published import write_published  # noqa: E402
 
 from tests.parity.golden import golden  # noqa: E402
-from torchclas import catalog  # noqa: E402
 from torchclas.engines.machine import load_average, this_machine  # noqa: E402
 
 HERE = ROOT / "benchmarks"
@@ -114,16 +114,8 @@ def offline(cache: Path) -> dict[str, str]:
 
 def fresh_cache(cache: Path) -> None:
     """Nothing in it but the published file, as if it had just been fetched."""
-    from torchclas.weights import cache as kept
-
     shutil.rmtree(cache, ignore_errors=True)
-    os.environ["TORCHCLAS_CACHE"] = str(cache)
-    weights = catalog.find(MODEL).weights
-    assert weights is not None
-    assert weights.url is not None
-    path = kept.published_path(weights.url)
-    path.parent.mkdir(parents=True)
-    golden(MODEL).write(path)
+    write_published(MODEL, cache)
 
 
 def paddleclas_top1(output: Path) -> dict[str, str]:

@@ -124,6 +124,33 @@ def test_streams_keep_the_order(spec: ModelSpec, count: int) -> None:
         assert difference(run(some), load_model(spec)(torch.from_numpy(some)).numpy()) < EXACT
 
 
+def test_single_images_are_not_computed_as_four(spec: ModelSpec, reference: NDArray[np.float32]) -> None:
+    """From the second small batch in a row on; the last batch of a folder is not followed by another."""
+    run = open_engine(spec, "openvino", batch_size=16, threads=2)
+    assert isinstance(run, OpenVinoEngine)
+    some = images(5)
+    for count in (5, 3, 5, 1):
+        assert difference(run(some[:count]), reference[:count]) < EXACT
+    assert run.single is None
+    for count in (1, 3, 5, 2):
+        assert difference(run(some[:count]), reference[:count]) < EXACT
+    assert run.single is not None
+    assert run.single.part == 1
+    run.close()
+
+
+def test_a_file_for_batches_of_one_size_is_opened_once(spec: ModelSpec, tmp_path: Path) -> None:
+    graph = onnx.load(compiled.graph_file(spec))
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    path = tmp_path / "four.onnx"
+    onnx.save(graph, path)
+    run = open_engine(find_model(path), "openvino", batch_size=16)
+    assert isinstance(run, OpenVinoEngine)
+    for _ in range(3):
+        run(images(1))
+    assert (run.part, run.single, run.for_single) == (4, None, None)
+
+
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_bf16_is_close(spec: ModelSpec, reference: NDArray[np.float32], name: EngineName) -> None:
     run = open_engine(spec, name, precision="bf16", batch_size=4)

@@ -24,6 +24,7 @@ from torchclas import catalog
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
+from torchclas.serving import server
 from torchclas.serving.options import ServeOptions, is_loopback, seconds, size_in_bytes, split_name
 
 
@@ -458,3 +459,9 @@ def test_times_and_sizes() -> None:
             seconds(wrong)
         with pytest.raises(ValueError, match="is not a"):
             size_in_bytes(wrong)
+
+
+def test_answers_do_not_wait_to_be_acknowledged() -> None:
+    """Head and body of an answer are two packets; Nagle's algorithm holds the second back for 40 ms."""
+    with server.bind(ServeOptions(port=0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP  # what asyncio looks at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 from ctypes.util import find_library
 from functools import partial
 from pathlib import Path
@@ -67,19 +68,22 @@ def open_named(
     from torchclas.engines.openvino import OpenVinoEngine, split
 
     threads = threads or usable_threads()
-    blob = compiled.derived(
-        spec, path, f"openvino-{precision}.blob", version(engine), threads, *split(batch_size, threads)
-    )
-    return OpenVinoEngine(
-        path,
-        precision=precision,
-        threads=threads,
-        batch_size=batch_size,
-        blob=blob,
-        outputs=outputs,
-        signature=signature,
-        before_reading=before_reading,
-    )
+
+    def opened(size: int, for_single: Callable[[], OpenVinoEngine] | None = None) -> OpenVinoEngine:
+        shape = split(size, threads)
+        return OpenVinoEngine(
+            path,
+            precision=precision,
+            threads=threads,
+            batch_size=size,
+            blob=compiled.derived(spec, path, f"openvino-{precision}.blob", version(engine), threads, *shape),
+            outputs=outputs,
+            signature=signature,
+            before_reading=before_reading,
+            for_single=for_single,
+        )
+
+    return opened(batch_size, None if batch_size == 1 else partial(opened, 1))
 
 
 def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +22,8 @@ from torchclas.errors import CheckpointError, Error, OutputError
 from torchclas.openvino_core import openvino_core
 from torchclas.vocabulary import EngineName, Output, Precision
 from torchclas.weights import cache
+
+log = logging.getLogger(__name__)
 
 # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -49,6 +52,8 @@ class OpenVinoEngine(Reopening):
     It is compiled for batches of `batch_size` and takes others as well; None is for files whose images may be of any
     number at once, all on one stream. `blob` keeps what is compiled: the first start writes it, the next ones read it
     in a fraction of the time. `signature` is what the file has to be; `before_reading` is called before it is read.
+    `for_single` opens the same file for one image at a time: a batch smaller than a part costs as much as a whole part,
+    so such an engine takes over where they come one after the other, as they do in a loop over files or in a service.
     """
 
     name: EngineName = "openvino"
@@ -64,6 +69,7 @@ class OpenVinoEngine(Reopening):
         outputs: tuple[Output, ...] = ("logits",),
         signature: Signature | None = None,
         before_reading: Callable[[], object] | None = None,
+        for_single: Callable[[], OpenVinoEngine] | None = None,
     ) -> None:
         self.precision: Precision = precision
         self.outputs = outputs
@@ -78,6 +84,9 @@ class OpenVinoEngine(Reopening):
         # Absolute: a process that was forked may have changed its folder when it opens them again.
         self.path, self.blob = path.absolute(), blob and blob.absolute()
         self.signature, self.before_reading = signature, before_reading
+        self.for_single = for_single
+        self.single: OpenVinoEngine | None = None
+        self.smaller = 0  # batches in a row that were smaller than a part
         super().__init__()
 
     def _open(self) -> None:
@@ -96,6 +105,8 @@ class OpenVinoEngine(Reopening):
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         """Images [N, channels, H, W] → each of `outputs`."""
         self._ready()
+        if (single := self._single(len(images))) is not None:
+            return single.run(images)
         try:
             values = self._run(images)
         except (RuntimeError, MemoryError) as error:
@@ -120,6 +131,30 @@ class OpenVinoEngine(Reopening):
             done += [self._finish(request) for request in running]
         return {name: joined([values[i] for values in done], len(images)) for i, name in enumerate(self.outputs)}
 
+    def _single(self, count: int) -> OpenVinoEngine | None:
+        """The engine for single images where batches of so many should be theirs; the last one of a folder is not."""
+        self.smaller = self.smaller + 1 if self.part is not None and count < self.part else 0
+        if self.smaller < 2 or self.for_single is None:
+            return None
+        if self.single is None:
+            with self._opening:
+                if self.single is None and self.for_single is not None:
+                    self.single = self._opened(self.for_single)
+                    if self.single is None:
+                        self.for_single = None
+        return self.single
+
+    def _opened(self, for_single: Callable[[], OpenVinoEngine]) -> OpenVinoEngine | None:
+        try:
+            single = for_single()
+        except Error as error:  # the file went meanwhile, or memory is short: this engine can do without
+            log.info("%s is not opened for single images: %s", self.path, error)
+            return None
+        if single.part == 1:
+            return single
+        single.close()  # the file is for batches of one size
+        return None
+
     def _request(self) -> Any:
         try:
             return self.requests.pop()
@@ -138,6 +173,8 @@ class OpenVinoEngine(Reopening):
 
     def close(self) -> None:
         """Give its memory back."""
+        if self.single is not None:
+            self.single.close()
         self.requests.clear()
         del self.model, self.memory  # in this order: the model's weights may be in that memory
 
