@@ -301,6 +301,7 @@ def main() -> None:
         "TORCHCLAS_CACHE": str(cache),
         "TORCHCLAS_OFFLINE": "1",
         "OMP_NUM_THREADS": "2",
+        "GOMP_SPINCOUNT": "0",  # the client needs the cores, too
         "PYTHONPATH": os.pathsep.join([str(litserve), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     ours_alone = {**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}

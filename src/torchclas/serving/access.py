@@ -19,9 +19,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torchclas.serving.options import is_loopback
-from torchclas.serving.refusals import Refusal
+from torchclas.serving.refusals import Refusal, overloaded
 from torchclas.serving.service import Service
 
+IMAGE_ROUTES = ("/v1/classify", "/v1/embed", "/infer")  # how the paths end that images are sent to
 HEALTH = ("/v2/health/live", "/v2/health/ready")  # asked by what starts and stops services
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -137,6 +138,9 @@ class Access:
             changes and origin is not None and urlsplit(origin).netloc != host
         ):
             return Refusal(403, "forbidden", "the page of another host asks for this", "ask from here")
+        # Here it takes a fraction of the time that the routes would, so that the time is left for what was accepted.
+        if scope["method"] == "POST" and path.endswith(IMAGE_ROUTES) and self.service.registry.full:
+            return overloaded("every model")
         return None
 
 

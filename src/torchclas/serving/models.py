@@ -126,6 +126,11 @@ class Places:
         finally:
             self._add(-count)
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no place for one more image."""
+        return self.taken >= self.limit
+
     def _add(self, count: int) -> None:
         self.taken += count
         self._changed(self.taken)
@@ -156,6 +161,11 @@ class Registry:
     def opened(self) -> list[Model]:
         """What is open, in the order of the start."""
         return [self._open[name] for name in self.known if name in self._open]
+
+    @property
+    def full(self) -> bool:
+        """Whether no open model has a place for one more image."""
+        return bool(self._open) and all(name in self._places and self._places[name].full for name in self._open)
 
     def open_all(self) -> None:
         """Open the models of the start, before there is an event loop; raises what `Classifier` does."""
