@@ -13,6 +13,8 @@ Output = Literal["logits", "embedding"]  # what a network gives; the embedding i
 Activation = Literal["softmax", "sigmoid"]  # one class per image, or any number of them
 Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes to its size
 
+TestTimeAugmentation = Literal["flip", "five-crop"]  # views of an image whose scores are averaged
+
 ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm"]
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 
@@ -25,6 +27,7 @@ DistillationMethod = Literal["ssld", "ce", "dkd"]
 BatchNormMode = Literal["eval", "train"]  # of a teacher
 
 OUTPUTS: tuple[Output, ...] = get_args(Output)
+TEST_TIME_AUGMENTATIONS: tuple[TestTimeAugmentation, ...] = get_args(TestTimeAugmentation)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)

@@ -31,11 +31,13 @@ SIGNATURES = {
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
-    "outputs: 'Sequence[Output] | None' = ('logits',), **others: 'Never') -> 'None'",
+    "outputs: 'Sequence[Output] | None' = ('logits',), tta: 'TestTimeAugmentation | None' = None, "
+    "**others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "
-    "batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
+    "tta: 'TestTimeAugmentation | None' = None, classes: 'str | Path | None' = None, "
+    "real: 'str | Path | None' = None, batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",

@@ -36,7 +36,12 @@ from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
-from torchclas.vocabulary import Language, RowFormat
+from torchclas.vocabulary import Language, RowFormat, TestTimeAugmentation
+
+Tta = Annotated[
+    TestTimeAugmentation | None,
+    Parameter(help="Average the scores of several views: flip has the mirror image, too, five-crop the corners."),
+]
 
 
 @app.command
@@ -71,6 +76,7 @@ def predict(
     ] = None,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
+    tta: Tta = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
@@ -115,6 +121,7 @@ def predict(
             top_k=top_k,
             threshold=threshold,
             lang=lang,
+            tta=tta,
             workers=workers,
             engine=engine,
             precision=precision,
@@ -151,6 +158,17 @@ def evaluate(
     output: Annotated[
         Path | None,
         Parameter(name=("--output", "-o"), help="Folder for figures, a row for each image, mistakes and charts."),
+    ] = None,
+    tta: Tta = None,
+    classes: Annotated[
+        str | None,
+        Parameter(
+            help="Classes that a prediction is chosen from, where not all: imagenet-a, imagenet-r, data for those that "
+            "occur, or a file of ids or names."
+        ),
+    ] = None,
+    real: Annotated[
+        Path | None, Parameter(help="ReaL's real.json: count the validation images of ImageNet by its labels, too.")
     ] = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
@@ -189,6 +207,9 @@ def evaluate(
         labels=labels or (used and used.labels),
         preset=used and used.preset,
         activation=used and used.activation,
+        tta=tta,
+        classes=classes,
+        real=real,
         delimiter=delimiter,
         root=root,
         relabel=relabel,

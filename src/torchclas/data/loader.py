@@ -36,6 +36,7 @@ class Batch:
     errors: tuple[ImageError | None, ...]  # one per source
     # [N, 3, H, W] of the N sources without an error; N may be 0. Without preprocessing uint8 [N, H, W, 3].
     images: npt.NDArray[Any]
+    views: npt.NDArray[Any] | None = None  # [N, views, 3, H, W] where several are taken; `images` are the first ones
 
     def rows(self, results: Sequence[T]) -> Iterator[tuple[str, T | ImageError]]:
         """Put the results for `images` back among the errors: one (source, result or error) per source, in order."""
@@ -94,7 +95,8 @@ def _collate(loaded: Iterable[tuple[str, npt.NDArray[Any] | ImageError]], shape:
             errors.append(None)
             images.append(result)
     stacked = np.stack(images) if images else np.empty((0, *shape), np.float32)
-    return Batch(tuple(sources), tuple(errors), stacked)
+    views = stacked if stacked.ndim > 1 + len(shape) else None
+    return Batch(tuple(sources), tuple(errors), stacked if views is None else views[:, 0], views)
 
 
 def _in_order(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Generator[R, None, None]:

@@ -18,6 +18,7 @@ from PIL import Image
 from torchclas.catalog import Preset
 from torchclas.data.decode import MAX_PIXELS, ImageLike, Pixels, decode
 from torchclas.errors import DataError
+from torchclas.vocabulary import TestTimeAugmentation
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,10 @@ class Preprocess:
                 return self._pad(pixels)
 
     def _crop(self, pixels: Pixels) -> Pixels:
+        return self._cut(self._covering(pixels), *self.preset.size)
+
+    def _covering(self, pixels: Pixels) -> Pixels:
+        """The image resized so that the crop fits in."""
         height, width = self.preset.size
         # Height and width of what is cropped, before the crop; exactly resize_short where they are the same.
         covered = tuple(side * self.preset.resize_short / min(height, width) for side in (height, width))
@@ -102,8 +107,7 @@ class Preprocess:
             rows, columns = (short * side // min(rows, columns) for side in (rows, columns))
         else:
             rows, columns = round(rows * scale), round(columns * scale)
-        resized = self._resize(pixels, rows, columns)
-        return self._cut(resized, height, width)
+        return self._resize(pixels, rows, columns)
 
     def _cut(self, pixels: Pixels, height: int, width: int) -> Pixels:
         return _centre(pixels, height, width, to_even=self.preset.backend == "torchvision")
@@ -147,6 +151,39 @@ class Preprocess:
         if self.channels == 1:
             return mean.mean(keepdims=True), std.mean(keepdims=True)
         return mean, std
+
+
+@dataclass(frozen=True)
+class SeveralViews(Preprocess):
+    """An evaluation transform that takes several views of each image, the usual one first.
+
+    `flip` adds its mirror image, `five-crop` the four corners of the resized image around the centre.
+
+    Raises:
+        DataError: five crops of images that are not cropped.
+    """
+
+    views: TestTimeAugmentation = "flip"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.views == "five-crop" and self.preset.fit != "crop":
+            raise DataError(
+                f"five crops are of images that are cropped, and this model's are fitted by {self.preset.fit}"
+            )
+
+    def array(self, image: ImageLike) -> npt.NDArray[np.float32]:
+        """Return float32 [views, channels, height, width]."""
+        pixels = decode(image, max_pixels=self.max_pixels)
+        if self.views == "flip":
+            usual = self.normalize(self.fit(pixels))
+            return np.stack([usual, usual[:, :, ::-1]])
+        height, width = self.preset.size
+        resized = self._covering(pixels)
+        bottom, right = resized.shape[0] - height, resized.shape[1] - width
+        corners = ((0, 0), (0, right), (bottom, 0), (bottom, right))
+        cuts = (resized[top : top + height, left : left + width] for top, left in corners)
+        return np.stack([self.normalize(each) for each in (self._cut(resized, height, width), *cuts)])
 
 
 @dataclass(frozen=True)

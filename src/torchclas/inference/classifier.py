@@ -22,13 +22,21 @@ from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike
 from torchclas.data.loader import Batch, load
-from torchclas.data.preprocess import NoPreprocess, Preprocess
+from torchclas.data.preprocess import NoPreprocess, Preprocess, SeveralViews
 from torchclas.engines import Engine, open_engine
-from torchclas.errors import Error, ImageError
+from torchclas.errors import Error, ImageError, UnknownNameError
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD
 from torchclas.metrics.scores import probabilities
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import Activation, EngineChoice, Language, Output, Precision
+from torchclas.vocabulary import (
+    TEST_TIME_AUGMENTATIONS,
+    Activation,
+    EngineChoice,
+    Language,
+    Output,
+    Precision,
+    TestTimeAugmentation,
+)
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
@@ -88,6 +96,9 @@ class Classifier:
     None takes all that the model can give. What needs another one works as well, by a second engine that is opened when
     it is first asked.
 
+    `tta` averages the scores (and embeddings) of several views of an image: `flip` takes its mirror image too,
+    `five-crop` the corners beside the centre, in two and five times the time.
+
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
 
@@ -115,6 +126,7 @@ class Classifier:
         preset: Preset | None = None,
         activation: Activation | None = None,
         outputs: Sequence[Output] | None = ("logits",),
+        tta: TestTimeAugmentation | None = None,
         **others: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
@@ -128,11 +140,8 @@ class Classifier:
             name_or_checkpoint, weights=weights, labels=labels, preset=preset, activation=activation
         )
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
-        self.preprocess = (
-            NoPreprocess(max_pixels)
-            if self.spec.pixels
-            else Preprocess(self.spec.preset, max_pixels, channels=self.spec.in_channels)
-        )
+        self.preprocess = _preprocess(self.spec, max_pixels, tta)
+        self.tta: TestTimeAugmentation | None = tta
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k or (self.spec.num_classes if self.spec.multi_label else TOP_K), self.spec.num_classes)
         self.thresholds = _thresholds(self.spec, threshold)
@@ -172,9 +181,10 @@ class Classifier:
 
     def embedding_rows(self, batch: Batch, vectors: NDArray[np.float32] | None = None) -> Iterator[Embedding]:
         """The embeddings of one batch; `vectors` are what an engine gave for it, if one ran."""
-        engine = self.engine_for("embedding")
         if vectors is None:
-            vectors = engine.run(batch.images)["embedding"] if len(batch.images) else np.empty((0, 0), np.float32)
+            vectors = (
+                self._computed(batch, "embedding", np.asarray) if len(batch.images) else np.empty((0, 0), np.float32)
+            )
         for source, result in batch.rows(list(vectors)):
             if isinstance(result, ImageError):
                 yield Embedding(source, "error", error=str(result))
@@ -240,11 +250,44 @@ class Classifier:
             engine=_name_of(self.engine_for("logits")),
         )
 
-    def probabilities(self, batch: Batch) -> NDArray[np.float32]:
-        """[N, num_classes] for the N images of the batch that could be read; a row adds up to 1 under softmax."""
+    def probabilities(self, batch: Batch, *, only: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """[N, num_classes] for the N images of the batch that could be read; a row adds up to 1 under softmax.
+
+        With `only` the classes but these have none, as if the network had no outputs for them.
+        """
         if not len(batch.images):
             return np.empty((0, self.spec.num_classes), np.float32)
-        return probabilities(self.engine_for("logits")(batch.images), self.spec.activation)
+
+        def scores(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+            if only is not None:  # before softmax, after which all of these may have underflown
+                kept, logits = logits, np.full_like(logits, -np.inf)
+                logits[:, only] = kept[:, only]
+            return probabilities(logits, self.spec.activation)
+
+        return self._computed(batch, "logits", scores)
+
+    def _computed(
+        self, batch: Batch, output: Output, then: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """`then` of what the engine gives for a batch that has images, [N, …]; of several views their mean."""
+        run = self.engine_for(output).run
+        if batch.views is None:
+            return then(run(batch.images)[output])
+        count, views, *shape = batch.views.shape
+        return then(run(batch.views.reshape(-1, *shape))[output]).reshape(count, views, -1).mean(axis=1)
+
+
+def _preprocess(spec: ModelSpec, max_pixels: int, tta: TestTimeAugmentation | None) -> Preprocess | NoPreprocess:
+    if tta is not None and tta not in TEST_TIME_AUGMENTATIONS:
+        known = TEST_TIME_AUGMENTATIONS
+        raise UnknownNameError("test-time augmentation", tta, known, f"choose from {', '.join(known)}")
+    if spec.pixels:
+        if tta is not None:
+            raise Error(f"{spec.name} prepares images inside its graph: several views need the model it came from")
+        return NoPreprocess(max_pixels)
+    if tta is None:
+        return Preprocess(spec.preset, max_pixels, channels=spec.in_channels)
+    return SeveralViews(spec.preset, max_pixels, channels=spec.in_channels, views=tta)
 
 
 def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | None:

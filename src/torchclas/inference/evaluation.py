@@ -19,8 +19,10 @@ from torchclas.data.loader import Batch
 from torchclas.errors import DataError, Error
 from torchclas.inference.classifier import Classifier
 from torchclas.metrics.multi_label import Collected, Figures
+from torchclas.metrics.real_labels import RealLabels
 from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.version import __version__
+from torchclas.vocabulary import TestTimeAugmentation
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class EvaluationReport:
     `nll` is in nats, `ece` in 0..1; `top5` is None for five classes or fewer. Of a model that gives an image any number
     of classes, `multi_label` has the figures, and those of one class per image are of none. `classes` are those that
     occur, as label or as prediction; `class_ids` and `class_names` are all of the model's. `written` are the files.
+    `tta` are the views whose scores were averaged, `competing` is how many classes a prediction was chosen from, where
+    not from all, `real` the accuracy by ReaL's labels, where they were given.
     """
 
     data: str
@@ -53,6 +57,9 @@ class EvaluationReport:
     notes: tuple[str, ...]
     written: tuple[Path, ...] = ()
     multi_label: Figures | None = None
+    tta: TestTimeAugmentation | None = None
+    competing: int | None = None
+    real: Proportion | None = None
 
     @property
     def complete(self) -> bool:
@@ -81,6 +88,9 @@ class EvaluationReport:
             "weights": self.weights,
             "engine": self.engine,
             "preset": self.preset.to_dict(),
+            **({} if self.tta is None else {"tta": self.tta}),
+            **({} if self.competing is None else {"competing_classes": self.competing}),
+            **({} if self.real is None else {"real_top1": _proportion(self.real)}),
             "samples": self.samples,
             "images": self.images,
             "unreadable": len(self.unreadable),
@@ -121,16 +131,19 @@ def measure(
     data: str,
     *,
     notes: Sequence[str] = (),
+    only: Sequence[int] | None = None,
+    real: RealLabels | None = None,
     rows: Rows | None = None,
     advance: Callable[[int], object] = lambda images: None,
 ) -> tuple[EvaluationReport, Tally]:
     """Run a classifier over labelled images whose labels are its classes; `data` is what to call them.
 
-    `rows` takes what came of each image, `advance` is told how many were done. The tally is empty where an image has
-    any number of classes.
+    With `only` predictions are chosen from these of the model's classes. `real` counts the same images by ReaL's
+    labels. `rows` takes what came of each image, `advance` is told how many were done. The tally is empty where an
+    image has any number of classes.
 
     Raises:
-        DataError: no image can be read.
+        DataError: no image can be read; `real` has no labels for an image.
         Error: the model computes NaN.
     """
     spec = classifier.spec
@@ -140,9 +153,12 @@ def measure(
     truth = iter(images.labels.tolist())
     for batch in classifier.batches(entries(images)):
         own = list(islice(truth, len(batch.sources)))
-        probabilities = classifier.probabilities(batch)
+        probabilities = classifier.probabilities(batch, only=only)
         if np.isnan(probabilities).any():
             raise Error(f"{spec.name} computes NaN (not a number) for some images: its weights are unusable")
+        if real is not None:
+            read = [name for name, error in zip(batch.sources, batch.errors, strict=True) if error is None]
+            real.add(read, probabilities)
         if len(probabilities):
             counted.add(probabilities, _labels(batch, own))
         if rows is not None:
@@ -173,6 +189,9 @@ def measure(
         seconds=time.perf_counter() - start,
         notes=tuple(notes),
         multi_label=collected.figures(classifier.thresholds) if spec.multi_label else None,
+        tta=classifier.tta,
+        competing=None if only is None else len(only),
+        real=None if real is None else real.accuracy,
     )
     return report, tally
 

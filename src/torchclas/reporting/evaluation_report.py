@@ -28,6 +28,8 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         ("model", report.model if report.model == report.arch else f"{report.model} ({report.arch})"),
         ("engine", report.engine),
         ("images", f"{report.images:,} of {report.samples:,}"),
+        ("views", report.tta or ""),
+        ("classes that compete", "" if report.competing is None else f"{report.competing:,}"),
         *_main_figures(report),
         ("time", f"{report.seconds:.1f} s, {report.samples / report.seconds:,.1f} images/s"),
     ]
@@ -58,6 +60,7 @@ def _main_figures(report: EvaluationReport) -> list[tuple[str, str]]:
     return [
         ("top-1", _percent(report.top1)),
         ("top-5", "" if report.top5 is None else _percent(report.top5)),
+        ("top-1 by ReaL", "" if report.real is None else _percent(report.real)),
         ("NLL", f"{report.nll:.4f}"),
         ("ECE", f"{100 * report.ece:.2f} %"),
     ]
