@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torchclas.catalog import names as list_models
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
     from torchclas.inference.evaluation import EvaluationReport
+    from torchclas.inference.explanation import Explainer, Explanation, HeatMap
     from torchclas.quantization.report import QuantizationReport
     from torchclas.spec import preprocess_for
     from torchclas.tasks.evaluate import evaluate
@@ -36,7 +37,10 @@ __all__ = [
     "Entry",
     "Error",
     "EvaluationReport",
+    "Explainer",
+    "Explanation",
     "Exported",
+    "HeatMap",
     "LoadReport",
     "Prediction",
     "Preset",
@@ -63,7 +67,10 @@ _HOMES = {
     "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
     "EvaluationReport": ("torchclas.inference.evaluation", "EvaluationReport"),
+    "Explainer": ("torchclas.inference.explanation", "Explainer"),
+    "Explanation": ("torchclas.inference.explanation", "Explanation"),
     "Exported": ("torchclas.tasks.export", "Exported"),
+    "HeatMap": ("torchclas.inference.explanation", "HeatMap"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),

@@ -39,6 +39,10 @@ SIGNATURES = {
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None) -> 'EvaluationReport'",
+    "Explainer": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
+    "device: 'str' = 'auto', lang: 'Language' = 'en', max_pixels: 'int' = 100000000, "
+    "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
+    "activation: 'Activation | None' = None) -> 'None'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
@@ -55,7 +59,7 @@ SIGNATURES = {
     "engine: 'str | None' = None) -> None",
 }
 OTHERS = {
-    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Exported", "LoadReport", "Preset",
+    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Explanation", "Exported", "HeatMap", "LoadReport", "Preset",
     "QuantizationReport", "TrainingSummary", "__version__", "train",
 }  # fmt: skip
 

@@ -69,7 +69,7 @@ class Montage:
             left = GAP + index % columns * (TILE + GAP)
             top = GAP + index // columns * (TILE + caption + GAP)
             if picture.image is None:
-                _draw_error(pen, left, top, picture.row.error or "")
+                draw_error(pen, left, top, picture.row.error or "")
             else:
                 sheet.paste(picture.image, (left, top))
             self._caption(pen, left, top + TILE, picture)
@@ -98,18 +98,18 @@ class Montage:
             colour, length = WRONG if picture.truth else BAR, max(1, round(TILE * row.scores[0]))
             pen.rectangle((left, top + 3, left + length - 1, top + 6), colour)
             score = f"{row.scores[0]:.1%}"
-            room = TILE - _width(score, 14) - 8
+            room = TILE - text_width(score, 14) - 8
             pen.text((left + TILE, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
             label = self._label(row)
-            pen.text((left, top + 26), _clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
+            pen.text((left, top + 26), clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
         else:
             text = "–" if row.error is None else "error"
             pen.text((left, top + 26), text, FAINT, pillow_font(text, 15), anchor="ls")
         if picture.truth:
             top += LINE
             truth = f"labelled {short_label(printable(picture.truth))}"
-            pen.text((left, top + 26), _clipped(truth, 13, TILE), WRONG, pillow_font(truth, 13), anchor="ls")
-        pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, pillow_font(name, 12), anchor="ls")
+            pen.text((left, top + 26), clipped(truth, 13, TILE), WRONG, pillow_font(truth, 13), anchor="ls")
+        pen.text((left, top + 44), clipped(name, 12, TILE), FAINT, pillow_font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
         """The likeliest class, or all of them where an image has any number."""
@@ -134,24 +134,25 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
     montage.save(path)
 
 
-def _draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str) -> None:
-    pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), BLANK)
-    lines = list(_wrapped(printable(reason), 13, TILE - 24))
+def draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str, side: int = TILE) -> None:
+    """A blank tile that says why there is no picture."""
+    pen.rectangle((left, top, left + side - 1, top + side - 1), BLANK)
+    lines = list(_wrapped(printable(reason), 13, side - 24))
     lines = [*lines[:7], "…"] if len(lines) > 8 else lines
-    y = top + TILE / 2 - 18 * (len(lines) - 1) / 2
+    y = top + side / 2 - 18 * (len(lines) - 1) / 2
     for line in lines:
-        pen.text((left + TILE / 2, y), line, FAINT, pillow_font(line, 13), anchor="mm")
+        pen.text((left + side / 2, y), line, FAINT, pillow_font(line, 13), anchor="mm")
         y += 18
 
 
 def _wrapped(text: str, size: int, room: float) -> Iterator[str]:
     line = ""
     for word in text.split():
-        if line and _width(f"{line} {word}", size) > room:
+        if line and text_width(f"{line} {word}", size) > room:
             yield line
             line = ""
-        while _width(word, size) > room:  # a path, or Chinese
-            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size) <= room)
+        while text_width(word, size) > room:  # a path, or Chinese
+            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or text_width(word[:n], size) <= room)
             yield word[:cut]
             word = word[cut:]
         line = f"{line} {word}" if line else word
@@ -159,13 +160,15 @@ def _wrapped(text: str, size: int, room: float) -> Iterator[str]:
         yield line
 
 
-def _clipped(text: str, size: int, room: float) -> str:
-    if _width(text, size) <= room:
+def clipped(text: str, size: int, room: float) -> str:
+    """As much of a text, `size` pixels high, as so many pixels have room for."""
+    if text_width(text, size) <= room:
         return text
-    while text and _width(f"{text}…", size) > room:
+    while text and text_width(f"{text}…", size) > room:
         text = text[:-1]
     return f"{text.rstrip()}…"
 
 
-def _width(text: str, size: int) -> float:
+def text_width(text: str, size: int) -> float:
+    """In pixels, `size` pixels high."""
     return pillow_font(text, size).getlength(text)
