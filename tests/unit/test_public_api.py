@@ -59,8 +59,8 @@ SIGNATURES = {
     "engine: 'str | None' = None) -> None",
 }
 OTHERS = {
-    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Explanation", "Exported", "HeatMap", "LoadReport", "Preset",
-    "QuantizationReport", "TrainingSummary", "__version__", "train",
+    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Explanation", "Exported", "HeatMap", "LoadReport",
+    "Preset", "QuantizationReport", "TrainingSummary", "__version__", "train",
 }  # fmt: skip
 
 
