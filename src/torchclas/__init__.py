@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torchclas.catalog import names as list_models
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
     from torchclas.inference.evaluation import EvaluationReport
-    from torchclas.inference.explanation import Explainer, Explanation, HeatMap
+    from torchclas.inference.explanation import Explainer
+    from torchclas.inference.heat_map import Explanation, HeatMap
     from torchclas.quantization.report import QuantizationReport
     from torchclas.spec import preprocess_for
     from torchclas.tasks.evaluate import evaluate
@@ -68,9 +69,9 @@ _HOMES = {
     "Entry": ("torchclas.catalog", "Entry"),
     "EvaluationReport": ("torchclas.inference.evaluation", "EvaluationReport"),
     "Explainer": ("torchclas.inference.explanation", "Explainer"),
-    "Explanation": ("torchclas.inference.explanation", "Explanation"),
+    "Explanation": ("torchclas.inference.heat_map", "Explanation"),
     "Exported": ("torchclas.tasks.export", "Exported"),
-    "HeatMap": ("torchclas.inference.explanation", "HeatMap"),
+    "HeatMap": ("torchclas.inference.heat_map", "HeatMap"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),

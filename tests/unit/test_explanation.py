@@ -19,14 +19,18 @@ from torch.nn import functional as F
 import torchclas
 from torchclas import Classifier, Explainer, cli, models
 from torchclas.catalog import Backend, Fit, Preset, find
+from torchclas.data.opening import open_for_model
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.inference import explanation
-from torchclas.inference.explanation import spread
+from torchclas.inference.heat_map import spread
 from torchclas.inference.relevance import relevance
 from torchclas.layers.network import Network, Stage
 from torchclas.models.tnt import TNT
 from torchclas.models.vision_transformer import DistilledVisionTransformer, VisionTransformer
+from torchclas.reporting import contact_sheet, training_report
+from torchclas.reporting.mistakes import jpegs
+from torchclas.spec import find_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -367,3 +371,68 @@ def test_what_cannot_be_written_is_told_first(
     assert run(coffee, "-m", checkpoint, "-o", tmp_path / "sheet.png", "--class", "blue") == 2
     assert "unknown class 'blue'" in capsys.readouterr().err
     assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_evaluate_explains_mistakes(several: bool, checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    for name in ("coffee.png", "chelsea.png"):
+        (prediction,) = Classifier(checkpoint, engine="torch", top_k=3).predict(photographs / name)
+        (tmp_path / name).symlink_to(photographs / name)
+        last = NAMES.index(prediction.labels[-1])  # which the model finds the least likely
+        label = ",".join(str(int(index == last)) for index in range(3)) if several else str(last)
+        lines.append(f"{name}\t{label}")
+    data = tmp_path / "list.txt"
+    data.write_text("\n".join([*lines, f"missing.png\t{lines[0].split()[1]}"]) + "\n")
+    sheets: list[Image.Image] = []
+    for explain in (False, True):
+        folder = tmp_path / f"report-{explain}"
+        report = torchclas.evaluate(
+            data,
+            model=checkpoint,
+            delimiter="\t",
+            activation="sigmoid" if several else None,
+            engine="torch",
+            output=folder,
+            explain=explain,
+        )
+        assert report.images == 2
+        sheets.append(Image.open(folder / "wrong.png"))
+    plain, explained = sheets
+    assert explained.width == 2 * (contact_sheet.TILE + contact_sheet.GAP) + contact_sheet.BETWEEN
+    x, y = contact_sheet.GAP, contact_sheet.GAP
+    side = contact_sheet.TILE
+    picture = np.asarray(plain.crop((x, y, x + side, y + side)))
+    np.testing.assert_array_equal(np.asarray(explained.crop((x, y, x + side, y + side))), picture)
+    x += side + contact_sheet.BETWEEN
+    heated = np.asarray(explained.crop((x, y, x + side, y + side)))
+    assert (heated != picture).any()
+
+
+def test_evaluate_needs_a_folder_to_explain(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(Error, match="name a folder for it"):
+        torchclas.evaluate(tmp_path, model=checkpoint, explain=True)
+
+
+def test_mistakes_of_training_are_explained(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+    """The maps are those of the images as the network saw them, and of the class that it named."""
+    said = {
+        name: next(Classifier(checkpoint, engine="torch", top_k=3).predict(photographs / name))
+        for name in ("coffee.png", "chelsea.png")
+    }
+    files = [photographs / name for name in said]
+    labels = np.array([NAMES.index(prediction.labels[-1]) for prediction in said.values()], np.int64)
+    list_file = tmp_path / "list.txt"
+    list_file.write_text("".join(f"{file} {label}\n" for file, label in zip(files, labels.tolist(), strict=True)))
+    images = open_for_model(list_file, find_model(checkpoint).classes, "three").images
+    _, mistakes, _ = training_report._measure(checkpoint, images)
+    assert sorted(mistake.score for mistake in mistakes)[::-1] == [mistake.score for mistake in mistakes]
+    assert {Path(mistake.source) for mistake in mistakes} == {*files}
+    for mistake in mistakes:
+        name = said[Path(mistake.source).name].labels[0]
+        assert mistake.said == name
+        (found,) = Explainer(checkpoint).explain(mistake.source, [name])
+        assert mistake.heat is not None
+        np.testing.assert_allclose(mistake.heat, found.maps[0].heat, atol=1e-4)
+        assert len(jpegs(mistake)) == 2
+        assert len(jpegs(replace(mistake, heat=None))) == 1

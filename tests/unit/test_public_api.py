@@ -38,7 +38,7 @@ SIGNATURES = {
     "batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
-    "output: 'str | Path | None' = None) -> 'EvaluationReport'",
+    "output: 'str | Path | None' = None, explain: 'bool' = False) -> 'EvaluationReport'",
     "Explainer": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
     "device: 'str' = 'auto', lang: 'Language' = 'en', max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "

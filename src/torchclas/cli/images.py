@@ -152,6 +152,9 @@ def evaluate(
         Path | None,
         Parameter(name=("--output", "-o"), help="Folder for figures, a row for each image, mistakes and charts."),
     ] = None,
+    explain: Annotated[
+        bool, Parameter(negative="", help="Draw what the model looked at beside each mistake on the sheet.")
+    ] = False,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
@@ -200,6 +203,7 @@ def evaluate(
         threads=threads,
         max_pixels=max_pixels,
         output=output,
+        explain=explain,
     )
     print_report(report, stdout())
     return 0 if report.complete else 1

@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchclas.catalog import Preset
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.opening import open_for_model
+from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.evaluation import EvaluationReport, measure
 from torchclas.reporting import multi_label
@@ -19,6 +21,9 @@ from torchclas.reporting.image_rows import image_rows
 from torchclas.reporting.progress import progress
 from torchclas.spec import find_model
 from torchclas.vocabulary import Activation, EngineChoice, Precision
+
+if TYPE_CHECKING:
+    from torchclas.inference.explanation import Explainer
 
 
 def evaluate(
@@ -40,6 +45,7 @@ def evaluate(
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
     output: str | Path | None = None,
+    explain: bool = False,
 ) -> EvaluationReport:
     """Run a model over every image of labelled data, in any form that `torchclas.data.opening` reads.
 
@@ -51,14 +57,18 @@ def evaluate(
     image any number of classes is measured at its thresholds, on data with 0 and 1 for each class.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
-    with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png.
+    with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png. With `explain`,
+    wrong.png shows where the model saw the wrong class as well.
 
     Raises:
         DataError: the data cannot be used, does not fit the model, or holds no readable image.
+        CheckpointError: an exported model, which cannot be explained.
         OutputError: `output` cannot be written.
     """
     data, root = Path(data), None if root is None else Path(root)
     output = None if output is None else Path(output)
+    if explain and output is None:
+        raise Error("heat maps are drawn on the sheet of mistakes: name a folder for it (--output)")
     if output is not None:
         make_folder(output)  # not only after an hour's work
     spec = find_model(model, weights=weights, preset=preset, activation=activation)
@@ -94,12 +104,25 @@ def evaluate(
     if output is not None and not several and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
+    explainer = _explainer(model, weights, preset, activation, device) if explain else None
     written = list[Path]()
     with ExitStack() as stack:
         advance = stack.enter_context(progress("evaluating", len(images)))
         rows = None
         if output is not None:
             files = multi_label.image_rows if several else image_rows
-            rows, written = stack.enter_context(files(output, classifier))
+            rows, written = stack.enter_context(files(output, classifier, explainer))
         report, tally = measure(classifier, images, str(data), notes=notes, rows=rows, advance=advance)
     return report if output is None else replace(report, written=(*write_files(report, tally, output), *written))
+
+
+def _explainer(
+    model: str | Path | None,
+    weights: str | Path | None,
+    preset: Preset | None,
+    activation: Activation | None,
+    device: str,
+) -> Explainer:
+    from torchclas.inference.explanation import Explainer  # needs torch, which the engine may not
+
+    return Explainer(model, weights=weights, preset=preset, activation=activation, device=device)
