@@ -23,7 +23,7 @@ from photographs import photograph
 from PIL import Image
 
 from torchclas import Classifier, Explainer
-from torchclas.inference.heat_map import spread
+from torchclas.explanation.heat_map import spread
 
 SHARE = 0.3
 ORDERS = 5

@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchclas.inference.heat_map import spread
-from torchclas.inference.relevance import relevance
+from torchclas.explanation.heat_map import spread
+from torchclas.explanation.relevance import relevance
 from torchclas.layers.transformer import TransformerBlock
 from torchclas.models.vision_transformer import VisionTransformer
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torchclas.catalog import Entry, Preset
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
+    from torchclas.explanation.explainer import Explainer
+    from torchclas.explanation.heat_map import Explanation, HeatMap
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
     from torchclas.inference.evaluation import EvaluationReport
-    from torchclas.inference.explanation import Explainer
-    from torchclas.inference.heat_map import Explanation, HeatMap
     from torchclas.quantization.report import QuantizationReport
     from torchclas.spec import preprocess_for
     from torchclas.tasks.evaluate import evaluate
@@ -68,10 +68,10 @@ _HOMES = {
     "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
     "EvaluationReport": ("torchclas.inference.evaluation", "EvaluationReport"),
-    "Explainer": ("torchclas.inference.explanation", "Explainer"),
-    "Explanation": ("torchclas.inference.heat_map", "Explanation"),
+    "Explainer": ("torchclas.explanation.explainer", "Explainer"),
+    "Explanation": ("torchclas.explanation.heat_map", "Explanation"),
     "Exported": ("torchclas.tasks.export", "Exported"),
-    "HeatMap": ("torchclas.inference.heat_map", "HeatMap"),
+    "HeatMap": ("torchclas.explanation.heat_map", "HeatMap"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),

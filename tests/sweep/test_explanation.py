@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.networks import SWEPT, fresh, room_for
-from torchclas.inference.relevance import relevance
+from torchclas.explanation.relevance import relevance
 from torchclas.layers.network import Network
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("one_thread")]

@@ -22,9 +22,9 @@ from torchclas.catalog import Backend, Fit, Preset, find
 from torchclas.data.opening import open_for_model
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, Error, UnknownNameError
-from torchclas.inference import explanation
-from torchclas.inference.heat_map import spread
-from torchclas.inference.relevance import relevance
+from torchclas.explanation import explainer as explainer_module
+from torchclas.explanation.heat_map import spread
+from torchclas.explanation.relevance import relevance
 from torchclas.layers.network import Network, Stage
 from torchclas.models.tnt import TNT
 from torchclas.models.vision_transformer import DistilledVisionTransformer, VisionTransformer
@@ -324,7 +324,7 @@ def test_damaged_weights_and_exported_models_are_told(
     (found,) = explainer.explain(photographs / "coffee.png")
     assert found.status == "error"
     assert "computes NaN for it" in str(found.error)
-    monkeypatch.setattr(explanation, "find_model", lambda *args, **kwargs: replace(explainer.spec, graph="fp32"))
+    monkeypatch.setattr(explainer_module, "find_model", lambda *args, **kwargs: replace(explainer.spec, graph="fp32"))
     with pytest.raises(CheckpointError, match="name the model that it was exported from"):
         Explainer(checkpoint)
 

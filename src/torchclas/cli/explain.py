@@ -56,7 +56,7 @@ def explain(
         if name.startswith("-") and name != "-":
             raise Error(f"{unknown_option(app, 'explain', name)} (a file of this name is ./{name})")
 
-    from torchclas.inference.explanation import Explainer
+    from torchclas.explanation.explainer import Explainer
     from torchclas.tasks.explain import explain as task
 
     summary = task(

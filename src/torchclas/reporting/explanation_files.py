@@ -13,7 +13,7 @@ from PIL import Image
 
 from torchclas.atomic import atomic_path
 from torchclas.errors import OutputError
-from torchclas.inference.heat_map import Explanation
+from torchclas.explanation.heat_map import Explanation
 from torchclas.reporting.explanation_page import Page
 from torchclas.reporting.explanation_sheet import Sheet
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from torchclas.inference.heat_map import Explanation
+from torchclas.explanation.heat_map import Explanation
 from torchclas.reporting import pages
 from torchclas.reporting.heat import draw
 from torchclas.reporting.rows import short_label

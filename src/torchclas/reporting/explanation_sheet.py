@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from torchclas.inference.heat_map import Explanation, HeatMap
+from torchclas.explanation.heat_map import Explanation, HeatMap
 from torchclas.reporting.contact_sheet import (
     BAR,
     BLANK,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from torchclas.inference.heat_map import Explanation, spread
+from torchclas.explanation.heat_map import Explanation, spread
 from torchclas.sizes import Size
 
 OPAQUE = 0.72  # the hottest place

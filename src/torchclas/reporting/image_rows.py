@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
+from torchclas.explanation.heat_map import shares
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.inference.heat_map import shares
 from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage, Picture
 from torchclas.text import ANY_NAME, csv_path, csv_text
 
 if TYPE_CHECKING:
-    from torchclas.inference.explanation import Explainer  # which needs torch; other engines do not
+    from torchclas.explanation.explainer import Explainer  # which needs torch; other engines do not
 
 TRUTH = ("true_class_id", "true_label", "true_score")
 GUESS = ("predicted_class_id", "predicted_label", "predicted_score")

@@ -22,7 +22,7 @@ from torchclas.reporting.image_rows import Mistake, Surest, write_csv
 from torchclas.text import ANY_NAME, csv_path, csv_text
 
 if TYPE_CHECKING:
-    from torchclas.inference.explanation import Explainer
+    from torchclas.explanation.explainer import Explainer
 
 SEPARATOR = "|"  # of the classes of an image, whose names may have commas
 CLASS_COLUMNS = (

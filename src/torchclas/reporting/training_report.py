@@ -18,8 +18,8 @@ from torchclas.data.datasets import LabelledImages
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import Batch, EpochBatches, Loader
-from torchclas.inference.heat_map import shares
-from torchclas.inference.relevance import relevance
+from torchclas.explanation.heat_map import shares
+from torchclas.explanation.relevance import relevance
 from torchclas.layers.network import Network
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, Figures, figures
 from torchclas.metrics.scores import probabilities

@@ -23,7 +23,7 @@ from torchclas.spec import find_model
 from torchclas.vocabulary import Activation, EngineChoice, Precision
 
 if TYPE_CHECKING:
-    from torchclas.inference.explanation import Explainer
+    from torchclas.explanation.explainer import Explainer
 
 
 def evaluate(
@@ -123,6 +123,6 @@ def _explainer(
     activation: Activation | None,
     device: str,
 ) -> Explainer:
-    from torchclas.inference.explanation import Explainer  # needs torch, which the engine may not
+    from torchclas.explanation.explainer import Explainer  # needs torch, which the engine may not
 
     return Explainer(model, weights=weights, preset=preset, activation=activation, device=device)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchclas.data.sources import at_least_one, identity
 from torchclas.errors import OutputError
-from torchclas.inference.explanation import Explainer
+from torchclas.explanation.explainer import Explainer
 from torchclas.reporting.explanation_files import check_suffix, open_file
 from torchclas.reporting.progress import progress
 

@@ -15,9 +15,9 @@ from torchclas.data.loader import load
 from torchclas.data.preprocess import NoPreprocess, Preprocess
 from torchclas.engines.eager import find_device
 from torchclas.errors import CheckpointError, ImageError, UnknownNameError
+from torchclas.explanation.heat_map import Explanation, HeatMap
+from torchclas.explanation.relevance import relevance
 from torchclas.inference.classifier import damaged, several
-from torchclas.inference.heat_map import Explanation, HeatMap
-from torchclas.inference.relevance import relevance
 from torchclas.metrics.scores import probabilities
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import Activation, Language
