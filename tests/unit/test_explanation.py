@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torchclas
-from torchclas import Classifier, Explainer, cli, models
+from torchclas import Classifier, Explainer, Explanation, cli, models
 from torchclas.catalog import Backend, Fit, Preset, find
 from torchclas.data.opening import open_for_model
 from torchclas.data.preprocess import Preprocess
@@ -31,6 +31,7 @@ from torchclas.models.vision_transformer import DistilledVisionTransformer, Visi
 from torchclas.reporting import contact_sheet, training_report
 from torchclas.reporting.mistakes import jpegs
 from torchclas.spec import find_model
+from torchclas.tasks import explain as task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -436,3 +437,21 @@ def test_mistakes_of_training_are_explained(checkpoint: Path, photographs: Path,
         np.testing.assert_allclose(mistake.heat, found.maps[0].heat, atol=1e-4)
         assert len(jpegs(mistake)) == 2
         assert len(jpegs(replace(mistake, heat=None))) == 1
+
+
+def test_ctrl_c_keeps_what_was_done(
+    checkpoint: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = Explainer(checkpoint)
+
+    def interrupted(sources: Sequence[Any], classes: Sequence[str | int] = ()) -> Iterator[Explanation]:
+        yield from Explainer(checkpoint).explain(sources[:1], classes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(explainer, "explain", interrupted)
+    sources = [str(photographs / name) for name in ("coffee.png", "chelsea.png")]
+    with pytest.raises(KeyboardInterrupt):
+        task.explain(sources, lambda: explainer, tmp_path / "maps.npz")
+    arrays = np.load(tmp_path / "maps.npz")
+    assert arrays["sources"].tolist() == sources[:1]
+    assert f"maps/{sources[0]}" in arrays
