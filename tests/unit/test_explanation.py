@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torchclas
-from torchclas import Classifier, Explainer, Explanation, cli, models
+from torchclas import Classifier, Explainer, Explanation, HeatMap, cli, models
 from torchclas.catalog import Backend, Fit, Preset, find
 from torchclas.data.opening import open_for_model
-from torchclas.data.preprocess import Preprocess
+from torchclas.data.preprocess import Preprocess, Rectangle
 from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.explanation import explainer as explainer_module
 from torchclas.explanation.heat_map import spread
@@ -28,7 +28,7 @@ from torchclas.explanation.relevance import relevance
 from torchclas.layers.network import Network, Stage
 from torchclas.models.tnt import TNT
 from torchclas.models.vision_transformer import DistilledVisionTransformer, VisionTransformer
-from torchclas.reporting import contact_sheet, training_report
+from torchclas.reporting import contact_sheet, explanation_sheet, training_report
 from torchclas.reporting.mistakes import jpegs
 from torchclas.spec import find_model
 from torchclas.tasks import explain as task
@@ -455,3 +455,15 @@ def test_ctrl_c_keeps_what_was_done(
     arrays = np.load(tmp_path / "maps.npz")
     assert arrays["sources"].tolist() == sources[:1]
     assert f"maps/{sources[0]}" in arrays
+
+
+def test_without_a_font_for_them_chinese_labels_give_way_to_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(explanation_sheet, "chinese_font", lambda: None)
+    monkeypatch.setattr(explanation_sheet, "_write", lambda pen, left, top, text, *rest: written.append(text))
+    shown = HeatMap("n02123045", "狸花猫", 0.5, np.eye(2, dtype=np.float32))
+    picture = np.zeros((20, 30, 3), np.uint8)
+    sheet = explanation_sheet.Sheet()
+    sheet.add(Explanation("a.jpg", "ok", (shown,), picture, Rectangle(0, 0, 20, 30)))
+    sheet.draw()
+    assert written == ["a.jpg", "n02123045"]

@@ -22,7 +22,7 @@ from torchclas.reporting.contact_sheet import (
     draw_error,
     text_width,
 )
-from torchclas.reporting.fonts import pillow_font
+from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
 from torchclas.reporting.heat import draw
 from torchclas.reporting.rows import short_label
 from torchclas.text import printable
@@ -84,7 +84,9 @@ def _caption(pen: ImageDraw.ImageDraw, left: int, top: int, shown: HeatMap) -> N
     pen.rectangle((left, top + 3, left + max(1, round(TILE * shown.score)) - 1, top + 6), BAR)
     score = f"{shown.score:.1%}"
     pen.text((left + TILE, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
-    _write(pen, left, top, short_label(printable(shown.label)), INK, TILE - text_width(score, 14) - 8)
+    drawable = chinese_font() or not is_chinese(shown.label)
+    name = short_label(shown.label) if drawable else shown.class_id
+    _write(pen, left, top, printable(name), INK, TILE - text_width(score, 14) - 8)
 
 
 def _write(pen: ImageDraw.ImageDraw, left: int, top: int, text: str, colour: str, room: float = TILE) -> None:
