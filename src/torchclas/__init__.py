@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torchclas.catalog import Entry, Preset
     from torchclas.catalog import find as model_info
     from torchclas.catalog import names as list_models
+    from torchclas.explanation.explainer import Explainer
+    from torchclas.explanation.heat_map import Explanation, HeatMap
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
     from torchclas.inference.evaluation import EvaluationReport
     from torchclas.quantization.report import QuantizationReport
@@ -36,7 +38,10 @@ __all__ = [
     "Entry",
     "Error",
     "EvaluationReport",
+    "Explainer",
+    "Explanation",
     "Exported",
+    "HeatMap",
     "LoadReport",
     "Prediction",
     "Preset",
@@ -63,7 +68,10 @@ _HOMES = {
     "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
     "EvaluationReport": ("torchclas.inference.evaluation", "EvaluationReport"),
+    "Explainer": ("torchclas.explanation.explainer", "Explainer"),
+    "Explanation": ("torchclas.explanation.heat_map", "Explanation"),
     "Exported": ("torchclas.tasks.export", "Exported"),
+    "HeatMap": ("torchclas.explanation.heat_map", "HeatMap"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),

@@ -40,7 +40,15 @@ def rows(output: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["list"], ["--help"], ["predict", "--help"], ["train", "--help"], ["distill", "--help"], ["info", "VGG11"]],
+    [
+        ["list"],
+        ["--help"],
+        ["predict", "--help"],
+        ["explain", "--help"],
+        ["train", "--help"],
+        ["distill", "--help"],
+        ["info", "VGG11"],
+    ],
 )
 def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     code = f"""

@@ -40,7 +40,11 @@ SIGNATURES = {
     "real: 'str | Path | None' = None, batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
-    "output: 'str | Path | None' = None) -> 'EvaluationReport'",
+    "output: 'str | Path | None' = None, explain: 'bool' = False) -> 'EvaluationReport'",
+    "Explainer": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
+    "device: 'str' = 'auto', lang: 'Language' = 'en', max_pixels: 'int' = 100000000, "
+    "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
+    "activation: 'Activation | None' = None) -> 'None'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
@@ -57,8 +61,8 @@ SIGNATURES = {
     "engine: 'str | None' = None) -> None",
 }
 OTHERS = {
-    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Exported", "LoadReport", "Preset",
-    "QuantizationReport", "TrainingSummary", "__version__", "train",
+    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Explanation", "Exported", "HeatMap", "LoadReport",
+    "Preset", "QuantizationReport", "TrainingSummary", "__version__", "train",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from torchclas import messages
 from torchclas.metrics.single_label import Tally
@@ -107,6 +108,15 @@ def test_the_page_has_classes_recipe_and_data(tmp_path: Path) -> None:
     assert all(address.startswith("data:image/") for address in page.fetched)
 
 
+def test_mistakes_have_heat_maps_beside_them(tmp_path: Path) -> None:
+    run = run_of(("a", "b"))
+    plain = training_page.write(tmp_path / "plain.html", run).read_text()
+    hot = replace(run, mistakes=[replace(run.mistakes[0], heat=np.eye(4, dtype=np.float32))])
+    page = training_page.write(tmp_path / "hot.html", hot).read_text()
+    assert (plain.count("data:image/jpeg"), page.count("data:image/jpeg")) == (1, 2)
+    assert ("Red is what spoke" in plain, "Red is what spoke" in page) == (False, True)
+
+
 def test_many_classes_have_a_picture_in_place_of_the_matrix(tmp_path: Path) -> None:
     run = run_of([f"class {number}" for number in range(30)])
     drawn = tmp_path / "confusion.png"
@@ -175,3 +185,6 @@ def test_the_contact_sheet_takes_pictures_of_any_shape(tmp_path: Path) -> None:
     ]
     draw_mistakes(mistakes, tmp_path / "sheet.png")
     assert re.match(rb"\x89PNG", (tmp_path / "sheet.png").read_bytes())
+    hot = [replace(mistake, heat=np.eye(3, dtype=np.float32)) for mistake in mistakes[1:]]
+    draw_mistakes([mistakes[0], *hot], tmp_path / "hot.png")
+    assert Image.open(tmp_path / "hot.png").width > Image.open(tmp_path / "sheet.png").width

@@ -15,6 +15,7 @@ from cyclopts import CycloptsError
 from torchclas import messages, signals
 from torchclas.cli import (
     difference,
+    explain,
     export,
     images,
     migrate,
@@ -35,6 +36,7 @@ from torchclas.vocabulary import LANGUAGES
 __all__ = [
     "app",
     "difference",
+    "explain",
     "export",
     "images",
     "main",

@@ -170,6 +170,9 @@ def evaluate(
     real: Annotated[
         Path | None, Parameter(help="ReaL's real.json: count the validation images of ImageNet by its labels, too.")
     ] = None,
+    explain: Annotated[
+        bool, Parameter(negative="", help="Draw what the model looked at beside each mistake on the sheet.")
+    ] = False,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
@@ -221,6 +224,7 @@ def evaluate(
         threads=threads,
         max_pixels=max_pixels,
         output=output,
+        explain=explain,
     )
     print_report(report, stdout())
     return 0 if report.complete else 1

@@ -91,12 +91,10 @@ class Preparation(Preprocess):
             return cv2.resize(pixels, (width, height), interpolation=interpolation)  # pyright: ignore[reportReturnType]
         return super()._resize(pixels, height, width)
 
-    def _cut(self, pixels: Pixels, height: int, width: int) -> Pixels:
-        rest = pixels.shape[0] - height, pixels.shape[1] - width
+    def _corner(self, rows: int, columns: int) -> tuple[int, int]:
         if self.cut == "centre":
-            return super()._cut(pixels, height, width)
-        top, left = (0, 0) if self.cut == "corner" else ((rest[0] + 1) // 2, (rest[1] + 1) // 2)
-        return pixels[top : top + height, left : left + width]
+            return super()._corner(rows, columns)
+        return (0, 0) if self.cut == "corner" else ((rows + 1) // 2, (columns + 1) // 2)
 
 
 @dataclass(frozen=True)

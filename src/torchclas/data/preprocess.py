@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from PIL import Image
 from torchclas.catalog import Preset
 from torchclas.data.decode import MAX_PIXELS, ImageLike, Pixels, decode
 from torchclas.errors import DataError
+from torchclas.sizes import Size
 from torchclas.vocabulary import TestTimeAugmentation
 
 if TYPE_CHECKING:
@@ -34,6 +35,32 @@ PILLOW_INTERPOLATION = {
 # 1 × 60,000 image would otherwise become 256 × 15,360,000. All the crop sees lies well within; it may shift by less
 # than one source pixel.
 MAX_ASPECT = 16
+
+
+class Rectangle(NamedTuple):
+    """A part of a picture, in its pixels from the upper left corner; it may reach beyond the picture."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+class _Placement(NamedTuple):
+    """The `middle` of a picture (top, left, height, width) becomes `resized`, of which the network sees a window.
+
+    `corner` is the window's top and left; both are negative where the window is larger.
+    """
+
+    middle: tuple[int, int, int, int]
+    resized: Size
+    corner: tuple[int, int]
+
+    def middle_of(self, pixels: Pixels) -> Pixels:
+        top, left, height, width = self.middle
+        if (height, width) == pixels.shape[:2]:
+            return pixels
+        return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
 @dataclass(frozen=True)
@@ -83,43 +110,60 @@ class Preprocess:
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Bring uint8 RGB [H, W, 3] to [height, width, 3] as the preset says."""
-        match self.preset.fit:
-            case "crop":
-                return self._crop(pixels)
-            case "squeeze":
-                return self._resize(pixels, *self.preset.size)
-            case "pad":
-                return self._pad(pixels)
-
-    def _crop(self, pixels: Pixels) -> Pixels:
-        return self._cut(self._covering(pixels), *self.preset.size)
-
-    def _covering(self, pixels: Pixels) -> Pixels:
-        """The image resized so that the crop fits in."""
+        placement = self._placement(*pixels.shape[:2])
+        resized = self._resize(placement.middle_of(pixels), *placement.resized)
         height, width = self.preset.size
-        # Height and width of what is cropped, before the crop; exactly resize_short where they are the same.
-        covered = tuple(side * self.preset.resize_short / min(height, width) for side in (height, width))
-        pixels = _without_ends(pixels, MAX_ASPECT * max(covered) / min(covered))
-        scale = max(covered[0] / pixels.shape[0], covered[1] / pixels.shape[1])
-        rows, columns = pixels.shape[:2]
-        if self.preset.backend == "torchvision" and height == width:
-            short = self.preset.resize_short
-            rows, columns = (short * side // min(rows, columns) for side in (rows, columns))
-        else:
-            rows, columns = round(rows * scale), round(columns * scale)
-        return self._resize(pixels, rows, columns)
-
-    def _cut(self, pixels: Pixels, height: int, width: int) -> Pixels:
-        return _centre(pixels, height, width, to_even=self.preset.backend == "torchvision")
-
-    def _pad(self, pixels: Pixels) -> Pixels:
-        height, width = self.preset.size
-        scale = min(height / pixels.shape[0], width / pixels.shape[1])
-        rows, columns = (max(1, round(side * scale)) for side in pixels.shape[:2])
-        mean = [round(255 * value) for value in self.preset.mean]
-        padded = np.full((height, width, 3), mean, np.uint8)
-        _centre(padded, rows, columns)[:] = self._resize(pixels, rows, columns)
+        top, left = placement.corner
+        if self.preset.fit != "pad":
+            return resized[top : top + height, left : left + width]
+        padded = np.full((height, width, 3), [round(255 * value) for value in self.preset.mean], np.uint8)
+        rows, columns = placement.resized
+        padded[-top : rows - top, -left : columns - left] = resized
         return padded
+
+    def seen(self, height: int, width: int) -> Rectangle:
+        """The part of a picture of `height` × `width` pixels, turned as `decode` does, that fills the network's input.
+
+        It reaches beyond the picture where that is padded.
+        """
+        (above, before, rows, columns), resized, (top, left) = self._placement(height, width)
+        down, across = rows / resized[0], columns / resized[1]  # pixels of the picture for one of the input
+        return Rectangle(
+            above + top * down, before + left * across, self.preset.size[0] * down, self.preset.size[1] * across
+        )
+
+    def _placement(self, rows: int, columns: int) -> _Placement:
+        """How a picture of this size comes to the network's."""
+        height, width = self.preset.size
+        whole = 0, 0, rows, columns
+        match self.preset.fit:
+            case "squeeze":
+                return _Placement(whole, (height, width), (0, 0))
+            case "pad":
+                scale = min(height / rows, width / columns)
+                resized = max(1, round(rows * scale)), max(1, round(columns * scale))
+                return _Placement(whole, resized, (-((height - resized[0]) // 2), -((width - resized[1]) // 2)))
+            case "crop":
+                # Height and width of what is cropped, before the crop; exactly resize_short where they are the same.
+                covered = tuple(side * self.preset.resize_short / min(height, width) for side in (height, width))
+                middle = _without_ends(rows, columns, MAX_ASPECT * max(covered) / min(covered))
+                rows, columns = middle[2:]
+                scale = max(covered[0] / rows, covered[1] / columns)
+                if self.preset.backend == "torchvision" and height == width:
+                    short = self.preset.resize_short
+                    resized = short * rows // min(rows, columns), short * columns // min(rows, columns)
+                else:
+                    resized = round(rows * scale), round(columns * scale)
+                return _Placement(middle, resized, self._corner(resized[0] - height, resized[1] - width))
+
+    def _corner(self, rows: int, columns: int) -> tuple[int, int]:
+        """Where a crop begins of which so many rows and columns are cut off.
+
+        As torchvision rounds, a half pixel goes to the even side; else to the upper and left one.
+        """
+        if self.preset.backend == "torchvision":
+            return round(rows / 2), round(columns / 2)
+        return rows // 2, columns // 2
 
     def _resize(self, pixels: Pixels, height: int, width: int) -> Pixels:
         if self.preset.backend != "opencv":
@@ -179,11 +223,12 @@ class SeveralViews(Preprocess):
             usual = self.normalize(self.fit(pixels))
             return np.stack([usual, usual[:, :, ::-1]])
         height, width = self.preset.size
-        resized = self._covering(pixels)
-        bottom, right = resized.shape[0] - height, resized.shape[1] - width
-        corners = ((0, 0), (0, right), (bottom, 0), (bottom, right))
+        placement = self._placement(*pixels.shape[:2])
+        resized = self._resize(placement.middle_of(pixels), *placement.resized)
+        bottom, right = placement.resized[0] - height, placement.resized[1] - width
+        corners = (placement.corner, (0, 0), (0, right), (bottom, 0), (bottom, right))
         cuts = (resized[top : top + height, left : left + width] for top, left in corners)
-        return np.stack([self.normalize(each) for each in (self._cut(resized, height, width), *cuts)])
+        return np.stack([self.normalize(each) for each in cuts])
 
 
 @dataclass(frozen=True)
@@ -198,17 +243,8 @@ class NoPreprocess:
         return decode(image, max_pixels=self.max_pixels)
 
 
-def _without_ends(pixels: Pixels, aspect: float) -> Pixels:
-    """The middle of an image whose long side is more than `aspect` times its short one."""
-    height, width = pixels.shape[:2]
-    longest = int(aspect * min(height, width))
-    if max(height, width) <= longest:
-        return pixels
-    return np.ascontiguousarray(_centre(pixels, min(height, longest), min(width, longest)))
-
-
-def _centre(pixels: Pixels, height: int, width: int, *, to_even: bool = False) -> Pixels:
-    """With `to_even` a half pixel goes to the even side, as torchvision rounds; else to the upper and left one."""
-    rest = pixels.shape[0] - height, pixels.shape[1] - width
-    top, left = (round(side / 2) if to_even else side // 2 for side in rest)
-    return pixels[top : top + height, left : left + width]
+def _without_ends(rows: int, columns: int, aspect: float) -> tuple[int, int, int, int]:
+    """The middle of an image whose long side is more than `aspect` times its short one: top, left, height, width."""
+    longest = int(aspect * min(rows, columns))
+    height, width = min(rows, longest), min(columns, longest)
+    return (rows - height) // 2, (columns - width) // 2, height, width

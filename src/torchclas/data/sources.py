@@ -8,8 +8,10 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from torchclas.errors import DataError, ImageError
@@ -45,6 +47,28 @@ def expand(arguments: Iterable[str | Path], *, stdin: Iterable[str] | None = Non
                     yield from _expand_one(name)
         else:
             yield from _expand_one(argument)
+
+
+def at_least_one(sources: Sequence[str], stdin: Iterable[str] | None = None) -> Iterator[str]:
+    """What `expand` makes of the sources that a user named; raises `DataError` where they name nothing."""
+    if not sources:
+        raise DataError(
+            "no images were named: give files, folders, globs or URLs, or - to read their names from standard input"
+        )
+    images = expand(sources, stdin=stdin)
+    first = next(images, None)
+    if first is None:
+        raise DataError("standard input named no images: it should have one file, folder, glob or URL per line")
+    return chain((first,), images)
+
+
+def identity(file: str | Path | IO[str]) -> tuple[int, int] | None:
+    """What tells files apart, whatever they are called; None where there is none."""
+    try:
+        status = os.stat(file) if isinstance(file, (str, Path)) else os.fstat(file.fileno())  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def read(

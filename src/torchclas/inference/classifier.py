@@ -167,7 +167,7 @@ class Classifier:
 
     def predict(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Prediction]:
         """One prediction per source, in order; an image that cannot be read is one with `status="error"`."""
-        for batch in self.batches(_several(sources)):
+        for batch in self.batches(several(sources)):
             yield from self.rows(batch)
 
     def embed(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedding]:
@@ -176,7 +176,7 @@ class Classifier:
         An embedding is what the network knows of an image before it names a class: images that look alike to it have
         vectors that point the same way. Raises `CheckpointError` for an exported model without that output.
         """
-        for batch in self.batches(_several(sources)):
+        for batch in self.batches(several(sources)):
             yield from self.embedding_rows(batch)
 
     def embedding_rows(self, batch: Batch, vectors: NDArray[np.float32] | None = None) -> Iterator[Embedding]:
@@ -194,7 +194,7 @@ class Classifier:
     def embedding(self, source: str, vector: NDArray[np.float32]) -> Embedding:
         """The embedding of one image, of which the engine gave `vector`, [features]."""
         if not np.isfinite(vector).all():
-            return Embedding(source, "error", error=_damaged(self.spec))
+            return Embedding(source, "error", error=damaged(self.spec))
         return Embedding(source, "ok", vector=vector, engine=_name_of(self.engine_for("embedding")))
 
     def engine_for(self, output: Output) -> Engine:
@@ -237,7 +237,7 @@ class Classifier:
         """
         names = self.names if lang is None else self.spec.classes.names(lang)
         if np.isnan(probabilities).any():
-            return Prediction(source, "error", error=_damaged(self.spec))
+            return Prediction(source, "error", error=damaged(self.spec))
         likeliest = _likeliest(probabilities, min(top_k or self.top_k, self.spec.num_classes))
         thresholds = self.thresholds if threshold is None else _thresholds(self.spec, threshold)
         classes = likeliest if thresholds is None else [i for i in likeliest if probabilities[i] >= thresholds[i]]
@@ -299,7 +299,8 @@ def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | 
     return np.array(spec.thresholds or [DEFAULT_THRESHOLD] * spec.num_classes, np.float32)
 
 
-def _several(sources: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+def several(sources: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """The sources, of which one may stand for itself."""
     return [sources] if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray)) else sources
 
 
@@ -307,7 +308,8 @@ def _name_of(engine: Engine) -> str:
     return f"{engine.name} {engine.precision}"
 
 
-def _damaged(spec: ModelSpec) -> str:
+def damaged(spec: ModelSpec) -> str:
+    """What is said of an image for which a model computes no number."""
     return f"{spec.name} computes NaN for it: are its weights damaged?"
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
@@ -19,13 +20,14 @@ from torchclas.errors import Error, ImageError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.messages import say
 from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
+from torchclas.reporting.heat import heated_by_places
 from torchclas.reporting.rows import short_label
 from torchclas.text import printable
 
 MAX_PICTURES = 64
 MAX_COLUMNS = 8
 
-TILE, CAPTION, GAP = 192, 50, 14  # pixels
+TILE, CAPTION, GAP, BETWEEN = 192, 50, 14, 4  # pixels
 PAPER, INK, FAINT = "#ffffff", "#1c2330", "#717b8c"
 BAR, TRACK, BLANK = "#2f6fde", "#e6e9ef", "#e6e9ef"
 WRONG = "#c0392b"
@@ -33,11 +35,15 @@ LINE = 18  # pixels that the caption of a mistake is higher
 
 
 class Picture(NamedTuple):
-    """A prediction, what the network saw (None: nothing), and for a mistake the name of the true class."""
+    """A prediction, what the network saw (None: nothing), and for a mistake the name of the true class.
+
+    `heated` is what it saw below the heat map of the class that it named, where there is one.
+    """
 
     row: Prediction
     image: Image.Image | None
     truth: str = ""
+    heated: Image.Image | None = None
 
 
 class Montage:
@@ -59,20 +65,24 @@ class Montage:
 
     def draw(self) -> Image.Image:
         """The sheet."""
-        columns = max(1, min(MAX_COLUMNS, math.ceil(math.sqrt(len(self.pictures)))))
+        tiles = 2 if any(picture.heated for picture in self.pictures) else 1
+        room = tiles * (TILE + BETWEEN) - BETWEEN
+        columns = max(1, min(MAX_COLUMNS // tiles, math.ceil(math.sqrt(len(self.pictures) / tiles))))
         rows = max(1, math.ceil(len(self.pictures) / columns))
         caption = CAPTION + LINE * any(picture.truth for picture in self.pictures)
-        size = GAP + columns * (TILE + GAP), GAP + rows * (TILE + caption + GAP)
+        size = GAP + columns * (room + GAP), GAP + rows * (TILE + caption + GAP)
         sheet = Image.new("RGB", size, PAPER)
         pen = ImageDraw.Draw(sheet)
         for index, picture in enumerate(self.pictures):
-            left = GAP + index % columns * (TILE + GAP)
+            left = GAP + index % columns * (room + GAP)
             top = GAP + index // columns * (TILE + caption + GAP)
             if picture.image is None:
-                _draw_error(pen, left, top, picture.row.error or "")
+                draw_error(pen, left, top, picture.row.error or "")
             else:
                 sheet.paste(picture.image, (left, top))
-            self._caption(pen, left, top + TILE, picture)
+            if picture.heated is not None:
+                sheet.paste(picture.heated, (left + TILE + BETWEEN, top))
+            self._caption(pen, left, top + TILE, picture, room)
         return sheet
 
     def save(self, path: Path) -> None:
@@ -84,32 +94,33 @@ class Montage:
         with atomic_path(path) as temporary:
             self.draw().save(temporary)
 
-    def thumbnail(self, pixels: npt.NDArray[Any]) -> Image.Image:
-        """The crop that the network saw."""
+    def thumbnail(self, pixels: npt.NDArray[Any], heat: npt.NDArray[np.float32] | None = None) -> Image.Image:
+        """The crop that the network saw, below a heat map of it in 0..1, [h, w], where one is given."""
         if isinstance(self.preprocess, NoPreprocess):  # a model that crops them itself
             return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
-        picture = Image.fromarray(self.preprocess.pixels(pixels))
+        seen = self.preprocess.pixels(pixels)
+        picture = Image.fromarray(seen if heat is None else heated_by_places(seen, heat))
         return ImageOps.pad(picture, (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
 
-    def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture) -> None:
+    def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture, width: int) -> None:
         row, name = picture.row, printable(Path(picture.row.source).name)
         if row.scores:
-            pen.rectangle((left, top + 3, left + TILE - 1, top + 6), TRACK)
-            colour, length = WRONG if picture.truth else BAR, max(1, round(TILE * row.scores[0]))
+            pen.rectangle((left, top + 3, left + width - 1, top + 6), TRACK)
+            colour, length = WRONG if picture.truth else BAR, max(1, round(width * row.scores[0]))
             pen.rectangle((left, top + 3, left + length - 1, top + 6), colour)
             score = f"{row.scores[0]:.1%}"
-            room = TILE - _width(score, 14) - 8
-            pen.text((left + TILE, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
+            room = width - text_width(score, 14) - 8
+            pen.text((left + width, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
             label = self._label(row)
-            pen.text((left, top + 26), _clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
+            pen.text((left, top + 26), clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
         else:
             text = "–" if row.error is None else "error"
             pen.text((left, top + 26), text, FAINT, pillow_font(text, 15), anchor="ls")
         if picture.truth:
             top += LINE
             truth = f"labelled {short_label(printable(picture.truth))}"
-            pen.text((left, top + 26), _clipped(truth, 13, TILE), WRONG, pillow_font(truth, 13), anchor="ls")
-        pen.text((left, top + 44), _clipped(name, 12, TILE), FAINT, pillow_font(name, 12), anchor="ls")
+            pen.text((left, top + 26), clipped(truth, 13, width), WRONG, pillow_font(truth, 13), anchor="ls")
+        pen.text((left, top + 44), clipped(name, 12, width), FAINT, pillow_font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
         """The likeliest class, or all of them where an image has any number."""
@@ -134,24 +145,25 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
     montage.save(path)
 
 
-def _draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str) -> None:
-    pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), BLANK)
-    lines = list(_wrapped(printable(reason), 13, TILE - 24))
+def draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str, side: int = TILE) -> None:
+    """A blank tile that says why there is no picture."""
+    pen.rectangle((left, top, left + side - 1, top + side - 1), BLANK)
+    lines = list(_wrapped(printable(reason), 13, side - 24))
     lines = [*lines[:7], "…"] if len(lines) > 8 else lines
-    y = top + TILE / 2 - 18 * (len(lines) - 1) / 2
+    y = top + side / 2 - 18 * (len(lines) - 1) / 2
     for line in lines:
-        pen.text((left + TILE / 2, y), line, FAINT, pillow_font(line, 13), anchor="mm")
+        pen.text((left + side / 2, y), line, FAINT, pillow_font(line, 13), anchor="mm")
         y += 18
 
 
 def _wrapped(text: str, size: int, room: float) -> Iterator[str]:
     line = ""
     for word in text.split():
-        if line and _width(f"{line} {word}", size) > room:
+        if line and text_width(f"{line} {word}", size) > room:
             yield line
             line = ""
-        while _width(word, size) > room:  # a path, or Chinese
-            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size) <= room)
+        while text_width(word, size) > room:  # a path, or Chinese
+            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or text_width(word[:n], size) <= room)
             yield word[:cut]
             word = word[cut:]
         line = f"{line} {word}" if line else word
@@ -159,13 +171,15 @@ def _wrapped(text: str, size: int, room: float) -> Iterator[str]:
         yield line
 
 
-def _clipped(text: str, size: int, room: float) -> str:
-    if _width(text, size) <= room:
+def clipped(text: str, size: int, room: float) -> str:
+    """As much of a text, `size` pixels high, as so many pixels have room for."""
+    if text_width(text, size) <= room:
         return text
-    while text and _width(f"{text}…", size) > room:
+    while text and text_width(f"{text}…", size) > room:
         text = text[:-1]
     return f"{text.rstrip()}…"
 
 
-def _width(text: str, size: int) -> float:
+def text_width(text: str, size: int) -> float:
+    """In pixels, `size` pixels high."""
     return pillow_font(text, size).getlength(text)

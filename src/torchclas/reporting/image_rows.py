@@ -7,30 +7,66 @@ import heapq
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from torchclas.atomic import atomic_path
 from torchclas.data.loader import Batch
+from torchclas.explanation.heat_map import shares
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage, Picture
 from torchclas.text import ANY_NAME, csv_path, csv_text
+
+if TYPE_CHECKING:
+    from torchclas.explanation.explainer import Explainer  # which needs torch; other engines do not
 
 TRUTH = ("true_class_id", "true_label", "true_score")
 GUESS = ("predicted_class_id", "predicted_label", "predicted_score")
 
 
+class Mistake(NamedTuple):
+    """A picture, the class that it was wrongly given, or wrongly not, and what the network took, to be explained."""
+
+    picture: Picture
+    wrong: int
+    image: npt.NDArray[Any]
+
+
+class Surest:
+    """Makes pictures of mistakes, with heat maps of the wrong classes if there is an `explainer`."""
+
+    def __init__(self, sheet: Montage, explainer: Explainer | None) -> None:
+        self.sheet = sheet
+        self.explainer = explainer
+
+    def mistake(self, row: Prediction, pixels: npt.NDArray[Any], truth: str, wrong: int) -> Mistake:
+        """One that is to be drawn later; of its batch nothing else stays in memory."""
+        image = pixels[:0] if self.explainer is None else pixels
+        return Mistake(Picture(row, self.sheet.thumbnail(pixels), truth), wrong, image.copy())
+
+    def save(self, mistakes: Sequence[Mistake], path: Path) -> None:
+        """Draw them in this order."""
+        self.sheet.pictures = [self._drawn(mistake) for mistake in mistakes]
+        self.sheet.save(path)
+
+    def _drawn(self, mistake: Mistake) -> Picture:
+        if self.explainer is None:
+            return mistake.picture
+        relevance = self.explainer.maps(mistake.image[None], [[mistake.wrong]])[0, 0]
+        return mistake.picture._replace(heated=self.sheet.thumbnail(mistake.image, shares(relevance)))
+
+
 class ImageRows:
     """Collects what the files are made of; only the CSV's rows, which are written at once, grow with the images."""
 
-    def __init__(self, classifier: Classifier, table: Any) -> None:
+    def __init__(self, classifier: Classifier, table: Any, explainer: Explainer | None) -> None:
         self.classifier = classifier
         self.table = table
-        self.sheet = Montage(classifier)
+        self.sheet = Surest(Montage(classifier), explainer)
         self.wrong: list[tuple[float, int, tuple[object, ...]]] = []
-        self.surest: list[tuple[float, int, Picture]] = []  # a heap, of the mistakes with the highest scores
+        self.surest: list[tuple[float, int, Mistake]] = []  # a heap, of the mistakes with the highest scores
         self.images = 0
         kinds = ((f"label_{rank}", f"class_id_{rank}", f"score_{rank}") for rank in range(1, classifier.top_k + 1))
         table.writerow(("path", "status", *TRUTH, *(name for kind in kinds for name in kind), "error"))
@@ -62,7 +98,8 @@ class ImageRows:
         place = row.scores[0], -self.images
         if len(self.surest) == MAX_PICTURES and place < self.surest[0][:2]:
             return
-        entry = (*place, Picture(row, self.sheet.thumbnail(pixels), truth))
+        wrong = self.classifier.spec.classes.ids.index(row.class_ids[0])
+        entry = (*place, self.sheet.mistake(row, pixels, truth, wrong))
         (heapq.heapreplace if len(self.surest) == MAX_PICTURES else heapq.heappush)(self.surest, entry)
 
     def _names(self, label: int) -> tuple[str, str]:
@@ -70,22 +107,24 @@ class ImageRows:
 
 
 @contextmanager
-def image_rows(folder: Path, classifier: Classifier) -> Generator[tuple[ImageRows, list[Path]], None, None]:
+def image_rows(
+    folder: Path, classifier: Classifier, explainer: Explainer | None = None
+) -> Generator[tuple[ImageRows, list[Path]], None, None]:
     """Yield what takes the images, and the list of the files: predictions.csv, wrong.csv and wrong.png.
 
-    They appear at the end of the block. wrong.png has the surest mistakes; without any there is none, and one of
-    before goes.
+    They appear at the end of the block. wrong.png has the surest mistakes, with heat maps if there is an `explainer`;
+    without any there is none, and one of before goes.
     """
     predictions, wrong, sheet = (folder / name for name in ("predictions.csv", "wrong.csv", "wrong.png"))
     written = [predictions, wrong]
     with atomic_path(predictions) as path, path.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
-        rows = ImageRows(classifier, csv.writer(file))
+        rows = ImageRows(classifier, csv.writer(file), explainer)
         yield rows, written
     write_csv(wrong, ("path", *TRUTH, *GUESS), (cells for _, _, cells in sorted(rows.wrong)))
     sheet.unlink(missing_ok=True)
     if rows.surest:
-        rows.sheet.pictures = [picture for _, _, picture in sorted(rows.surest, key=lambda entry: entry[:2])][::-1]
-        rows.sheet.save(sheet)
+        surest = [mistake for _, _, mistake in sorted(rows.surest, key=lambda entry: entry[:2])][::-1]
+        rows.sheet.save(surest, sheet)
         written.append(sheet)
 
 

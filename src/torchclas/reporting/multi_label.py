@@ -6,7 +6,7 @@ import csv
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,12 @@ from torchclas.inference.classifier import Classifier
 from torchclas.messages import label
 from torchclas.metrics.multi_label import ClassFigures, Figures
 from torchclas.reporting.console import Table, verbatim
-from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage, Picture
-from torchclas.reporting.image_rows import write_csv
+from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage
+from torchclas.reporting.image_rows import Mistake, Surest, write_csv
 from torchclas.text import ANY_NAME, csv_path, csv_text
+
+if TYPE_CHECKING:
+    from torchclas.explanation.explainer import Explainer
 
 SEPARATOR = "|"  # of the classes of an image, whose names may have commas
 CLASS_COLUMNS = (
@@ -41,12 +44,12 @@ CLASS_COLUMNS = (
 class ImageRows:
     """A row for each image with the scores of all classes, and the images of which any class is wrong."""
 
-    def __init__(self, classifier: Classifier, table: Any) -> None:
+    def __init__(self, classifier: Classifier, table: Any, explainer: Explainer | None) -> None:
         self.classifier = classifier
         self.table = table
-        self.sheet = Montage(classifier)
+        self.sheet = Surest(Montage(classifier), explainer)
         self.wrong: list[tuple[float, int, tuple[object, ...]]] = []
-        self.surest: list[tuple[float, int, Picture]] = []
+        self.surest: list[tuple[float, int, Mistake]] = []
         self.images = 0
         self.ids = classifier.spec.classes.ids
         scores = (f"score_{csv_text(key)}" for key in self.ids)
@@ -73,10 +76,12 @@ class ImageRows:
             digits = (f"{score:.7g}" for score in scores)
             self.table.writerow((csv_path(row.source), row.status, int(right), *cells, *digits, ""))
             if not right:
-                sure = float(np.where(said, scores, 1 - scores)[said != true].max())
+                by_class = np.where(said, scores, 1 - scores) * (said != true)
+                wrong = int(by_class.argmax())
+                sure = float(by_class[wrong])
                 self.wrong.append((-sure, self.images, (csv_path(row.source), *cells, f"{sure:.7g}")))
                 names = ", ".join(self.classifier.names[index] for index in np.flatnonzero(true)) or "–"
-                self.surest.append((-sure, self.images, Picture(row, self.sheet.thumbnail(pixels), names)))
+                self.surest.append((-sure, self.images, self.sheet.mistake(row, pixels, names, wrong)))
                 self.surest = sorted(self.surest, key=lambda entry: entry[:2])[:MAX_PICTURES]
 
     def _ids(self, chosen: npt.NDArray[np.bool_]) -> str:
@@ -84,22 +89,24 @@ class ImageRows:
 
 
 @contextmanager
-def image_rows(folder: Path, classifier: Classifier) -> Generator[tuple[ImageRows, list[Path]], None, None]:
+def image_rows(
+    folder: Path, classifier: Classifier, explainer: Explainer | None = None
+) -> Generator[tuple[ImageRows, list[Path]], None, None]:
     """Yield what takes the images, and the list of the files: predictions.csv, wrong.csv and wrong.png.
 
-    They appear at the end of the block; `wrong` ones are those of which a class is missed or added, the surest first.
+    They appear at the end of the block; `wrong` ones are those of which a class is missed or added, the surest first,
+    on the sheet with heat maps of the surest wrong class if there is an `explainer`.
     """
     predictions, wrong, sheet = (folder / name for name in ("predictions.csv", "wrong.csv", "wrong.png"))
     written = [predictions, wrong]
     with atomic_path(predictions) as path, path.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
-        rows = ImageRows(classifier, csv.writer(file))
+        rows = ImageRows(classifier, csv.writer(file), explainer)
         yield rows, written
     header = ("path", "true", "predicted", "missed", "added", "sureness")
     write_csv(wrong, header, (cells for _, _, cells in sorted(rows.wrong, key=lambda entry: entry[:2])))
     sheet.unlink(missing_ok=True)
     if rows.surest:
-        rows.sheet.pictures = [picture for _, _, picture in rows.surest]
-        rows.sheet.save(sheet)
+        rows.sheet.save([mistake for _, _, mistake in rows.surest], sheet)
         written.append(sheet)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from torchclas.data.datasets import LabelledImages
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import Batch, EpochBatches, Loader
+from torchclas.explanation.heat_map import shares
+from torchclas.explanation.relevance import relevance
+from torchclas.layers.network import Network
 from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, Figures, figures
 from torchclas.metrics.scores import probabilities
 from torchclas.metrics.single_label import Proportion, Tally
@@ -114,70 +118,89 @@ class _Worst:
     def __init__(self, images: LabelledImages, preprocess: Preprocess) -> None:
         self._images = images
         self._preprocess = preprocess
-        self._heap: list[tuple[float, int, Mistake]] = []
+        self._heap: list[tuple[float, int, int, Mistake]] = []
 
-    def add(self, batch: Batch, row: int, truth: str, said: str, score: float) -> None:
-        """Keep the image of this row of a batch, if its score is among the highest."""
+    def add(self, batch: Batch, row: int, truth: str, said: str, wrong: int, score: float) -> None:
+        """Keep the image of this row of a batch, if its score is among the highest; `wrong` is the class it is for."""
         if len(self._heap) == SHOWN and score <= self._heap[0][0]:
             return
         index = int(batch.indices[row])
         pixels = self._preprocess.pixels(batch.images[row].numpy())
-        entry = score, index, Mistake(self._images.name(index), truth, said, score, pixels)
+        entry = score, index, wrong, Mistake(self._images.name(index), truth, said, score, pixels)
         (heapq.heappushpop if len(self._heap) == SHOWN else heapq.heappush)(self._heap, entry)
 
-    def __iter__(self) -> Iterator[Mistake]:
-        return (mistake for _, _, mistake in sorted(self._heap, key=lambda item: -item[0]))
+    def explained(self, network: Network) -> list[Mistake]:
+        """The surest first, each with what spoke for the wrong class."""
+        kept = sorted(self._heap, key=lambda item: -item[0])
+        mistakes: list[Mistake] = []
+        for start in range(0, len(kept), BATCH):
+            part = kept[start : start + BATCH]
+            images = np.stack([self._preprocess.normalize(mistake.pixels) for *_, mistake in part])
+            classes = torch.tensor([[wrong] for _, _, wrong, _ in part])
+            _, maps = relevance(network, _channels_last(images), lambda _, classes=classes: classes)
+            heat = (shares(np.nan_to_num(each)) for each in maps[:, 0].float().numpy())
+            mistakes += [replace(mistake, heat=each) for (*_, mistake), each in zip(part, heat, strict=True)]
+        return mistakes
 
 
 def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mistake], tuple[str, ...]]:
     """Figures, the mistakes with the highest scores, and the names of the classes."""
-    spec = find_model(checkpoint)
+    spec, network, preprocess = _opened(checkpoint)
     names = tuple(map(printable, spec.classes.names("en")))
     tally = Tally(spec.num_classes)
-    preprocess = Preprocess(spec.preset, channels=spec.in_channels)
     worst = _Worst(images, preprocess)
-    for batch, scores in _scored(spec, images, preprocess):
+    for batch, scores in _scored(network, spec, images, preprocess):
         labels = batch.labels.numpy()
         tally.add(scores, labels)
         said = scores.argmax(1)
         for row in np.flatnonzero(said != labels).tolist():
-            worst.add(batch, row, names[labels[row]], names[said[row]], float(scores[row, said[row]]))
-    return tally, list(worst), names
+            wrong = int(said[row])
+            worst.add(batch, row, names[labels[row]], names[wrong], wrong, float(scores[row, wrong]))
+    return tally, worst.explained(network), names
 
 
 def _measure_several(checkpoint: Path, images: LabelledImages) -> tuple[Figures, list[Mistake], tuple[str, ...]]:
     """The same where an image has any number of classes; how sure a mistake is, is said by its surest wrong class."""
-    spec = find_model(checkpoint)
+    spec, network, preprocess = _opened(checkpoint)
     names = tuple(map(printable, spec.classes.names("en")))
     thresholds = np.array(spec.thresholds or [DEFAULT_THRESHOLD] * spec.num_classes, np.float32)
-    preprocess = Preprocess(spec.preset, channels=spec.in_channels)
     worst = _Worst(images, preprocess)
     parts = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]()
 
     def named(row: npt.NDArray[np.bool_]) -> str:
         return ", ".join(names[index] for index in np.flatnonzero(row)) or "–"
 
-    for batch, scores in _scored(spec, images, preprocess):
+    for batch, scores in _scored(network, spec, images, preprocess):
         labels = batch.labels.numpy()
         parts.append((scores, labels))
         said, true = scores >= thresholds, labels > 0
         sure = np.where(said, scores, 1 - scores) * (said != true)
         for row in np.flatnonzero((said != true).any(1)).tolist():
-            worst.add(batch, row, named(true[row]), named(said[row]), float(sure[row].max()))
+            wrong = int(sure[row].argmax())
+            worst.add(batch, row, named(true[row]), named(said[row]), wrong, float(sure[row, wrong]))
     scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return figures(scores, labels, thresholds), list(worst), names
+    return figures(scores, labels, thresholds), worst.explained(network), names
+
+
+def _opened(checkpoint: Path) -> tuple[ModelSpec, Network, Preprocess]:
+    spec = find_model(checkpoint)
+    network = load_model(spec).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return spec, network, Preprocess(spec.preset, channels=spec.in_channels)
 
 
 def _scored(
-    spec: ModelSpec, images: LabelledImages, preprocess: Preprocess
+    network: Network, spec: ModelSpec, images: LabelledImages, preprocess: Preprocess
 ) -> Iterator[tuple[Batch, npt.NDArray[np.float32]]]:
     """Batches of what can be read, with the probabilities of all classes."""
-    network = load_model(spec).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     for batch in Loader(images, preprocess, EpochBatches(len(images), BATCH, shuffle=False, drop_last=False)):
         if len(batch.images):
             with torch.inference_mode():
                 logits = network(batch.images.to(memory_format=torch.channels_last)).float().numpy()
             yield batch, probabilities(logits, spec.activation)
+
+
+def _channels_last(images: npt.NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(images).to(memory_format=torch.channels_last)
 
 
 def _percent(proportion: Proportion) -> str:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.opening import open_for_model
-from torchclas.errors import DataError
+from torchclas.errors import DataError, Error
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.evaluation import EvaluationReport, measure
 from torchclas.labels import subsets
@@ -25,6 +26,9 @@ from torchclas.reporting.image_rows import image_rows
 from torchclas.reporting.progress import progress
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import Activation, EngineChoice, Precision, TestTimeAugmentation
+
+if TYPE_CHECKING:
+    from torchclas.explanation.explainer import Explainer
 
 
 def evaluate(
@@ -49,6 +53,7 @@ def evaluate(
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
     output: str | Path | None = None,
+    explain: bool = False,
 ) -> EvaluationReport:
     """Run a model over every image of labelled data, in any form that `torchclas.data.opening` reads.
 
@@ -65,15 +70,19 @@ def evaluate(
     ImageNet.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
-    with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png.
+    with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png. With `explain`,
+    wrong.png shows where the model saw the wrong class as well.
 
     Raises:
         DataError: the data cannot be used, does not fit the model, or holds no readable image; `classes` or `real` do
             not fit the model or the images.
+        CheckpointError: an exported model, which cannot be explained.
         OutputError: `output` cannot be written.
     """
     data, root = Path(data), None if root is None else Path(root)
     output = None if output is None else Path(output)
+    if explain and output is None:
+        raise Error("heat maps are drawn on the sheet of mistakes: name a folder for it (--output)")
     if output is not None:
         make_folder(output)  # not only after an hour's work
     spec = find_model(model, weights=weights, preset=preset, activation=activation)
@@ -117,13 +126,14 @@ def evaluate(
     if output is not None and not several and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
+    explainer = _explainer(model, weights, preset, activation, device) if explain else None
     written = list[Path]()
     with ExitStack() as stack:
         advance = stack.enter_context(progress("evaluating", len(images)))
         rows = None
         if output is not None:
             files = multi_label.image_rows if several else image_rows
-            rows, written = stack.enter_context(files(output, classifier))
+            rows, written = stack.enter_context(files(output, classifier, explainer))
         report, tally = measure(
             classifier, images, str(data), notes=notes, only=only, real=by_real, rows=rows, advance=advance
         )
@@ -142,3 +152,15 @@ def _competing(chosen: str | Path, images: LabelledImages, spec: ModelSpec, *, s
         first = spec.classes.ids[missing[0]]
         raise DataError(f"{chosen}: {len(missing):,} classes of the data are not among these, the first is {first}")
     return only
+
+
+def _explainer(
+    model: str | Path | None,
+    weights: str | Path | None,
+    preset: Preset | None,
+    activation: Activation | None,
+    device: str,
+) -> Explainer:
+    from torchclas.explanation.explainer import Explainer  # needs torch, which the engine may not
+
+    return Explainer(model, weights=weights, preset=preset, activation=activation, device=device)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from torchclas.data.decode import is_image
-from torchclas.data.sources import expand
-from torchclas.errors import DataError, OutputError
+from torchclas.data.sources import at_least_one, expand, identity
+from torchclas.errors import OutputError
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.reporting.rows import Writer, format_of, open_output, open_stream
 from torchclas.signals import held_back
@@ -59,8 +57,8 @@ def classify(
     """
     chosen_format = format_of(output, output_format)
     _spare_inputs(sources, output, montage)
-    images = _at_least_one(sources, stdin)  # before the seconds that a model takes
-    if montage is not None and (there := _identity(montage)) is not None:
+    images = at_least_one(sources, stdin)  # before the seconds that a model takes
+    if montage is not None and (there := identity(montage)) is not None:
         images = _other_than(there, montage, images)  # of what standard input names, too
     classifier = make_classifier()
     summary, start = Summary(), time.perf_counter()
@@ -93,48 +91,27 @@ def classify(
     return summary
 
 
-def _at_least_one(sources: Sequence[str], stdin: Iterable[str] | None) -> Iterator[str]:
-    if not sources:
-        raise DataError(
-            "no images were named: give files, folders, globs or URLs, or - to read their names from standard input"
-        )
-    images = expand(sources, stdin=stdin)
-    first = next(images, None)
-    if first is None:
-        raise DataError("standard input named no images: it should have one file, folder, glob or URL per line")
-    return chain((first,), images)
-
-
 def _spare_inputs(sources: Sequence[str], output: Path | None, montage: Path | None) -> None:
     """Raise `OutputError` where rows or a sheet would take the place of something that is still needed."""
     if output is not None and montage is not None and output.resolve() == montage.resolve():
         raise OutputError(f"{output} cannot hold both the rows and the montage: choose another name for one of them")
     if output is not None and output.is_file():
-        if "-" in sources and _identity(output) == _identity(sys.stdin):
+        if "-" in sources and identity(output) == identity(sys.stdin):
             raise OutputError(f"{output} is read as the list of images: choose another name for the output")
-        if any(_identity(source) == _identity(output) for source in sources):
+        if any(identity(source) == identity(output) for source in sources):
             raise OutputError(f"{output} is one of the inputs: choose another name for the output")
         if _is_image(output):
             raise OutputError(f"{output} is an image: rows would take its place, choose another name for the output")
-    if montage is not None and (there := _identity(montage)) is not None and montage.is_file():
+    if montage is not None and (there := identity(montage)) is not None and montage.is_file():
         for _ in _other_than(there, montage, expand(source for source in sources if source != "-")):
             pass
 
 
 def _other_than(there: tuple[int, int], output: Path, images: Iterable[str]) -> Iterator[str]:
     for image in images:
-        if _identity(image) == there:
+        if identity(image) == there:
             raise OutputError(f"{output} is one of the images: choose another name for the montage")
         yield image
-
-
-def _identity(file: str | Path | IO[str]) -> tuple[int, int] | None:
-    """What tells files apart, whatever they are called; None where there is none."""
-    try:
-        status = os.stat(file) if isinstance(file, (str, Path)) else os.fstat(file.fileno())  # noqa: PTH116
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _is_image(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Where in a picture a network sees a class."""
