@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 
 from torchclas.data import decode as decoding
 from torchclas.data.decode import decode
@@ -53,6 +53,25 @@ def test_equals_opencv(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats(kind: str) -> None:
     np.testing.assert_array_equal(decode(encoded(PIXELS, kind)), PIXELS)
+
+
+def test_opencv_without_rgb_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 4.11 it knows BGR alone."""
+    choose = np.random.default_rng(0)
+    image = Image.fromarray(choose.integers(0, 256, (9, 13, 3), np.uint8)).resize((130, 90))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    files: list[bytes] = []
+    for mode in ("RGB", "L", "RGBA", "P"):
+        for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+            if not (kind == "JPEG" and mode in ("RGBA", "P")):
+                file = io.BytesIO()
+                image.convert(mode).save(file, kind, exif=turned)
+                files.append(file.getvalue())
+    expected = [decode(file) for file in files]
+    monkeypatch.setattr("torchclas.data.decode._RGB", None)
+    for file, pixels in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(decode(file), pixels)
 
 
 def test_gif_is_its_first_frame() -> None:

@@ -47,6 +47,9 @@ _PLUGINS = {  # of Pillow's, in the order in which they are tried
 }
 FORMATS = tuple(_PLUGINS)
 
+# Since OpenCV 4.11 decoders write RGB themselves, which saves a pass over the pixels.
+_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+
 # A bad image is reported as an ImageError; OpenCV's own lines on stderr would only repeat it without its name.
 set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4 or 5
 set_log_level(0)
@@ -98,12 +101,14 @@ def _decode_bytes(data: bytes, max_pixels: int) -> Pixels:
     _check_codestream(header, data, max_pixels)
     if header.format in OPENCV_FORMATS and _reaches_its_end(data):
         try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if _RGB is None else _RGB)
         except cv2.error:  # beyond OpenCV's own limits on sides and pixels
             pixels = None
         # Without an array the file is broken, or of a variety only Pillow knows (CMYK TIFF): Pillow tells which.
         if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
+            if _RGB is None:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            return pixels  # pyright: ignore[reportReturnType]
     return _from_pillow(header, max_pixels)
 
 
