@@ -13,7 +13,7 @@ Output = Literal["logits", "embedding"]  # what a network gives; the embedding i
 Activation = Literal["softmax", "sigmoid"]  # one class per image, or any number of them
 Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes to its size
 
-ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm"]
+ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm", "web"]
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]  # of predictions
