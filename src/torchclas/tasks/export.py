@@ -68,8 +68,9 @@ def export(
     folder). For timm and the web it is a folder, which takes the place of an earlier one. `batch` fixes the number of
     images at once. With `input="uint8"` the file takes the pixels of images of any size, [N, H, W, 3], and does the
     model's preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be
-    the model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the classifier),
-    or both. `runtime` says where a web site has onnxruntime-web from: `npm`, which fetches it once, `cdn`, or a path.
+    the model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the
+    classifier), or both. `runtime` says where a web site has onnxruntime-web from: `npm`, which fetches it once, `cdn`,
+    or a path.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.

@@ -73,8 +73,8 @@ function resized(image, part, target, crop, rules) {
   return withOpenCV(pixels, rows, columns, interpolation);
 }
 
-// cv2.resize: a few neighbours of each pixel, however much the image shrinks; coefficients of 11 bits, but where it has
-// Intel's library do bicubic, which has them in floating point: one of some 5,000 pixels comes out one level away
+// cv2.resize: a few neighbours of each pixel, however much the image shrinks; coefficients of 11 bits. Its builds for x86
+// have bicubic of Intel's library for most sizes, in floating point: here too, and pixels may come out one level away
 
 /** Of each pixel of the crop the places of its neighbours, and their coefficients, of `unit`. */
 function neighbours({ from, source, target, start, count }, interpolation) {

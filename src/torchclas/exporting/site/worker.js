@@ -54,10 +54,10 @@ async function open() {
 
 const described = (engine, classes) => ({ name: site.name, engine, classes, preset: site.preset });
 
-/** Ways to run the model here, the fastest first. */
+/** Ways to run the model here, the fastest first; a WebGPU that is computed by the processor is the slowest of all. */
 async function kinds() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  return adapter ? ["webgpu", "wasm"] : ["wasm"];
+  return adapter && !adapter.info?.isFallbackAdapter ? ["webgpu", "wasm"] : ["wasm"];
 }
 
 /** Open the model in one of the ways; returns what that is called. */
