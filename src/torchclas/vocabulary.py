@@ -15,7 +15,7 @@ Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes t
 
 TestTimeAugmentation = Literal["flip", "five-crop"]  # views of an image whose scores are averaged
 
-ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm"]
+ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm", "web"]
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]  # of predictions

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import base64
 import csv
-import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +21,16 @@ from torchclas import catalog
 from torchclas.serving.explorer import write_explorer
 from torchclas.serving.options import ServeOptions
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("playwright.sync_api", reason="there is no Playwright here: make setup")
 
-pytestmark = [
-    pytest.mark.sweep,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
-]
-sync_api = pytest.importorskip("playwright.sync_api", reason="there is no Playwright here: make setup")
+from playwright.sync_api import Browser, Page, expect
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright  # noqa: E402
+from tests.browser.visits import accuse, needs_chromium, shoot, visit
+
+pytestmark = [pytest.mark.sweep, needs_chromium]
 
 WIDTHS = (360, 800, 1440)
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    if os.getuid() == 0:  # Chromium's sandbox refuses root, as which continuous integration runs
-        arguments.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -54,33 +39,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     options = ServeOptions(models=("EfficientNet_lite0", f"pets={pets}"), port=0, engine="torch", threads=1)
     with running(options) as started:
         yield started
-
-
-@contextmanager
-def visit(browser: Browser, url: str, **context: Any) -> Generator[Page, None, None]:
-    """Open a page; whatever fails in it, or asks another host, fails the test."""
-    problems: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        # Chromium itself calls every answer from 400 on an error.
-        if message.type in ("error", "warning") and "server responded with a status" not in message.text:
-            problems.append(message.text)
-
-    def asked(request: Request) -> None:
-        if not request.url.startswith((url, "blob:", "data:")):
-            problems.append(f"asks {request.url}")
-
-    settings: dict[str, Any] = {"locale": "en-US", "viewport": {"width": 1440, "height": 900}, **context}
-    opened = browser.new_context(**settings)
-    page = opened.new_page()
-    page.set_default_timeout(15_000)
-    page.on("console", heard)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", asked)
-    page.goto(url)
-    yield page
-    opened.close()
-    assert problems == []
 
 
 @pytest.fixture
@@ -94,17 +52,6 @@ def open_page(chromium: Browser, service: Running) -> Iterator[Open]:
             return page
 
         yield open_one
-
-
-def shoot(page: Page, name: str) -> None:
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True, animations="disabled")
-
-
-def accuse(page: Page) -> None:
-    """Assert that axe finds nothing."""
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
 
 
 def choose(page: Page, *files: Path) -> None:

@@ -54,6 +54,10 @@ def export(
         SEVERAL,
         Parameter(help="logits,embedding: also the vector before the classifier."),
     ] = ("logits",),
+    runtime: Annotated[
+        str | None,
+        Parameter(help="Where a web site has onnxruntime-web from: npm (fetched once), cdn, or a path."),
+    ] = None,
     config: Config = None,
     config_overrides: Overrides = (),
     lenient: Lenient = False,
@@ -80,6 +84,7 @@ def export(
         input=input,
         size=pixels,
         outputs=outputs,
+        runtime=runtime,
     )
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
     print(f"{printable(str(done.path))}: {say(how)}", file=sys.stderr)

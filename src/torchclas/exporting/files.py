@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,9 @@ from torchclas.atomic import disk_is_full
 from torchclas.errors import Error, OutputError
 from torchclas.weights.location import CONFIG, TIMM_WEIGHTS
 
-# What the folder of an export to timm has in it.
 CARD = "README.md"
 WEIGHTS = TIMM_WEIGHTS[0]
-FOLDER_FILES = (CONFIG, WEIGHTS, CARD)
+TIMM_FILES = frozenset((CONFIG, WEIGHTS, CARD))
 
 
 @contextmanager
@@ -47,9 +46,9 @@ def give_names(folder: Path, path: Path) -> list[Path]:
     return [file.replace(path.with_name(file.name)) for file in (*others, folder / path.name)][:-1]
 
 
-def check_folder(path: Path) -> None:
-    """Raise `OutputError` where something other than an export is in the place of a folder that is to be written."""
-    if path.is_dir() and all(file.name in FOLDER_FILES for file in path.iterdir()):
+def check_folder(path: Path, names: Collection[str]) -> None:
+    """Raise `OutputError` where anything but an export, whose files have `names`, is where one is to be written."""
+    if path.is_dir() and all(file.name in names for file in path.iterdir()):
         return
     if path.exists():
         raise OutputError(f"{path}: holds other files: name a new folder")

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from torchclas.errors import Error, MissingDependencyError
-from torchclas.exporting.files import folder_beside
+from torchclas.exporting.files import TIMM_FILES, folder_beside
 from torchclas.exporting.gate import ExportedFile
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
 from torchclas.exporting.program import ProgramFile, write_program
 from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
 from torchclas.exporting.timm import TimmFolder, write_timm
+from torchclas.exporting.web import MODEL, SITE_FILES, add_runtime, write_web
+from torchclas.exporting.web_runtime import Runtime
 from torchclas.layers.network import Network
 from torchclas.vocabulary import ExportFormat
 from torchclas.weights.metadata import Metadata
@@ -41,7 +43,8 @@ class Format:
 
     `packages` are needed to write and check it, each with the extra that brings it. `open` takes the batch that the
     file was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
-    without a suffix is a folder. `refused` says why it cannot do what other formats can.
+    without a suffix is a folder of some of `files`. `add_runtime` puts what runs the file beside it. `refused` says why
+    it cannot do what other formats can.
     """
 
     suffix: str
@@ -50,6 +53,8 @@ class Format:
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
     find_program: Callable[[], object] | None = None
     folds: bool = True
+    files: frozenset[str] = frozenset()
+    add_runtime: Callable[[Path, Runtime], None] | None = None
     refused: Mapping[Wish, str] = field(default_factory=dict["Wish", str])
 
     def require(self, wishes: Iterable[Wish]) -> None:
@@ -111,10 +116,24 @@ FORMATS: dict[ExportFormat, Format] = {
         lambda path, _: TimmFolder(path),
         {"timm": "timm"},
         folds=False,
+        files=TIMM_FILES,
         refused={
             "pixels": "timm prepares images itself, as the folder's config.json says: leave `--input uint8` out",
             "batch": "a network in timm takes any number of images: leave `--batch` out",
             "embedding": "a network in timm gives its embedding when asked (`num_classes=0`): leave `--outputs` out",
+        },
+    ),
+    "web": Format(
+        "",
+        write_web,
+        lambda path, _: OnnxFile(path / MODEL),
+        {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
+        files=SITE_FILES,
+        add_runtime=add_runtime,
+        refused={
+            "pixels": "the page of a site prepares pictures itself: leave `--input uint8` out",
+            "batch": "the page of a site takes one picture after the other: leave `--batch` out",
+            "embedding": "the page of a site shows classes alone: leave `--outputs` out",
         },
     ),
 }

@@ -129,11 +129,11 @@ def pictures() -> list[NDArray[np.uint8]]:
         return [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()]
     except ImportError:
         return [
-            _clouds(seed, height, width) for seed, (height, width) in enumerate(((512, 512), (400, 600), (300, 451)))
+            clouds(seed, height, width) for seed, (height, width) in enumerate(((512, 512), (400, 600), (300, 451)))
         ]
 
 
-def _clouds(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+def clouds(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     """Noise whose amplitude falls with its frequency, as that of natural images does."""
     noise = np.random.default_rng(seed).standard_normal((height, width, 3))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])

@@ -155,11 +155,8 @@ class Pillow(_Preprocessing):
 def _two_taps(axis: Axis) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Both neighbours of each of the crop's pixels, and their coefficients, of 2048."""
     start, fraction = _position(axis)
-    last = axis.source - 1
-    fraction = fraction * ((start >= 0) & (start < last))  # beyond the edge there is but one neighbour
-    first = torch.minimum(start.clamp(min=0), last)
-    neighbours = first + axis.margin, torch.minimum(first + 1, last) + axis.margin
-    return neighbours, (torch.round((1 - fraction) * 2048).int(), torch.round(fraction * 2048).int())
+    first, second = (torch.minimum((start + i).clamp(min=0), axis.source - 1) + axis.margin for i in (0, 1))
+    return (first, second), (torch.round((1 - fraction) * 2048).int(), torch.round(fraction * 2048).int())
 
 
 def _taps(axis: Axis, interpolation: str) -> list[tuple[Tensor, Tensor]]:

@@ -22,6 +22,7 @@ from torchclas.exporting.formats import FORMATS, Wish
 from torchclas.exporting.gate import Array, DivergenceError
 from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
+from torchclas.exporting.web_runtime import find_runtime
 from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.sizes import Size
@@ -58,16 +59,18 @@ def export(
     input: ExportInput = "float32",  # noqa: A002 - the option's name
     size: int | Size | None = None,
     outputs: Sequence[Output] = ("logits",),
+    runtime: str | Path | None = None,
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
     The model is named as for `torchclas.Classifier`. By default the file goes into the current folder and is called
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
-    folder). For timm it is a folder, which takes the place of an earlier one. `batch` fixes the number of images at
-    once. With `input="uint8"` the file takes the pixels of images of any size, [N, H, W, 3], and does the model's
-    preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be the
-    model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the classifier),
-    or both.
+    folder). For timm and the web it is a folder, which takes the place of an earlier one. `batch` fixes the number of
+    images at once. With `input="uint8"` the file takes the pixels of images of any size, [N, H, W, 3], and does the
+    model's preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be
+    the model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the
+    classifier), or both. `runtime` says where a web site has onnxruntime-web from: `npm`, which fetches it once, `cdn`,
+    or a path.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -90,13 +93,16 @@ def export(
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
     path = Path(output or f"{spec.file_name}{kind.suffix or f'-{to}'}")
     if not kind.suffix:
-        check_folder(path)
+        check_folder(path, kind.files)
     elif path.suffix != kind.suffix:
         raise OutputError(f"{path}: the name of {to} files must end in {kind.suffix}")
     if size is not None:
         spec = replace(spec, preset=spec.preset.at(size))
     if pixels and (reason := why_not(spec.preset)):
         raise Error(f"{spec.name}: {reason}: leave `--input uint8` out")
+    if kind.add_runtime is None and runtime is not None:
+        raise Error("only a web site takes its runtime along: leave `--runtime` out")
+    brought = None if kind.add_runtime is None else find_runtime(runtime)
     network = load_model(spec)
     metadata = replace(describe(spec, input), outputs=wanted)
     cases = [
@@ -117,6 +123,8 @@ def export(
             )
         except DivergenceError as divergence:
             raise DivergenceError(f"{path} was not written: {divergence}") from None
+        if kind.add_runtime is not None and brought is not None:
+            kind.add_runtime(temporary, brought)
         bytes_written = sum(file.stat().st_size for file in temporary.parent.rglob("*") if file.is_file())
     return Exported(path, bytes_written, error, time.perf_counter() - start)
 

@@ -47,12 +47,14 @@ def fetch(
     *,
     sha256: str | None = None,
     progress: BytesDone | None = None,
+    mirror: bool = True,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Path:
     """Fetch `url` to `destination`, unless it is there, and return its path.
 
     What arrives is kept in a `.part` file and continued by the next attempt or call, provided that the file on the
     server is still the same. Parallel calls for one destination, of other processes too, fetch it once.
+    With `mirror` false, `TORCHCLAS_MIRROR` does not apply: what comes from elsewhere has settings of its own.
 
     Raises:
         DownloadError: the file could not be fetched, or is not the one `sha256` promises.
@@ -67,7 +69,7 @@ def fetch(
         )
     with locked(destination):
         if not _is_complete(destination, sha256):
-            _Download(mirrored(url), destination, progress or _silent, sleep).run()
+            _Download(url, destination, progress or _silent, sleep, mirror=mirror).run()
             _accept(url, destination, sha256)
     return destination
 
@@ -128,8 +130,11 @@ class _Broken(Exception):  # noqa: N818 - internal: a reason to try again
 class _Download:
     """Brings one file to its `.part` path in as many attempts as it takes."""
 
-    def __init__(self, url: str, destination: Path, progress: BytesDone, sleep: Callable[[float], object]) -> None:
-        self.url = url
+    def __init__(
+        self, url: str, destination: Path, progress: BytesDone, sleep: Callable[[float], object], *, mirror: bool
+    ) -> None:
+        self.url = mirrored(url) if mirror else url
+        self.mirror = mirror
         self.destination = destination
         self.answered = False
         self.part = _part_path(destination)
@@ -163,8 +168,10 @@ class _Download:
 
     def failed(self, broken: _Broken, attempts: int) -> DownloadError:
         tried = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        mirror = "correct TORCHCLAS_MIRROR" if os.environ.get("TORCHCLAS_MIRROR") else "name a TORCHCLAS_MIRROR"
-        advice = f"check the connection and any proxy, {mirror}, or put the file at {self.destination}"
+        advice = f"check the connection and any proxy, or put the file at {self.destination}"
+        if self.mirror:
+            mirror = "correct TORCHCLAS_MIRROR" if os.environ.get("TORCHCLAS_MIRROR") else "name a TORCHCLAS_MIRROR"
+            advice = f"check the connection and any proxy, {mirror}, or put the file at {self.destination}"
         if size := self.size():
             advice += f"; the next run goes on after the {size:,} bytes already here"
         return DownloadError(f"{self.url}: {broken} ({tried}); {advice}")
@@ -226,7 +233,7 @@ class _Download:
             wait = answer.number("Retry-After") or 0
             raise _Broken(f"the server answered {status} {answer.reason}", min(wait, 60))
         if status not in (200, 206):
-            mirror = os.environ.get("TORCHCLAS_MIRROR")
+            mirror = os.environ.get("TORCHCLAS_MIRROR") if self.mirror else None
             hint = (
                 f"TORCHCLAS_MIRROR={mirror} may lack it: unset it to use the original"
                 if mirror

@@ -48,10 +48,13 @@ async function walk(entry, found, inFolder) {
   }
 }
 
-/** The button of the camera, where there is one; `give` is handed the picture. */
-export function camera(give) {
+/**
+ * The button of the camera, where there is one; `give` is handed the picture. `watch`, where it is given, shows beside
+ * the video what is seen: it gets the video, the place, and whether to go on.
+ */
+export function camera(give, watch) {
   if (navigator.mediaDevices?.getUserMedia) {
-    return button("plain", "try.camera", () => live(give));
+    return button("plain", "try.camera", () => live(give, watch));
   }
   if (!matchMedia("(pointer: coarse)").matches) return null;
   // Without https a browser has no video for a page, but a phone's own camera takes pictures for a form.
@@ -60,7 +63,7 @@ export function camera(give) {
   return button("plain", "try.camera", () => input.click());
 }
 
-async function live(give) {
+async function live(give, watch) {
   const video = el("video", { autoplay: true, muted: true, playsInline: true });
   const why = el("p", { className: "why" });
   const take = button("primary", "camera.take", () => {
@@ -69,9 +72,13 @@ async function live(give) {
     canvas.toBlob((blob) => (dialog.close(), give(blob)), "image/jpeg", 0.95);
   });
   take.disabled = true;
-  video.addEventListener("loadeddata", () => (take.disabled = false));
+  const seen = watch ? el("div", { className: "watched" }) : null;
+  video.addEventListener("loadeddata", () => {
+    take.disabled = false;
+    watch?.(video, seen, () => dialog.open);
+  });
   const buttons = el("div", { className: "row" }, take, button("plain", "camera.close", () => dialog.close()));
-  const dialog = el("dialog", { label: "camera.title", className: "camera" }, video, why, buttons);
+  const dialog = el("dialog", { label: "camera.title", className: "camera" }, video, seen, why, buttons);
   let stream = null;
   const stop = () => stream?.getTracks().forEach((track) => track.stop());
   dialog.addEventListener("close", () => (stop(), dialog.remove()));

@@ -307,6 +307,11 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => said(values[name]));
 }
 
+/** Say some of it otherwise, or more: texts for each language, as above. */
+export function reword(words) {
+  for (const [name, texts] of Object.entries(words)) Object.assign(TEXT[name], texts);
+}
+
 /** A score for people. */
 export const percent = (score) => `${(score * 100).toFixed(score < 0.0995 ? 2 : 1)} %`;
 

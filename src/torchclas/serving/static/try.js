@@ -9,12 +9,15 @@ const MANY = 3; // models that all answer at first; of more, the first
 
 const milliseconds = (ms) => (ms < 9.95 ? ms.toFixed(1) : Math.round(ms).toLocaleString(language()));
 
-/** Build the part in `place`; `active` tells whether it is the one that is shown. Throws ServiceError. */
-export async function startTry(place, { active }) {
-  build(place, await openModels(), active);
+/**
+ * Build the part in `place`; `active` tells whether it is the one that is shown. `watch(video, lasts, show)`, where the
+ * models are near enough for that, shows the classes of what a camera sees. Throws ServiceError.
+ */
+export async function startTry(place, { active, watch = null }) {
+  build(place, await openModels(), active, watch);
 }
 
-function build(place, models, active) {
+function build(place, models, active, watch) {
   const chosen = new Set(models.slice(0, models.length > MANY ? 1 : MANY).map((model) => model.name));
   const using = () => models.filter((model) => chosen.has(model.name));
   let items = [];
@@ -41,7 +44,7 @@ function build(place, models, active) {
         { className: "row" },
         button("primary", "try.choose", () => files.click()),
         button("plain", "try.folder", () => folder.click()),
-        camera((blob) => take([toItem(blob, `${t("try.photo")}.jpg`)])),
+        camera((blob) => take([toItem(blob, `${t("try.photo")}.jpg`)]), watch && watched),
       ),
       files,
       folder,
@@ -65,6 +68,12 @@ function build(place, models, active) {
       take(pasted.map((file) => toItem(file, pasted.length > 1 ? file.name : t("try.pasted"))));
     });
     return zone;
+  }
+
+  function watched(video, beside, lasts) {
+    const bars = el("ol", { className: "bars" });
+    beside.replaceChildren(bars);
+    watch(video, lasts, (classes) => bars.replaceChildren(...classes.map(bar)));
   }
 
   async function take(given) {
@@ -204,7 +213,8 @@ function build(place, models, active) {
   );
   place.replaceChildren(
     el("div", { className: "intro" }, el("h1", { t: "try.title" }), el("p", { className: "lead", t: "try.lead" })),
-    models.length ? choice : el("p", { className: "why", t: "try.models.none" }),
+    ...(models.length ? [] : [el("p", { className: "why", t: "try.models.none" })]),
+    ...(models.length > 1 ? [choice] : []),
     ...(models.length ? [drop, problem, status, stage] : []),
   );
 }
