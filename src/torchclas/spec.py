@@ -53,7 +53,7 @@ class ModelSpec:
     preset: Preset
     classes: LabelSet
     path: Path | None = None
-    graph: Literal["fp32", "int8"] | None = None
+    graph: Literal["fp32", "fp16", "int8"] | None = None
     pixels: bool = False
     outputs: tuple[Output, ...] = OUTPUTS
     activation: Activation = "softmax"
@@ -376,5 +376,11 @@ def _deployed(spec: ModelSpec, path: Path, program: Program, config: DeployConfi
         raise CheckpointError(f"{config.path}: {error}") from None
 
 
-def _graph(metadata: Metadata) -> Literal["fp32", "int8"]:
-    return "int8" if metadata.origin.get("precision") == "int8" else "fp32"
+def _graph(metadata: Metadata) -> Literal["fp32", "fp16", "int8"]:
+    match metadata.origin.get("precision"):
+        case "int8":
+            return "int8"
+        case "fp16":
+            return "fp16"
+        case _:
+            return "fp32"

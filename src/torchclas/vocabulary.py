@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-EngineName = Literal["torch", "compile", "onnxruntime", "openvino"]
+EngineName = Literal["torch", "compile", "onnxruntime", "openvino", "ncnn"]
 EngineChoice = Literal["auto", EngineName]
-Precision = Literal["fp32", "bf16", "int8"]  # of what runs a network
+Precision = Literal["fp32", "bf16", "fp16", "int8"]  # of what runs a network
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 Output = Literal["logits", "embedding"]  # what a network gives; the embedding is the vector before the classifier
@@ -15,7 +15,8 @@ Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes t
 
 TestTimeAugmentation = Literal["flip", "five-crop"]  # views of an image whose scores are averaged
 
-ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm", "web"]
+ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm", "ncnn", "web"]
+ExportPrecision = Literal["fp32", "fp16"]  # of the numbers in an exported file
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]  # of predictions
@@ -25,6 +26,8 @@ Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "l
 Strategy = Literal["ddp", "fsdp"]  # how several devices share the work of training
 DistillationMethod = Literal["ssld", "ce", "dkd"]
 BatchNormMode = Literal["eval", "train"]  # of a teacher
+
+INPUT = "images"  # what exported graphs call what they take; what they give is called as `Output` says
 
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 TEST_TIME_AUGMENTATIONS: tuple[TestTimeAugmentation, ...] = get_args(TestTimeAugmentation)

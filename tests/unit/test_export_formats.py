@@ -23,7 +23,7 @@ from torchclas.catalog import find
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.exporting import formats, gate, tensorrt
-from torchclas.exporting.formats import FORMATS
+from torchclas.exporting.formats import FORMATS, Options
 from torchclas.exporting.gate import DivergenceError
 from torchclas.exporting.onnx import OnnxFile
 from torchclas.exporting.openvino import write_openvino
@@ -104,7 +104,7 @@ def pixels_file(checkpoint: Path) -> Path:
 @pytest.fixture(params=["onnx", "openvino", "torch-export"])
 def any_file(request: pytest.FixtureRequest) -> gate.ExportedFile:
     name = {"onnx": "onnx_file", "openvino": "openvino_file", "torch-export": "program_file"}[request.param]
-    return FORMATS[request.param].open(request.getfixturevalue(name), None)
+    return FORMATS[request.param].open(request.getfixturevalue(name), Options())
 
 
 def pictures() -> list[np.ndarray]:
@@ -164,7 +164,7 @@ def test_labels_of_published_sets() -> None:
 
 def test_a_fixed_batch_and_another_size(checkpoint: Path) -> None:
     path = written(checkpoint, "large.pt2", "torch-export", "--batch", "2", "--size", "96")
-    file = FORMATS["torch-export"].open(path, None)
+    file = FORMATS["torch-export"].open(path, Options())
     assert file(np.zeros((2, 3, 96, 96), np.float32))["logits"].shape == (2, 3)
     with pytest.raises(Exception, match="2"):
         file(np.zeros((1, 3, 96, 96), np.float32))
@@ -207,7 +207,7 @@ def test_pixels_in(to: ExportFormat, pixels_file: Path, checkpoint: Path, tmp_pa
     if to == "openvino":
         path = tmp_path / "pixels.xml"
         write_openvino(pixels_file, path, METADATA)
-    file, network = FORMATS[to].open(path, None), load_model(find_model(checkpoint))
+    file, network = FORMATS[to].open(path, Options()), load_model(find_model(checkpoint))
     for pixels in pictures():
         want = task.compute(network, METADATA.preset, pixels[None])["logits"]
         assert gate.relative_error(file(np.repeat(pixels[None], 2, 0))["logits"][:1], want) < 1e-5

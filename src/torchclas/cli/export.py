@@ -14,7 +14,7 @@ from torchclas.completion import MODELS
 from torchclas.messages import say
 from torchclas.sizes import parse_size
 from torchclas.text import printable
-from torchclas.vocabulary import ExportFormat, ExportInput, Output
+from torchclas.vocabulary import ExportFormat, ExportInput, ExportPrecision, Output
 
 
 def _batch(kind: type, tokens: Sequence[Any]) -> int | None:
@@ -58,6 +58,9 @@ def export(
         str | None,
         Parameter(help="Where a web site has onnxruntime-web from: npm (fetched once), cdn, or a path."),
     ] = None,
+    precision: Annotated[
+        ExportPrecision, Parameter(help="fp16: half as large, right to 0.01 of the largest logit (onnx, ncnn).")
+    ] = "fp32",
     config: Config = None,
     config_overrides: Overrides = (),
     lenient: Lenient = False,
@@ -85,6 +88,7 @@ def export(
         size=pixels,
         outputs=outputs,
         runtime=runtime,
+        precision=precision,
     )
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
     print(f"{printable(str(done.path))}: {say(how)}", file=sys.stderr)

@@ -37,8 +37,8 @@ def open_engine(
     """
 
     engine, wanted = engine_named(engine), ordered(outputs)
-    if spec.graph == "int8" and precision == "fp32":
-        precision = "int8"  # fp32 is what callers ask for who say nothing: a quantized file has this one precision
+    if spec.graph is not None and precision == "fp32":
+        precision = spec.graph  # fp32 is what callers ask for who say nothing: a quantized file has this one precision
 
     def open_one(name: EngineName) -> Engine:
         return open_named(

@@ -20,6 +20,7 @@ from torchclas.engines.engine import PRECISIONS, Engine, version
 from torchclas.errors import CheckpointError, DownloadError, OutputError
 from torchclas.spec import ModelSpec
 from torchclas.vocabulary import EngineName, Output, Precision
+from torchclas.weights.exported import RUNTIMES
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,11 @@ def open_fastest(
 ) -> Engine:
     """Open, by `open_one`, the engine that is the fastest on this machine's CPU; torch where there is no other."""
     candidates: list[EngineName] = [name for name in CANDIDATES if version(name) and precision in PRECISIONS[name]]
-    if Path(spec.path or "").suffix == ".xml":
+    suffix = Path(spec.path or "").suffix
+    if suffix == ".xml":
         candidates = ["openvino"]
+    if suffix in RUNTIMES:
+        return open_one(RUNTIMES[suffix])
     if spec.graph is None and precision != "int8" and not (candidates and _exported(spec, outputs)):
         return open_one("torch")
     if len(candidates) < 2:

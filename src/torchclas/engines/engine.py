@@ -23,12 +23,14 @@ _OTHER_NAMES: dict[str, EngineName] = {
     "eager": "torch",
 }
 
-# What each computes with on a CPU. ONNX Runtime's CPU kernels know no bfloat16; int8 runs from a quantized graph.
+# What each computes with on a CPU. ONNX Runtime's CPU kernels know no bfloat16; int8 runs from a quantized graph, fp16
+# from a file that was exported in it.
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "torch": ("fp32", "bf16"),
     "compile": ("fp32", "bf16"),
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
+    "ncnn": ("fp32", "fp16"),
 }
 
 

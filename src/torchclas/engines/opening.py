@@ -17,6 +17,7 @@ from torchclas.engines.machine import usable_threads
 from torchclas.errors import CheckpointError, Error, UnknownNameError
 from torchclas.spec import ModelSpec
 from torchclas.vocabulary import EngineName, Output, Precision
+from torchclas.weights.exported import RUNTIMES
 
 
 def open_named(
@@ -45,13 +46,17 @@ def open_named(
                 outputs=outputs,
             )
         )
-    graph = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec, outputs)
-    path = graph.absolute()
-    given = compiled.graph_outputs(spec, path)
-    if missing := [name for name in outputs if name not in given]:
-        again = "quantize" if precision == "int8" else "export"
-        raise CheckpointError(
-            f"{path} gives {', '.join(given)}, and no {missing[0]}: {again} it again, with this output"
+    path, given = _graph_with(outputs, spec, precision)
+    if engine in RUNTIMES.values():
+        from torchclas.engines.runtime_file import RuntimeFileEngine
+
+        return RuntimeFileEngine(
+            path,
+            engine,
+            precision=precision,
+            threads=threads,
+            outputs=outputs,
+            signature=Signature.of(spec, given),
         )
     signature, before_reading = Signature.of(spec, given), partial(compiled.before_reading, spec, path)
     if engine == "onnxruntime":
@@ -86,6 +91,19 @@ def open_named(
     return opened(batch_size, None if batch_size == 1 else partial(opened, 1))
 
 
+def _graph_with(outputs: tuple[Output, ...], spec: ModelSpec, precision: Precision) -> tuple[Path, tuple[Output, ...]]:
+    """The graph of a model, and what it gives; raises `CheckpointError` where that is not all of `outputs`."""
+    graph = compiled.int8_file(spec) if precision == "int8" else compiled.graph_file(spec, outputs)
+    path = graph.absolute()
+    given = compiled.graph_outputs(spec, path)
+    if missing := [name for name in outputs if name not in given]:
+        again = "quantize" if precision == "int8" else "export"
+        raise CheckpointError(
+            f"{path} gives {', '.join(given)}, and no {missing[0]}: {again} it again, with this output"
+        )
+    return path, given
+
+
 def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: str) -> None:
     """Raise `Error` for a combination that cannot be."""
     if precision not in PRECISIONS[engine]:
@@ -94,12 +112,19 @@ def _check(spec: ModelSpec, engine: EngineName, precision: Precision, device: st
             known = dict.fromkeys(known for precisions in PRECISIONS.values() for known in precisions)
             raise UnknownNameError("precision", precision, known, f"choose from {', '.join(known)}")
         raise Error(f"{engine} does not compute in {precision} here: use {able}, or another precision")
+    runtime = RUNTIMES.get(Path(spec.path or "").suffix)
+    if runtime is not None and engine != runtime:
+        raise Error(f"{spec.path} is in {runtime}'s own format: use the engine {runtime}")
+    if runtime is None and engine in RUNTIMES.values():
+        raise Error(f"{engine} runs files of its own format: `torchclas export {spec.name} --to {engine}` writes one")
     if spec.graph is not None and engine in ("torch", "compile"):
         raise Error(f"{spec.path} is an exported model, which {engine} cannot run: use onnxruntime or openvino")
     if Path(spec.path or "").suffix == ".xml" and engine != "openvino":
         raise Error(f"{spec.path} is in OpenVINO's own format: use the engine openvino")
     if spec.graph == "int8" and precision != "int8":
         raise Error(f"{spec.path} is quantized, it does not compute in {precision}: use int8")
+    if precision == "fp16" and spec.graph != "fp16":
+        raise Error(f"{spec.path or spec.name} was not exported in fp16: use `torchclas export --precision fp16`")
     if engine in ("onnxruntime", "openvino") and device not in ("auto", "cpu"):
         raise Error(f"{engine} runs on the CPU: on {device} use the engine torch")
 

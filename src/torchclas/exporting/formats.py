@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,19 +12,35 @@ from typing import Literal, Protocol
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.exporting.files import TIMM_FILES, folder_beside
 from torchclas.exporting.gate import ExportedFile
+from torchclas.exporting.ncnn import write_ncnn
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
 from torchclas.exporting.program import ProgramFile, write_program
+from torchclas.exporting.sidecar import write_sidecar
 from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
 from torchclas.exporting.timm import TimmFolder, write_timm
 from torchclas.exporting.web import MODEL, SITE_FILES, add_runtime, write_web
 from torchclas.exporting.web_runtime import Runtime
 from torchclas.layers.network import Network
-from torchclas.vocabulary import ExportFormat
+from torchclas.runtimes.ncnn import NcnnFile
+from torchclas.vocabulary import ExportFormat, ExportPrecision
 from torchclas.weights.metadata import Metadata
 
-# What not every format does: images of any size as pixels, a fixed number of images, the vector before the classifier.
-Wish = Literal["pixels", "batch", "embedding"]
+# What not every format does: images of any size as pixels, a fixed number of images, several of them at once, the
+# vector before the classifier, half precision.
+Wish = Literal["pixels", "batch", "batches", "embedding", "fp16"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a file is written.
+
+    `batch` fixes the number of images; with `pixels` the file prepares images of any size itself.
+    """
+
+    batch: int | None = None
+    pixels: bool = False
+    precision: ExportPrecision = "fp32"
 
 
 class Write(Protocol):
@@ -32,8 +49,8 @@ class Write(Protocol):
     Some formats put a second file beside `path`.
     """
 
-    def __call__(self, network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
-        """`batch` fixes the number of images; with `pixels` the file prepares images of any size itself."""
+    def __call__(self, network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+        """Write to `path`."""
         ...
 
 
@@ -41,15 +58,15 @@ class Write(Protocol):
 class Format:
     """A kind of file.
 
-    `packages` are needed to write and check it, each with the extra that brings it. `open` takes the batch that the
-    file was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
+    `packages` are needed to write and check it, each with the extra that brings it. `open` takes what the file
+    was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
     without a suffix is a folder of some of `files`. `add_runtime` puts what runs the file beside it. `refused` says why
     it cannot do what other formats can.
     """
 
     suffix: str
     write: Write
-    open: Callable[[Path, int | None], ExportedFile]
+    open: Callable[[Path, Options], ExportedFile]
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
     find_program: Callable[[], object] | None = None
     folds: bool = True
@@ -74,45 +91,79 @@ class Format:
                 raise Error(self.refused[wish])
 
 
-def _write_openvino(network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
-    with folder_beside(path) as folder:
-        graph = folder / "network.onnx"
-        write_onnx(network, graph, metadata, batch=batch, pixels=pixels)
+def _write_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    write_onnx(network, path, metadata, batch=options.batch, pixels=options.pixels)
+
+
+def _write_openvino(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    with _as_onnx(network, path, metadata, options) as graph:
         write_openvino(graph, path, metadata)
 
 
-def _write_tensorrt(network: Network, path: Path, metadata: Metadata, *, batch: int | None, pixels: bool) -> None:
+def _write_tensorrt(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    with _as_onnx(network, path, metadata, options) as graph:
+        write_tensorrt(graph, path, shape=(metadata.in_channels, *metadata.preset.size), batch=options.batch)
+
+
+def _write_ncnn(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    with _as_onnx(network, path, metadata, replace(options, batch=1)) as graph:
+        write_ncnn(graph, path, metadata.outputs, precision=options.precision)
+    write_sidecar(path, metadata, runtime="ncnn", precision=options.precision, batch=1)
+
+
+@contextmanager
+def _as_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> Generator[Path, None, None]:
+    """The network as an ONNX file, on the disk that `path` will be on."""
     with folder_beside(path) as folder:
         graph = folder / "network.onnx"
-        write_onnx(network, graph, metadata, batch=batch, pixels=pixels)
-        write_tensorrt(graph, path, shape=(metadata.in_channels, *metadata.preset.size), batch=batch)
+        write_onnx(network, graph, metadata, batch=options.batch, pixels=options.pixels)
+        yield graph
 
+
+def _write_program(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    write_program(network, path, metadata, batch=options.batch, pixels=options.pixels)
+
+
+def _write_timm(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    write_timm(network, path, metadata)
+
+
+def _write_web(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    write_web(network, path, metadata)
+
+
+_FP32_ONLY = "this format is written in float32 alone: leave `--precision` out"
 
 FORMATS: dict[ExportFormat, Format] = {
     "onnx": Format(
         ".onnx",
-        write_onnx,
+        _write_onnx,
         lambda path, _: OnnxFile(path),
         {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
+        refused={"fp16": _FP32_ONLY},
     ),
     "openvino": Format(
         ".xml",
         _write_openvino,
         lambda path, _: OpenVinoFile(path),
         {"onnxscript": "onnx", "openvino": "openvino"},
+        refused={"fp16": _FP32_ONLY},
     ),
-    "torch-export": Format(".pt2", write_program, lambda path, _: ProgramFile(path)),
+    "torch-export": Format(".pt2", _write_program, lambda path, _: ProgramFile(path), refused={"fp16": _FP32_ONLY}),
     "tensorrt": Format(
         ".engine",
         _write_tensorrt,
-        TensorRtFile,
+        lambda path, options: TensorRtFile(path, options.batch),
         {"onnxscript": "onnx"},
         find_program=trtexec,
-        refused={"pixels": "TensorRT engines are tuned for images of one size: leave `--input uint8` out"},
+        refused={
+            "pixels": "TensorRT engines are tuned for images of one size: leave `--input uint8` out",
+            "fp16": _FP32_ONLY,
+        },
     ),
     "timm": Format(
         "",
-        write_timm,
+        _write_timm,
         lambda path, _: TimmFolder(path),
         {"timm": "timm"},
         folds=False,
@@ -121,11 +172,22 @@ FORMATS: dict[ExportFormat, Format] = {
             "pixels": "timm prepares images itself, as the folder's config.json says: leave `--input uint8` out",
             "batch": "a network in timm takes any number of images: leave `--batch` out",
             "embedding": "a network in timm gives its embedding when asked (`num_classes=0`): leave `--outputs` out",
+            "fp16": _FP32_ONLY,
+        },
+    ),
+    "ncnn": Format(
+        ".ncnn.param",
+        _write_ncnn,
+        lambda path, options: NcnnFile(path, precision=options.precision),
+        {"onnxscript": "onnx", "pnnx": "mobile", "ncnn": "mobile"},
+        refused={
+            "pixels": "ncnn takes images of one size: leave `--input uint8` out",
+            "batches": "ncnn takes images one at a time: leave `--batch` out",
         },
     ),
     "web": Format(
         "",
-        write_web,
+        _write_web,
         lambda path, _: OnnxFile(path / MODEL),
         {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
         files=SITE_FILES,
@@ -134,6 +196,7 @@ FORMATS: dict[ExportFormat, Format] = {
             "pixels": "the page of a site prepares pictures itself: leave `--input uint8` out",
             "batch": "the page of a site takes one picture after the other: leave `--batch` out",
             "embedding": "the page of a site shows classes alone: leave `--outputs` out",
+            "fp16": _FP32_ONLY,
         },
     ),
 }

@@ -22,9 +22,9 @@ from torchclas.layers.network import Network
 from torchclas.onnxruntime_guest import open_session
 from torchclas.text import printable
 from torchclas.version import __version__
+from torchclas.vocabulary import INPUT
 from torchclas.weights.metadata import KEY, Metadata
 
-INPUT = "images"  # outputs are called as `torchclas.vocabulary.Output` says
 OPSET = 20  # the first with Gelu; ONNX Runtime 1.17, OpenVINO 2024 and TensorRT 10 read it
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.exporting.onnx import INPUT, class_lines, module_of
+from torchclas.exporting.onnx import class_lines, module_of
 from torchclas.openvino_core import convert_model, openvino_core
+from torchclas.vocabulary import INPUT
 from torchclas.weights.metadata import KEY, Metadata
 
 

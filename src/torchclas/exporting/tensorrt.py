@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import Error, MissingDependencyError
-from torchclas.exporting.onnx import INPUT
+from torchclas.vocabulary import INPUT
 
 MAX_BATCH = 32  # of an engine whose batch is free; it is tuned for 8
 

@@ -50,12 +50,8 @@ SITE_FILES = frozenset(
 )
 
 
-def write_web(
-    network: Network, path: str | Path, metadata: Metadata, *, batch: int | None = None, pixels: bool = False
-) -> None:
+def write_web(network: Network, path: str | Path, metadata: Metadata) -> None:
     """Write a network in evaluation mode as a folder that lacks nothing but `add_runtime`.
-
-    `batch` and `pixels` are what other formats have.
 
     Raises:
         DataError: the network takes other images than those of one or three channels.

@@ -18,7 +18,7 @@ from torchclas.engines.engine import ordered
 from torchclas.errors import CheckpointError, Error, OutputError, UnknownNameError
 from torchclas.exporting import gate
 from torchclas.exporting.files import check_folder, named_when_done
-from torchclas.exporting.formats import FORMATS, Wish
+from torchclas.exporting.formats import FORMATS, Options, Wish
 from torchclas.exporting.gate import Array, DivergenceError
 from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
@@ -27,7 +27,7 @@ from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.sizes import Size
 from torchclas.spec import ModelSpec, find_model
-from torchclas.vocabulary import Activation, ExportFormat, ExportInput, Output
+from torchclas.vocabulary import Activation, ExportFormat, ExportInput, ExportPrecision, Output
 from torchclas.weights.metadata import Metadata, origin_of
 from torchclas.weights.published import published_file
 from torchclas.zoo import load_model
@@ -60,6 +60,7 @@ def export(
     size: int | Size | None = None,
     outputs: Sequence[Output] = ("logits",),
     runtime: str | Path | None = None,
+    precision: ExportPrecision = "fp32",
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
@@ -70,7 +71,8 @@ def export(
     model's preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be
     the model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the
     classifier), or both. `runtime` says where a web site has onnxruntime-web from: `npm`, which fetches it once, `cdn`,
-    or a path.
+    or a path. In `precision` fp16 the numbers in the file have half precision: it is half as large, and
+    right to a hundredth of the largest logit.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -87,14 +89,20 @@ def export(
     if spec.graph is not None:
         raise CheckpointError(f"{spec.path} was exported already: export from the model's name or its checkpoint")
     pixels, wanted = input == "uint8", ordered(outputs)
-    wishes: dict[Wish, bool] = {"pixels": pixels, "batch": batch is not None, "embedding": "embedding" in wanted}
+    wishes: dict[Wish, bool] = {
+        "pixels": pixels,
+        "batch": batch is not None,
+        "batches": (batch or 1) > 1,
+        "embedding": "embedding" in wanted,
+        "fp16": precision == "fp16",
+    }
     kind.require(wish for wish, wished in wishes.items() if wished)
     if pixels and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
     path = Path(output or f"{spec.file_name}{kind.suffix or f'-{to}'}")
     if not kind.suffix:
         check_folder(path, kind.files)
-    elif path.suffix != kind.suffix:
+    elif not path.name.endswith(kind.suffix):
         raise OutputError(f"{path}: the name of {to} files must end in {kind.suffix}")
     if size is not None:
         spec = replace(spec, preset=spec.preset.at(size))
@@ -104,7 +112,8 @@ def export(
         raise Error("only a web site takes its runtime along: leave `--runtime` out")
     brought = None if kind.add_runtime is None else find_runtime(runtime)
     network = load_model(spec)
-    metadata = replace(describe(spec, input), outputs=wanted)
+    metadata = replace(describe(spec, input, precision), outputs=wanted)
+    options = Options(batch, pixels, precision)
     cases = [
         (images, compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
@@ -112,14 +121,15 @@ def export(
     if kind.folds:
         fold_batch_norms(network.fuse())  # the exporter would as well, in twice the time
     with named_when_done(path) as temporary:
-        kind.write(network, temporary, metadata, batch=batch, pixels=pixels)
+        kind.write(network, temporary, metadata, options)
         exact = not pixels or (spec.preset.backend, spec.preset.interpolation) == ("opencv", "bilinear")
+        tolerance = gate.TOLERANCE if exact else TOLERANCE_FILTERED
         try:
             error = gate.check(
-                kind.open(temporary, batch),
+                kind.open(temporary, options),
                 traceable(network, metadata, pixels=pixels),
                 cases,
-                tolerance=gate.TOLERANCE if exact else TOLERANCE_FILTERED,
+                tolerance=tolerance if precision == "fp32" else gate.TOLERANCE_HALF,
             )
         except DivergenceError as divergence:
             raise DivergenceError(f"{path} was not written: {divergence}") from None
@@ -129,10 +139,15 @@ def export(
     return Exported(path, bytes_written, error, time.perf_counter() - start)
 
 
-def describe(spec: ModelSpec, input: ExportInput = "float32") -> Metadata:  # noqa: A002 - the option's name
-    """What an exported file says of itself: what its weights' file says, and what input it takes."""
+def describe(
+    spec: ModelSpec,
+    input: ExportInput = "float32",  # noqa: A002 - the option's name
+    precision: ExportPrecision = "fp32",
+) -> Metadata:
+    """What an exported file says of itself: what its weights' file says, what input it takes, and its precision."""
     path = published_file(catalog.find(spec.name)) if spec.path is None else spec.path
-    return spec.metadata(**{**origin_of(path), "input": input})
+    half = {"precision": precision} if precision == "fp16" else {}
+    return spec.metadata(**{**origin_of(path), "input": input, **half})
 
 
 @torch.inference_mode()

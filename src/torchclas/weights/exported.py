@@ -1,16 +1,24 @@
-"""The metadata inside exported models, ONNX files and OpenVINO's, read without the packages of either."""
+"""The metadata of exported models, read without the packages that run them.
+
+ONNX files and OpenVINO's have it inside. Those of the runtimes of phones have it in a file beside them, as JSON.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 from xml.parsers import expat
 
 from torchclas.errors import CheckpointError
+from torchclas.vocabulary import EngineName
 
-SUFFIXES = (".onnx", ".xml")
+# What runs each kind of file of the runtimes of phones: that one alone.
+RUNTIMES: dict[str, EngineName] = {".param": "ncnn"}
+SUFFIXES = (".onnx", ".xml", *RUNTIMES)
 
 # Fields of ONNX's ModelProto and StringStringEntryProto; wire types of Protocol Buffers.
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
@@ -18,18 +26,75 @@ _GRAPH, _FUNCTIONS, _NODES_OF_GRAPH, _NODES_OF_FUNCTION, _OPERATOR, _DOMAIN = 7,
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_FIELDS = 100_000  # in one message; files of ours have some ten
 _MAX_ENTRY = 64 * 2**20  # bytes of metadata
+_MAX_SIDECAR = 64 * 2**20  # bytes
 _MAX_XML = 64 * 2**20  # bytes; the weights are in a file beside it
 _MAX_DEPTH = 100  # of elements; OpenVINO's have some ten
 
 
 def read_note(path: Path, key: str) -> str | None:
     """What an exported model says under `key`; None where it says nothing. Raises `CheckpointError`."""
+    if path.suffix in RUNTIMES:
+        values = _sidecar(path)
+        return json.dumps(values[key], ensure_ascii=False) if key in values else None
     try:
         return _of_openvino(path, key) if path.suffix == ".xml" else _of_onnx(path, key)
     except (OSError, ValueError, expat.ExpatError) as error:
         kind = "OpenVINO" if path.suffix == ".xml" else "ONNX"
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: not a readable {kind} file ({reason})") from error
+
+
+def sidecar_of(path: Path) -> Path:
+    """The file beside a model of a runtime of phones that says what it is."""
+    return path.with_name(f"{path.name}.json")
+
+
+def parts(path: Path) -> tuple[Path, ...]:
+    """The files that a runtime of phones reads of one model; ncnn has its weights in a file of their own."""
+    return (path, path.with_suffix(".bin")) if path.suffix == ".param" else (path,)
+
+
+def digests(path: Path) -> list[str]:
+    """The SHA-256 of each of `parts`. Raises `CheckpointError`: one is missing."""
+    found: list[str] = []
+    for part in parts(path):
+        digest = hashlib.sha256()
+        try:
+            with part.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise CheckpointError(f"{part}: cannot be read ({error.strerror})") from error
+        found.append(digest.hexdigest())
+    return found
+
+
+def check_parts(path: Path) -> None:
+    """Raise `CheckpointError` unless a model of a runtime of phones is what was written: their readers trust it."""
+    if _sidecar(path).get("sha256") != digests(path):
+        raise CheckpointError(
+            f"{path}: it, or what belongs to it, has changed since {sidecar_of(path).name} was written: export it again"
+        )
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    beside = sidecar_of(path)
+    try:
+        with beside.open("rb") as file:
+            content = file.read(_MAX_SIDECAR + 1)
+        if len(content) > _MAX_SIDECAR:
+            raise ValueError("it is larger than any model's description")
+        values: object = json.loads(content)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: {beside.name}, which says what it is, is missing: put it beside the model, as "
+            "`torchclas export` wrote both"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{beside}: not a readable description ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{beside}: not a description that `torchclas export` wrote")
+    return cast("dict[str, Any]", values)
 
 
 def operators(path: Path) -> set[str]:

@@ -7,12 +7,12 @@ from typing import Literal
 
 from torchclas.errors import CheckpointError
 
-Kind = Literal["safetensors", "torch", "paddle", "inference", "onnx", "openvino"]
+Kind = Literal["safetensors", "torch", "paddle", "inference", "onnx", "openvino", "runtime"]
 
 # What names of files with weights, or with whole models, end in; those that nothing here reads are told apart too.
 SUFFIXES = (
-    ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".pt2", ".pdmodel", ".pdiparams", ".pdopt",
-    ".bin", ".engine", ".h5", ".tflite",
+    ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".param", ".pt2", ".pdmodel", ".pdiparams",
+    ".pdopt", ".bin", ".engine", ".h5", ".tflite",
 )  # fmt: skip
 
 # The files of an inference model of PaddlePaddle.
@@ -21,9 +21,11 @@ PROGRAMS = (".json", ".pdmodel")  # of PaddlePaddle 3, which comes first where b
 
 _TAKEN = (
     "weights are taken from .safetensors, .pdparams, .pth, a Paddle inference model, or .onnx that paddle2onnx wrote; "
-    "whole models from .onnx or .xml that `torchclas export` wrote"
+    "whole models from files that `torchclas export` wrote"
 )
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # of files before torch 1.6
+
+_NCNN = b"7767517\n"  # the first line of ncnn's text files
 
 # Kinds that a name tells, whatever the content.
 _BY_SUFFIX = {
@@ -83,6 +85,8 @@ def _weights(path: Path, start: bytes, size: int) -> Kind | None:
         return "paddle"
     if suffix == ".onnx":
         return "onnx" if start and not _is_markup(start) else None
+    if suffix == ".param":
+        return "runtime" if start.startswith(_NCNN) else None
     return "openvino" if suffix == ".xml" and b"<net" in start else None
 
 

@@ -129,10 +129,8 @@ def read_checkpoint(path: Path) -> tuple[Format, Mapping[str, np.ndarray[Any, An
             return "paddle-onnx", onnx.read_onnx(path)
         case "inference":
             return "paddle-inference", read_inference_model(path)
-        case "openvino":
-            raise CheckpointError(
-                f"{path}: is a whole model in OpenVINO's format, not weights: give it alone (-m {path})"
-            )
+        case "openvino" | "runtime":
+            raise CheckpointError(f"{path}: is a whole model, not weights: give it alone (-m {path})")
         case "paddle":
             return "paddle", pdparams.read_pdparams(path)
 

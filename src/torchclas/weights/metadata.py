@@ -142,7 +142,7 @@ def find_metadata(path: Path) -> Metadata | None:
     match kind_of(path):
         case "safetensors":
             content = _of_safetensors(path)
-        case "onnx" | "openvino":
+        case "onnx" | "openvino" | "runtime":
             content = exported.read_note(path, KEY)
         case "torch" | "paddle" | "inference":
             return None
