@@ -30,6 +30,7 @@ from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
 from torchclas.tasks import export as task
+from torchclas.tasks.quantize import quantize
 from torchclas.vocabulary import OUTPUTS, EngineName, ExportPrecision
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.exported import RUNTIMES, sidecar_of
@@ -175,6 +176,8 @@ def test_engines_are_for_their_own_files(
         Classifier(checkpoint, engine=runtime)
     with pytest.raises(Error, match="was not exported in fp16"):
         Classifier(written[runtime, "fp32"], precision="fp16")
+    with pytest.raises(CheckpointError, match="quantize the model it was exported from"):
+        quantize(written[runtime, "fp32"], calibration=written[runtime, "fp32"].parent)
     with pytest.raises(Error, match="exported already"):
         task.export(written[runtime, "fp32"], to="onnx")
 

@@ -24,6 +24,7 @@ from torchclas.quantization.speed import times
 from torchclas.reporting.progress import stages
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import OUTPUTS
+from torchclas.weights.exported import RUNTIMES
 from torchclas.weights.location import quantized_path
 
 IMAGES = 300  # to calibrate with
@@ -127,7 +128,7 @@ def find_source(
     spec = find_model(model if entry is None else entry.quantized_from, weights=weights)
     if spec.graph == "int8":
         raise CheckpointError(f"{spec.path} is quantized already")
-    if spec.pixels or Path(spec.path or "").suffix == ".xml":
+    if spec.pixels or spec.graph == "fp16" or Path(spec.path or "").suffix in (".xml", *RUNTIMES):
         raise CheckpointError(f"{spec.path}: quantize the model it was exported from, by its name or checkpoint")
     if output is not None:
         path = Path(output)
