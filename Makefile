@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT := 0
 TORCH_INDEX :=
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test check docs parity exports timm sweep sweep-all peers clean
+.PHONY: setup demo test check docs site site-serve parity exports timm sweep sweep-all peers clean
 
 setup: $(READY)
 
@@ -46,6 +46,20 @@ check: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+# The pages in docs/ as a site to read and search without a network, in English and Chinese: build/site/index.html.
+# Warnings are errors: links and anchors that lead nowhere, and pages that docs/contents.toml does not name.
+SITE := build/site
+
+site: setup
+	for language in en zh; do \
+	    SITE_LANGUAGE=$$language $(BIN)/python -m sphinx -W --keep-going -q -d build/site-pages/$$language docs $(SITE)/$$language \
+	    || exit 1; done
+	cp docs/_entry/index.html $(SITE)/index.html
+	@echo "$(SITE)/index.html"
+
+site-serve: site
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) 8080
 
 parity: setup
 	$(BIN)/python -m tests.parity.sweep --write docs/parity.md
