@@ -17,8 +17,8 @@ from torchclas.data.datasets import LabelledImages
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import Batch, EpochBatches, Loader
-from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, Figures, figures
-from torchclas.metrics.scores import probabilities
+from torchclas.metrics.multi_label import Figures, figures
+from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
 from torchclas.metrics.single_label import Proportion, Tally
 from torchclas.reporting import training_page
 from torchclas.reporting.confusion import draw
