@@ -10,7 +10,6 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
-from torchclas.correspondence import called_here
 from torchclas.counterparts import refuse
 from torchclas.errors import Error, UnknownNameError
 from torchclas.sizes import Size, show_size, to_size
@@ -205,6 +204,8 @@ def find(name: str) -> Entry:
     try:
         return catalog().index[name.lower()]
     except KeyError:
+        from torchclas.correspondence import called_here
+
         known = [entry.name for entry in entries()] + [entry.arch for entry in entries()]
         if hint := called_here(name):
             raise UnknownNameError("model", name, (), hint) from None

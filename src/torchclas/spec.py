@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from torchclas import catalog
 from torchclas.catalog import Entry, Preset
-from torchclas.correspondence import LIBRARIES, lookalikes, namesakes
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
-from torchclas.sizes import show_size
 from torchclas.vocabulary import LANGUAGES, OUTPUTS, Activation, Output
-from torchclas.weights.deploy_config import DeployConfig, deploy_config
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
-from torchclas.weights.inference_model import InferenceTensors, Program
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
 from torchclas.weights.location import BEST, checkpoint, quantized_path, without_suffix
-from torchclas.weights.metadata import Metadata, find_metadata, read_metadata
-from torchclas.weights.timm_config import TimmConfig, timm_config
+from torchclas.weights.metadata import Metadata, find_metadata
 
 if TYPE_CHECKING:
     from torchclas.layers.network import Network
-    from torchclas.weights.identity import Identity
 
 DEFAULT_MODEL = "EfficientNet_lite0"
 _COMMON_NAMES = frozenset(
@@ -196,8 +188,11 @@ def preset_of(network: Network) -> Preset:
 
 def _find(name: str | Path, weights: str | Path | None) -> ModelSpec:
     if _is_file_name(name):
-        if isinstance(name, str) and not Path(name).exists() and namesakes(name):
-            catalog.find(name)  # raises: a name of timm's on the Hugging Face Hub
+        if isinstance(name, str) and not Path(name).exists():
+            from torchclas.correspondence import namesakes
+
+            if namesakes(name):
+                catalog.find(name)  # raises: a name of timm's on the Hugging Face Hub
         if weights is not None:
             raise CheckpointError(f"{name} and {weights} are both files of weights: with one of them name the model")
         return _of_file(Path(name))
@@ -229,7 +224,9 @@ def _of_file(path: Path) -> ModelSpec:
     path = checkpoint(path)
     metadata = find_metadata(path)
     if metadata is None:
-        return _recognised(path)
+        from torchclas.foreign_weights import recognised  # readers of others' files, which few runs need
+
+        return recognised(path)
     return ModelSpec(
         name=metadata.name or path.stem,
         arch=metadata.arch,
@@ -248,132 +245,14 @@ def _of_file(path: Path) -> ModelSpec:
 
 def _of_weights(entry: Entry, path: Path) -> ModelSpec:
     """A file of weights of which the model was named."""
-    if find_metadata(path) is not None:  # a file of ours knows its classes and preprocessing better than the name does
-        spec = _of_file(path)
-        if spec.arch != entry.arch:
-            raise CheckpointError(f"{path} is a {spec.arch}, not a {entry.arch}: leave the name out")
-        return spec
-    from torchclas.weights.identity import identify
-    from torchclas.weights.load import read_checkpoint
+    if find_metadata(path) is None:
+        from torchclas.foreign_weights import identified
 
-    kind, tensors = read_checkpoint(path)
-    described = timm_config(path)
-    if described is not None and described.arch != entry.arch:
-        raise CheckpointError(f"{described.path}: the weights are of a {described.arch}, not a {entry.arch}")
-    identity = identify(path, entry.arch, kind, tensors)
-    return _foreign(path, entry, identity, tensors, described or _config(path, tensors))
-
-
-def _recognised(path: Path) -> ModelSpec:
-    """A file of weights that does not say whose they are."""
-    from torchclas.weights.identity import identify, recognise
-    from torchclas.weights.load import read_checkpoint
-
-    if path.suffix in EXPORTED_SUFFIXES:
-        read_metadata(path)  # raises: a graph has no preprocessing that tensors could tell
-    kind, tensors = read_checkpoint(path)
-    if (described := timm_config(path)) is not None:
-        identity = identify(path, described.arch, kind, tensors)
-        return _foreign(path, catalog.find(described.arch), identity, tensors, described)
-    config = _config(path, tensors)
-    found = recognise(path, kind, tensors, hint="" if config is None else config.model_name)
-    if len(found) != 1:
-        what = f"fit {', '.join(identity.arch for identity in found)}" if found else "are those of no model here"
-        raise CheckpointError(
-            f"{path} does not say which model it is, and its tensors {what}: name it (`-m NAME --weights {path}`)"
-        )
-    warnings.warn(f"{path} does not say which model it is; its tensors are those of {found[0]}", stacklevel=2)
-    return _foreign(path, catalog.find(found[0].arch), found[0], tensors, config)
-
-
-def _config(path: Path, tensors: Mapping[str, object]) -> DeployConfig | None:
-    return deploy_config(path) if isinstance(tensors, InferenceTensors) else None
-
-
-def _foreign(
-    path: Path,
-    entry: Entry,
-    identity: Identity,
-    tensors: Mapping[str, object],
-    config: DeployConfig | TimmConfig | None,
-) -> ModelSpec:
-    """Weights that others wrote: they say how many classes there are, and not what they mean."""
-    published = identity.num_classes == entry.num_classes
-    ids = tuple(map(str, range(identity.num_classes)))
-    spec = ModelSpec(
-        name=entry.name,
-        arch=entry.arch,
-        num_classes=identity.num_classes,
-        in_channels=identity.in_channels,
-        preset=entry.preset,
-        classes=label_set(entry.labels) if published else LabelSet(path.stem, ids, dict.fromkeys(LANGUAGES, ids)),
-        path=path,
-    )
-    if isinstance(config, TimmConfig):
-        return _described(spec, config)
-    if identity.layout in LIBRARIES:
-        return _unsaid(spec, path, identity.layout)
-    return _deployed(spec, path, tensors.program, config) if isinstance(tensors, InferenceTensors) else spec
-
-
-def _described(spec: ModelSpec, config: TimmConfig) -> ModelSpec:
-    """A folder of timm or transformers: its configuration says how images are prepared, and what classes mean."""
-    spec = replace(spec, preset=config.preset, activation=config.activation)
-    if config.ids is None or config.names is None or config.ids == spec.classes.ids:
-        return spec
-    if len(config.ids) != spec.num_classes:
-        raise CheckpointError(
-            f"{config.path}: names {len(config.ids)} classes, but the weights have {spec.num_classes}"
-        )
-    ids = config.ids if len(set(config.ids)) == len(config.ids) else tuple(map(str, range(spec.num_classes)))
-    return replace(spec, classes=LabelSet(config.path.parent.name, ids, dict.fromkeys(LANGUAGES, config.names)))
-
-
-def _unsaid(spec: ModelSpec, path: Path, library: str) -> ModelSpec:
-    """Weights of timm or torchvision alone: how images are prepared for them is a guess, and so may be the graph."""
-    others = lookalikes(spec.arch)
-    for name in others:
-        if re.match(rf"{name}(?![a-z0-9])", path.stem.lower()) and name not in (each.name for each in namesakes(name)):
-            raise CheckpointError(
-                f"{path}: is called after {name} of timm, which computes something else than {spec.arch} with the same "
-                "tensors, and is not here; rename the file if it is another network"
-            )
-    side = show_size(spec.preset.size)
-    said = (
-        f"{path} does not say how images are prepared: they are resized as {library} does it, to {side} px of "
-        f"{spec.preset.resize_short} ({spec.preset.interpolation})"
-    )
-    warnings.warn(said, stacklevel=2)
-    if others:
-        warnings.warn(f"{others[0]} of timm has the same tensors and computes something else", stacklevel=2)
-    return replace(spec, preset=replace(spec.preset, backend="torchvision"))
-
-
-def _deployed(spec: ModelSpec, path: Path, program: Program, config: DeployConfig | None) -> ModelSpec:
-    """An inference model: its program says for which images it is, the file beside it how they are prepared."""
-    if program.last == "sigmoid":
-        spec = replace(spec, activation="sigmoid")
-    size = program.size or spec.preset.size
-    if config is None:
-        return replace(spec, preset=spec.preset.at(size))
-    preset = config.preset or spec.preset.at(size)
-    if program.size not in (None, preset.size):
-        raise CheckpointError(
-            f"{config.path} prepares images of {show_size(preset.size)} px, but the model takes {show_size(size)} px: "
-            "the file is not its own"
-        )
-    spec = replace(spec, preset=preset)
-    if spec.multi_label and config.threshold is not None:
-        spec = replace(spec, thresholds=(config.threshold,) * spec.num_classes)
-    published = spec.classes.names()
-    if config.names is None or published == tuple(
-        name.removesuffix(f" ({number})") for number, name in enumerate(config.names)
-    ):
-        return spec
-    try:
-        return spec.with_names(config.names)
-    except DataError as error:
-        raise CheckpointError(f"{config.path}: {error}") from None
+        return identified(path, entry)
+    spec = _of_file(path)  # a file of ours knows its classes and preprocessing better than the name does
+    if spec.arch != entry.arch:
+        raise CheckpointError(f"{path} is a {spec.arch}, not a {entry.arch}: leave the name out")
+    return spec
 
 
 def _graph(metadata: Metadata) -> Literal["fp32", "fp16", "int8"]:

@@ -25,8 +25,7 @@ from torchclas.data.loader import Batch, load
 from torchclas.data.preprocess import NoPreprocess, Preprocess, SeveralViews
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError, UnknownNameError
-from torchclas.metrics.multi_label import DEFAULT_THRESHOLD
-from torchclas.metrics.scores import probabilities
+from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import (
     TEST_TIME_AUGMENTATIONS,

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from torchclas.metrics.scores import DEFAULT_THRESHOLD
+
 Scores = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
 FALSE_POSITIVE_RATE = 1e-3  # at which recall is given, as PaddleClas does for its practical models
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)

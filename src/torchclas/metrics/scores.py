@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from torchclas.vocabulary import Activation
 
+DEFAULT_THRESHOLD = 0.5  # that a score reaches where a model gives its classes none
+
 
 def probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     """What logits [N, classes] say of each class, in 0..1; NaN where they are not finite."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import CheckpointError
-from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, mean_average_precision
-from torchclas.metrics.scores import probabilities
+from torchclas.metrics.multi_label import mean_average_precision
+from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
 from torchclas.spec import ModelSpec
 
 Logits = NDArray[np.float32]  # [N, classes]

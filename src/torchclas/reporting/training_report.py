@@ -21,8 +21,8 @@ from torchclas.data.training import Batch, EpochBatches, Loader
 from torchclas.explanation.heat_map import shares
 from torchclas.explanation.relevance import relevance
 from torchclas.layers.network import Network
-from torchclas.metrics.multi_label import DEFAULT_THRESHOLD, Figures, figures
-from torchclas.metrics.scores import probabilities
+from torchclas.metrics.multi_label import Figures, figures
+from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
 from torchclas.metrics.single_label import Proportion, Tally
 from torchclas.reporting import training_page
 from torchclas.reporting.confusion import draw
