@@ -392,7 +392,6 @@ def test_a_runtime_from_the_cdn_is_compared_with_what_it_should_be(
         context.close()
 
 
-@pytest.mark.xfail(reason="does not always end on a busy machine; why is not known yet", strict=False)
 def test_the_camera_is_watched(chromium: Browser, small: Path) -> None:
     with opened(chromium, small, permissions=["camera"]) as page:
         page.get_by_role("button", name="Camera").click()

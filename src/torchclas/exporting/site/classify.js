@@ -90,7 +90,8 @@ export async function seen(item) {
 export async function watch(video, lasts, show) {
   while (lasts()) {
     await new Promise(requestAnimationFrame);
-    const frame = await createImageBitmap(video);
+    const frame = await createImageBitmap(video).catch(() => null); // before the first is shown, Chromium has none
+    if (!frame) continue;
     const { scores } = await ask({ what: "classify", source: frame, top: WATCHED }, [frame]);
     if (lasts()) show(scores.map(named));
   }
