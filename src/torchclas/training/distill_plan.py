@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.opening import Opened, Split, open_for_model, open_pictures
 from torchclas.data.training import TrainingBatches, sampling_weights, split_by_hash
+from torchclas.digest import sha256_of
 from torchclas.errors import DataError, Error
 from torchclas.recipes import Distill, Recipe, override, recipes
 from torchclas.recipes import recipe as find_recipe
@@ -126,7 +126,7 @@ def make_plan(options: DistillOptions, given: Given | None = None) -> DistillPla
     check_balance(recipe, images, teacher.classes.ids)
     total, few = total_batch(options, recipe, batch_size, len(images))
     preset = preset_at(student.preset, recipe)
-    identity = teacher.name if teacher.path is None else f"{teacher.name} ({_sha256(teacher.path)[:16]})"
+    identity = teacher.name if teacher.path is None else f"{teacher.name} ({sha256_of(teacher.path)[:16]})"
     result = replace(
         student,
         name=student.arch,
@@ -287,11 +287,3 @@ def _labelled(options: DistillOptions, data: Path, teacher: ModelSpec, split: Sp
         delimiter=options.delimiter,
         relabel=options.relabel,
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import requests
 
 from torchclas import http
 from torchclas.atomic import atomic_path, disk_is_full, locked, need_space
+from torchclas.digest import sha256_of
 from torchclas.errors import CheckpointError, DownloadError, OutputError
 from torchclas.weights.cache import BytesDone
 
@@ -84,7 +84,7 @@ def verify(path: Path) -> Record | None:
     if record is None:
         return None
     size = path.stat().st_size
-    if size != record.size or _digest(path) != record.sha256:
+    if size != record.size or sha256_of(path) != record.sha256:
         raise CheckpointError(f"{path}: damaged since it was fetched ({size:,} bytes, were {record.size:,})")
     return record
 
@@ -292,7 +292,7 @@ def _is_web_page(start: bytes) -> bool:
 def _accept(url: str, destination: Path, sha256: str | None) -> None:
     """Record the complete `.part` file, and give it its name last: a file with its name is complete."""
     part = _part_path(destination)
-    digest = _digest(part)
+    digest = sha256_of(part)
     if sha256 and digest != sha256:
         part.unlink()
         raise DownloadError(
@@ -310,7 +310,7 @@ def _is_complete(path: Path, sha256: str | None) -> bool:
         return False
     record = _record(path)
     if record is None:  # put there by the user: fetched files have their record before their name
-        return sha256 is None or _digest(path) == sha256
+        return sha256 is None or sha256_of(path) == sha256
     return path.stat().st_size == record.size and sha256 in (None, record.sha256)
 
 
@@ -336,14 +336,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _reason(error: requests.RequestException) -> str:

@@ -5,7 +5,6 @@ ONNX files and OpenVINO's have it inside. Those of the runtimes of phones have i
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 from xml.parsers import expat
 
+from torchclas.digest import sha256_of
 from torchclas.errors import CheckpointError
+from torchclas.runtimes.ncnn import weights_beside
 from torchclas.vocabulary import EngineName
 
 # What runs each kind of file of the runtimes of phones: that one alone.
@@ -51,21 +52,17 @@ def sidecar_of(path: Path) -> Path:
 
 def parts(path: Path) -> tuple[Path, ...]:
     """The files that a runtime of phones reads of one model; ncnn has its weights in a file of their own."""
-    return (path, path.with_suffix(".bin")) if path.suffix == ".param" else (path,)
+    return (path, weights_beside(path)) if path.suffix == ".param" else (path,)
 
 
 def digests(path: Path) -> list[str]:
     """The SHA-256 of each of `parts`. Raises `CheckpointError`: one is missing."""
     found: list[str] = []
     for part in parts(path):
-        digest = hashlib.sha256()
         try:
-            with part.open("rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
+            found.append(sha256_of(part))
         except OSError as error:
             raise CheckpointError(f"{part}: cannot be read ({error.strerror})") from error
-        found.append(digest.hexdigest())
     return found
 
 
