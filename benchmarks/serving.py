@@ -292,6 +292,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--work", type=Path, default=HERE / ".work" / "serving")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # or the services would stay, stopped
     folder = write_photographs(options.work / "photographs", PICTURES)
     pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
     cache = options.work / "cache"

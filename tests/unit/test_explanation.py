@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -460,10 +460,10 @@ def test_ctrl_c_keeps_what_was_done(
 def test_without_a_font_for_them_chinese_labels_give_way_to_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(explanation_sheet, "chinese_font", lambda: None)
-    monkeypatch.setattr(explanation_sheet, "_write", lambda pen, left, top, text, *rest: written.append(text))
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda pen, at, text, *rest, **options: written.append(text))
     shown = HeatMap("n02123045", "狸花猫", 0.5, np.eye(2, dtype=np.float32))
     picture = np.zeros((20, 30, 3), np.uint8)
     sheet = explanation_sheet.Sheet()
     sheet.add(Explanation("a.jpg", "ok", (shown,), picture, Rectangle(0, 0, 20, 30)))
     sheet.draw()
-    assert written == ["a.jpg", "n02123045"]
+    assert written == ["a.jpg", "50.0%", "n02123045"]

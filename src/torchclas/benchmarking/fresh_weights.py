@@ -28,15 +28,7 @@ def write_fresh_weights(entry: Entry, path: Path) -> None:
     network = models.build(entry.arch, num_classes=entry.num_classes).eval()
     network.set_input_size(entry.preset.size)
     _settle(network, entry.preset.size)
-    metadata = Metadata(
-        arch=entry.arch,
-        name=entry.name,
-        num_classes=entry.num_classes,
-        preset=entry.preset,
-        labels=entry.labels,
-        origin={"source": "random weights, for timing alone"},
-    )
-    save_checkpoint(network, path, metadata)
+    save_checkpoint(network, path, Metadata.published(entry, source="random weights, for timing alone"))
 
 
 def _settle(network: Network, size: Size) -> None:

@@ -9,8 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from torchclas.cli.app import Device, Labels, MaxPixels, Model, Weights, app
-from torchclas.cli.spellings import unknown_option
-from torchclas.errors import Error
+from torchclas.cli.spellings import refuse_options
 from torchclas.messages import say
 from torchclas.text import printable
 from torchclas.vocabulary import Language
@@ -52,9 +51,7 @@ def explain(
 
     An image that cannot be read is shown with the reason; the exit code is then 1.
     """
-    for name in map(str, sources):
-        if name.startswith("-") and name != "-":
-            raise Error(f"{unknown_option(app, 'explain', name)} (a file of this name is ./{name})")
+    refuse_options(app, "explain", sources)
 
     from torchclas.explanation.explainer import Explainer
     from torchclas.tasks.explain import explain as task

@@ -31,7 +31,7 @@ from torchclas.cli.app import (
     log_to_stderr,
     stdout,
 )
-from torchclas.cli.spellings import unknown_option
+from torchclas.cli.spellings import refuse_options
 from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.openvino_core import skip_converter
@@ -93,10 +93,7 @@ def predict(
 
     An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
     """
-    for name in map(str, sources):
-        if name.startswith("-") and name != "-":
-            raise Error(f"{unknown_option(app, 'predict', name)} (a file of this name is ./{name})")
-
+    refuse_options(app, "predict", sources)
     _start_lean(verbose)
 
     from torchclas.inference.classifier import Classifier

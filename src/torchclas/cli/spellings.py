@@ -203,6 +203,13 @@ def explain(app: App, error: CycloptsError, arguments: Sequence[str]) -> str:
             return str(error)
 
 
+def refuse_options(app: App, command: str, sources: Iterable[object]) -> None:
+    """Raise `Error` for a misspelt option among the names of images, where `-` stands for standard input."""
+    for name in map(str, sources):
+        if name.startswith("-") and name != "-":
+            raise Error(f"{unknown_option(app, command, name)} (a file of this name is ./{name})")
+
+
 def unknown_option(app: App, command: str, option: str) -> str:
     """The message for an option that a command does not have."""
     name = option.partition("=")[0]

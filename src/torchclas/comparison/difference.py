@@ -7,7 +7,7 @@ there are only numbers: for these, likely changes of A are tried until A compute
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
@@ -212,20 +212,18 @@ def _with_numbers(a: Classifier, b: ForeignNumbers, images: _Images) -> Differen
     distances = [(_apart(form, theirs), name, wrong) for name, wrong, form in _forms(ours, a.spec.activation)]
     distance, form, wrong = min(distances, key=lambda each: each[0])
     steps = [Step("outputs", _finite(distance), distance <= SAME, f"B gives {form}" if distance <= REPRODUCED else "")]
-    changed_classes = _changed(a, images, ours, theirs)
-    name = str(b.path)
+    compared = _Compared(a, str(b.path), images, distance, _changed(a, images, ours, theirs), steps)
     if distance <= SAME and wrong is None:
-        return _same(a, name, images, distance, changed_classes, steps)
+        return compared.same()
     if distance <= REPRODUCED and wrong is not None:
         causes = [Cause("activation", wrong, distance)]
     elif not np.isfinite(theirs).all():
-        return _not_finite(a, name, images, theirs, tensors, changed_classes)
+        return _not_finite(compared, theirs, tensors)
     else:
         causes = _search(a, base, images, tensors, ours, theirs)
     if not causes:
-        finish = _same if distance <= REPRODUCED else _unknown
-        return finish(a, name, images, distance, changed_classes, steps)
-    return _explained(a, name, images, distance, changed_classes, steps, causes)
+        return compared.same() if distance <= REPRODUCED else compared.unknown()
+    return compared.explained(causes)
 
 
 def _search(
@@ -313,16 +311,17 @@ def _kind_of_order(a: Classifier, columns: Sequence[int]) -> str:
 def _with_tensors(
     a: Classifier, b: ForeignNumbers, theirs: NDArray[np.float32], images: _Images, base: Preparation
 ) -> Difference:
-    ours, name = images.prepared(base), str(b.path)
+    ours = images.prepared(base)
     distance = _apart(ours, theirs)
     shown = f"A {list(ours.shape[1:])}, B {list(theirs.shape[1:])}"
     steps = [Step("input tensor", _finite(distance), distance <= SAME, shown)]
     fits = theirs.shape[1:] == ours.shape[1:]
     classes = _changed(a, images, _logits(a, ours), _logits(a, np.ascontiguousarray(theirs))) if fits else ()
+    compared = _Compared(a, str(b.path), images, distance, classes, steps)
     if distance <= SAME:
-        return _same(a, name, images, distance, classes, steps)
+        return compared.same()
     if theirs.shape[1] != ours.shape[1]:
-        return _unknown(a, name, images, distance, classes, steps)
+        return compared.unknown()
     sized = _sized(base, theirs)
     start = base if sized is None else sized.apply(base)
 
@@ -339,9 +338,8 @@ def _with_tensors(
         tried.append(_Trial(sized.stage, sized.cause, _apart(few.prepared(start), wanted), start))
     causes = _one_or_two(tried, trials, _apart(ours[: len(wanted)], wanted))
     if not causes:
-        finish = _same if distance <= REPRODUCED else _unknown
-        return finish(a, name, images, distance, classes, steps)
-    return _explained(a, name, images, distance, classes, steps, causes)
+        return compared.same() if distance <= REPRODUCED else compared.unknown()
+    return compared.explained(causes)
 
 
 def _sized(base: Preparation, theirs: NDArray[np.float32]) -> Change | None:
@@ -352,7 +350,7 @@ def _sized(base: Preparation, theirs: NDArray[np.float32]) -> Change | None:
 
 
 def _with_model(a: Classifier, b: Classifier, images: _Images) -> Difference:
-    start, end, name = _base(a), _base(b), _named(b)
+    start, end = _base(a), _base(b)
     tensors_a, tensors_b = images.prepared(start), images.prepared(end)
     ours, theirs = _logits(a, tensors_a), _logits(b, tensors_b)
     prepared = _apart(tensors_a, tensors_b)
@@ -393,11 +391,10 @@ def _with_model(a: Classifier, b: Classifier, images: _Images) -> Difference:
         causes.append(Cause("activation", text, distance))
     if not _same_thresholds(a, b):
         causes.append(Cause("classes", "B has other thresholds than A", distance))
-    classes = _changed(a, images, ours, theirs, b)
+    compared = _Compared(a, _named(b), images, distance, _changed(a, images, ours, theirs, b), steps)
     if causes:
-        return _explained(a, name, images, distance, classes, steps, causes, declared_of_both=True)
-    finish = _same if distance <= SAME else _unknown
-    return finish(a, name, images, distance, classes, steps)
+        return compared.explained(causes, declared_of_both=True)
+    return compared.same() if distance <= SAME else compared.unknown()
 
 
 def _of_networks(
@@ -484,95 +481,69 @@ def _overflow(layer: str) -> str:
     return f"B overflows in fp16: the outputs of {layer} exceed 65,504"
 
 
-def _not_finite(
-    a: Classifier,
-    name: str,
-    images: _Images,
-    theirs: NDArray[np.float32],
-    tensors: NDArray[np.float32],
-    classes: tuple[ChangedClass, ...],
-) -> Difference:
+def _not_finite(compared: _Compared, theirs: NDArray[np.float32], tensors: NDArray[np.float32]) -> Difference:
     bad = ~np.isfinite(theirs).all(axis=1)
-    steps = [Step("outputs", None, False, f"{int(bad.sum())} of {len(theirs)} rows of B are inf or NaN")]
-    layer = overflowing_layer(a.spec, tensors[bad]) if a.spec.graph is None else None
+    step = Step("outputs", None, False, f"{int(bad.sum())} of {len(theirs)} rows of B are inf or NaN")
+    compared = replace(compared, steps=[step])
+    spec = compared.a.spec
+    layer = overflowing_layer(spec, tensors[bad]) if spec.graph is None else None
     if layer is None:
-        return _unknown(a, name, images, None, classes, steps)
-    return _explained(a, name, images, None, classes, steps, [Cause("network", _overflow(layer), float("inf"))])
+        return compared.unknown()
+    return compared.explained([Cause("network", _overflow(layer), float("inf"))])
 
 
-def _same(
-    a: Classifier, b: str, images: _Images, largest: float, classes: tuple[ChangedClass, ...], steps: Sequence[Step]
-) -> Difference:
-    verdict = f"A and B are the same: their largest difference is {largest:.1e} of the spread of the values"
-    if largest > SAME:
-        verdict = f"A and B are the same but for rounding: they differ by {largest:.1e} of the spread of the values"
-    return _result(a, b, images, largest, classes, steps, [], verdict, same=True)
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Two deployments on the same images: how far they are apart, and what can be said of that."""
 
+    a: Classifier
+    b: str
+    images: _Images
+    largest: float
+    changed: tuple[ChangedClass, ...]
+    steps: Sequence[Step]
 
-def _unknown(
-    a: Classifier,
-    b: str,
-    images: _Images,
-    largest: float | None,
-    classes: tuple[ChangedClass, ...],
-    steps: Sequence[Step],
-) -> Difference:
-    if largest is None or not np.isfinite(largest):
+    def same(self) -> Difference:
+        far = self.largest
+        verdict = f"A and B are the same: their largest difference is {far:.1e} of the spread of the values"
+        if far > SAME:
+            verdict = f"A and B are the same but for rounding: they differ by {far:.1e} of the spread of the values"
+        return self._found(verdict, same=True)
+
+    def unknown(self) -> Difference:
+        far = self.largest
         verdict = "B differs from A, and no change that was tried explains it; its values are not finite or not as many"
-    else:
-        verdict = (
-            f"B differs from A by {largest:.1e} of the spread of the values, and no change that was tried explains it"
+        if np.isfinite(far):
+            verdict = (
+                f"B differs from A by {far:.1e} of the spread of the values, and no change that was tried explains it"
+            )
+        return self._found(verdict)
+
+    def explained(self, causes: Sequence[Cause], *, declared_of_both: bool = False) -> Difference:
+        first = causes[0]
+        if not declared_of_both and len(causes) > 1 and first.left > REPRODUCED >= causes[1].left:
+            verdict = f"{first.text}; and {causes[1].text}: with both A gives B's values within {causes[1].left:.1e}"
+        elif declared_of_both or not np.isfinite(first.left) or first.left > REPRODUCED:
+            verdict = first.text
+        else:
+            verdict = f"{first.text}: with this change A gives B's values within {first.left:.1e} of their spread"
+            if len(causes) > 1:
+                verdict = f"{verdict}; these images do not tell it from the other causes that are listed"
+        return self._found(verdict, causes)
+
+    def _found(self, verdict: str, causes: Sequence[Cause] = (), *, same: bool = False) -> Difference:
+        return Difference(
+            a=_named(self.a),
+            b=self.b,
+            images=len(self.images.rows),
+            unreadable=self.images.named - len(self.images.rows),
+            same=same,
+            largest=_finite(self.largest),
+            changed=self.changed,
+            steps=tuple(self.steps),
+            causes=tuple(causes),
+            verdict=verdict,
         )
-    return _result(a, b, images, largest, classes, steps, [], verdict)
-
-
-def _explained(
-    a: Classifier,
-    b: str,
-    images: _Images,
-    largest: float | None,
-    classes: tuple[ChangedClass, ...],
-    steps: Sequence[Step],
-    causes: Sequence[Cause],
-    *,
-    declared_of_both: bool = False,
-) -> Difference:
-    first = causes[0]
-    if not declared_of_both and len(causes) > 1 and first.left > REPRODUCED >= causes[1].left:
-        verdict = f"{first.text}; and {causes[1].text}: with both A gives B's values within {causes[1].left:.1e}"
-    elif declared_of_both or not np.isfinite(first.left) or first.left > REPRODUCED:
-        verdict = first.text
-    else:
-        verdict = f"{first.text}: with this change A gives B's values within {first.left:.1e} of their spread"
-        if len(causes) > 1:
-            verdict = f"{verdict}; these images do not tell it from the other causes that are listed"
-    return _result(a, b, images, largest, classes, steps, causes, verdict)
-
-
-def _result(
-    a: Classifier,
-    b: str,
-    images: _Images,
-    largest: float | None,
-    classes: tuple[ChangedClass, ...],
-    steps: Sequence[Step],
-    causes: Sequence[Cause],
-    verdict: str,
-    *,
-    same: bool = False,
-) -> Difference:
-    return Difference(
-        a=_named(a),
-        b=b,
-        images=len(images.rows),
-        unreadable=images.named - len(images.rows),
-        same=same,
-        largest=None if largest is None else _finite(largest),
-        changed=classes,
-        steps=tuple(steps),
-        causes=tuple(causes),
-        verdict=verdict,
-    )
 
 
 def _named(model: Classifier) -> str:

@@ -110,8 +110,7 @@ class Preprocess:
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Bring uint8 RGB [H, W, 3] to [height, width, 3] as the preset says."""
-        placement = self._placement(*pixels.shape[:2])
-        resized = self._resize(placement.middle_of(pixels), *placement.resized)
+        resized, placement = self._placed(pixels)
         height, width = self.preset.size
         top, left = placement.corner
         if self.preset.fit != "pad":
@@ -131,6 +130,11 @@ class Preprocess:
         return Rectangle(
             above + top * down, before + left * across, self.preset.size[0] * down, self.preset.size[1] * across
         )
+
+    def _placed(self, pixels: Pixels) -> tuple[Pixels, _Placement]:
+        """The image resized, and which part of it the network is given."""
+        placement = self._placement(*pixels.shape[:2])
+        return self._resize(placement.middle_of(pixels), *placement.resized), placement
 
     def _placement(self, rows: int, columns: int) -> _Placement:
         """How a picture of this size comes to the network's."""
@@ -223,8 +227,7 @@ class SeveralViews(Preprocess):
             usual = self.normalize(self.fit(pixels))
             return np.stack([usual, usual[:, :, ::-1]])
         height, width = self.preset.size
-        placement = self._placement(*pixels.shape[:2])
-        resized = self._resize(placement.middle_of(pixels), *placement.resized)
+        resized, placement = self._placed(pixels)
         bottom, right = placement.resized[0] - height, placement.resized[1] - width
         corners = (placement.corner, (0, 0), (0, right), (bottom, 0), (bottom, right))
         cuts = (resized[top : top + height, left : left + width] for top, left in corners)

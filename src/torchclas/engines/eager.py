@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchclas.engines.engine import Engine
 from torchclas.engines.forks import with_openmp
 from torchclas.errors import Error
 from torchclas.layers.fold import fold_batch_norms
@@ -19,7 +20,7 @@ from torchclas.layers.network import Network
 from torchclas.vocabulary import EngineName, Output, Precision
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """A network run by PyTorch on any of its devices. `threads` holds for the whole process, as torch has it."""
 
     name: EngineName = "torch"
@@ -51,10 +52,6 @@ class TorchEngine:
         if compiled:
             self.name = "compile"
             self.compute = torch.compile(self._compute)
-
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Images [N, channels, H, W] → logits [N, num_classes]."""
-        return self.run(images)["logits"]
 
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         """Images [N, channels, H, W] → each of `outputs`."""

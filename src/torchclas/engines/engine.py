@@ -49,8 +49,8 @@ class Engine(Protocol):
         ...
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """The logits that `run` gives."""
-        ...
+        """Images [N, channels, H, W] → logits [N, num_classes]."""
+        return self.run(images)["logits"]
 
     def close(self) -> None:
         """Give its memory back; it must not be called after that."""

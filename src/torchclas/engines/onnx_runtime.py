@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.engines.engine import in_parts, joined
+from torchclas.engines.engine import Engine, in_parts, joined
 from torchclas.engines.forks import Reopening
 from torchclas.engines.graph import Port, Signature
 from torchclas.engines.machine import usable_threads
@@ -25,7 +25,7 @@ _SETTINGS = {"session.force_spinning_stop": "1"}
 _DTYPES: dict[str, str] = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
-class OnnxRuntimeEngine(Reopening):
+class OnnxRuntimeEngine(Reopening, Engine):
     """An ONNX file run by ONNX Runtime.
 
     `signature` is what the file has to be; `before_reading` is called before it is read.
@@ -65,10 +65,6 @@ class OnnxRuntimeEngine(Reopening):
             self.signature.check(self.path, inputs, outputs)
         self.input, shape = inputs[0].name, inputs[0].shape
         self.batch = shape[0] if shape else None
-
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Images [N, channels, H, W] → logits [N, num_classes]."""
-        return self.run(images)["logits"]
 
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         """Images [N, channels, H, W] → each of `outputs`."""

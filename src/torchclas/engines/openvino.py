@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.atomic import locked
-from torchclas.engines.engine import in_parts, joined
+from torchclas.engines.engine import Engine, in_parts, joined
 from torchclas.engines.forks import Reopening
 from torchclas.engines.graph import Port, Signature, check_operators
 from torchclas.engines.machine import usable_threads
@@ -46,7 +46,7 @@ def split(batch_size: int, threads: int) -> tuple[int, int]:
     return streams, min(PART, -(-batch_size // streams))
 
 
-class OpenVinoEngine(Reopening):
+class OpenVinoEngine(Reopening, Engine):
     """An ONNX file, or one in OpenVINO's own format, run by OpenVINO.
 
     It is compiled for batches of `batch_size` and takes others as well; None is for files whose images may be of any
@@ -97,10 +97,6 @@ class OpenVinoEngine(Reopening):
             self.signature.check(self.path, _ports(self.model.inputs), _ports(self.model.outputs))
         self.part = batch.get_length() if batch.is_static else None
         self.requests: deque[Any] = deque()
-
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Images [N, channels, H, W] → logits [N, num_classes]."""
-        return self.run(images)["logits"]
 
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         """Images [N, channels, H, W] → each of `outputs`."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from torchclas.engines.engine import in_parts, joined
+from torchclas.engines.engine import Engine, in_parts, joined
 from torchclas.engines.forks import Reopening, with_openmp
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
@@ -37,7 +37,7 @@ _OPENERS: dict[EngineName, Callable[[Path, ExportPrecision, int], _File]] = {
 }
 
 
-class RuntimeFileEngine(Reopening):
+class RuntimeFileEngine(Reopening, Engine):
     """A file that one runtime alone can run; `precision` is the one that it was written in."""
 
     def __init__(
@@ -56,18 +56,14 @@ class RuntimeFileEngine(Reopening):
         self.threads = threads or usable_threads()
         self.outputs = outputs
         self.signature = signature
-        self._running = threading.Lock()  # not all of them can be asked by several threads
         super().__init__()
 
     def _open(self) -> None:
         check_parts(self.path)
-        self._running = threading.Lock()  # a fork may have left the other one locked
+        # Not all of them can be asked by several threads. A new one: a fork may have left the other one locked.
+        self._running = threading.Lock()
         half: ExportPrecision = "fp16" if self.precision == "fp16" else "fp32"
         self.file = with_openmp(lambda: _OPENERS[self.name](self.path, half, self.threads))
-
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Images [N, channels, H, W] → logits [N, num_classes]."""
-        return self.run(images)["logits"]
 
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         """Images [N, channels, H, W] → each of `outputs`."""

@@ -25,6 +25,7 @@ from torchclas.exporting.gate import clouds
 from torchclas.exporting.onnx import write_onnx
 from torchclas.exporting.web_runtime import BINARIES, CDN, PARTS, SCRIPTS, Part, Runtime, integrity
 from torchclas.layers.network import Network
+from torchclas.metrics.scores import DEFAULT_THRESHOLD
 from torchclas.weights.metadata import Metadata
 
 MODEL = "model.onnx"
@@ -76,7 +77,7 @@ def write_web(network: Network, path: str | Path, metadata: Metadata) -> None:
         "preset": metadata.preset.to_dict(),
         "channels": metadata.in_channels,
         "activation": metadata.activation,
-        "thresholds": list(metadata.thresholds or _halves(metadata)),
+        "thresholds": list(metadata.thresholds or _default_thresholds(metadata)),
         "max_pixels": MAX_PIXELS,
         "max_aspect": MAX_ASPECT,
         # `predict` on this machine does so as well; published accuracies were measured before.
@@ -115,8 +116,8 @@ def _static() -> list[Path]:
     return [*(_SERVICE / name for name in _OF_SERVICE), *(_OWN_FOLDER / name for name in _OWN)]
 
 
-def _halves(metadata: Metadata) -> list[float]:
-    return [0.5] * metadata.num_classes if metadata.activation == "sigmoid" else []
+def _default_thresholds(metadata: Metadata) -> list[float]:
+    return [DEFAULT_THRESHOLD] * metadata.num_classes if metadata.activation == "sigmoid" else []
 
 
 def _labels(metadata: Metadata) -> list[dict[str, object]]:

@@ -105,14 +105,7 @@ class Montage:
     def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture, width: int) -> None:
         row, name = picture.row, printable(Path(picture.row.source).name)
         if row.scores:
-            pen.rectangle((left, top + 3, left + width - 1, top + 6), TRACK)
-            colour, length = WRONG if picture.truth else BAR, max(1, round(width * row.scores[0]))
-            pen.rectangle((left, top + 3, left + length - 1, top + 6), colour)
-            score = f"{row.scores[0]:.1%}"
-            room = width - text_width(score, 14) - 8
-            pen.text((left + width, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
-            label = self._label(row)
-            pen.text((left, top + 26), clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
+            draw_score(pen, left, top, width, self._label(row), row.scores[0], WRONG if picture.truth else BAR)
         else:
             text = "–" if row.error is None else "error"
             pen.text((left, top + 26), text, FAINT, pillow_font(text, 15), anchor="ls")
@@ -145,6 +138,18 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
     montage.save(path)
 
 
+def draw_score(
+    pen: ImageDraw.ImageDraw, left: int, top: int, width: int, label: str, score: float, colour: str = BAR
+) -> None:
+    """A score as a bar and as a share, below a picture; and what it is of."""
+    pen.rectangle((left, top + 3, left + width - 1, top + 6), TRACK)
+    pen.rectangle((left, top + 3, left + max(1, round(width * score)) - 1, top + 6), colour)
+    share = f"{score:.1%}"
+    room = width - _text_width(share, 14) - 8
+    pen.text((left + width, top + 26), share, INK, pillow_font(share, 14), anchor="rs")
+    pen.text((left, top + 26), clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
+
+
 def draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str, side: int = TILE) -> None:
     """A blank tile that says why there is no picture."""
     pen.rectangle((left, top, left + side - 1, top + side - 1), BLANK)
@@ -159,11 +164,11 @@ def draw_error(pen: ImageDraw.ImageDraw, left: int, top: int, reason: str, side:
 def _wrapped(text: str, size: int, room: float) -> Iterator[str]:
     line = ""
     for word in text.split():
-        if line and text_width(f"{line} {word}", size) > room:
+        if line and _text_width(f"{line} {word}", size) > room:
             yield line
             line = ""
-        while text_width(word, size) > room:  # a path, or Chinese
-            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or text_width(word[:n], size) <= room)
+        while _text_width(word, size) > room:  # a path, or Chinese
+            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _text_width(word[:n], size) <= room)
             yield word[:cut]
             word = word[cut:]
         line = f"{line} {word}" if line else word
@@ -173,13 +178,13 @@ def _wrapped(text: str, size: int, room: float) -> Iterator[str]:
 
 def clipped(text: str, size: int, room: float) -> str:
     """As much of a text, `size` pixels high, as so many pixels have room for."""
-    if text_width(text, size) <= room:
+    if _text_width(text, size) <= room:
         return text
-    while text and text_width(f"{text}…", size) > room:
+    while text and _text_width(f"{text}…", size) > room:
         text = text[:-1]
     return f"{text.rstrip()}…"
 
 
-def text_width(text: str, size: int) -> float:
+def _text_width(text: str, size: int) -> float:
     """In pixels, `size` pixels high."""
     return pillow_font(text, size).getlength(text)

@@ -9,18 +9,15 @@ from PIL import Image, ImageDraw, ImageOps
 
 from torchclas.explanation.heat_map import Explanation, HeatMap
 from torchclas.reporting.contact_sheet import (
-    BAR,
     BLANK,
     FAINT,
     GAP,
-    INK,
     MAX_COLUMNS,
     MAX_PICTURES,
     PAPER,
-    TRACK,
     clipped,
     draw_error,
-    text_width,
+    draw_score,
 )
 from torchclas.reporting.fonts import chinese_font, is_chinese, pillow_font
 from torchclas.reporting.heat import draw
@@ -68,7 +65,7 @@ class Sheet:
             left = GAP + index % columns * (group + GAP)
             top = GAP + index // columns * (TILE + CAPTION + GAP)
             name = printable(Path(explanation.source).name)
-            _write(pen, left, top + TILE, name, FAINT)
+            pen.text((left, top + TILE + 26), clipped(name, 15, TILE), FAINT, pillow_font(name, 15), anchor="ls")
             if explanation.status == "error":
                 draw_error(pen, left, top, explanation.error or "", TILE)
             for place, picture in enumerate(pictures):
@@ -80,14 +77,6 @@ class Sheet:
 
 
 def _caption(pen: ImageDraw.ImageDraw, left: int, top: int, shown: HeatMap) -> None:
-    pen.rectangle((left, top + 3, left + TILE - 1, top + 6), TRACK)
-    pen.rectangle((left, top + 3, left + max(1, round(TILE * shown.score)) - 1, top + 6), BAR)
-    score = f"{shown.score:.1%}"
-    pen.text((left + TILE, top + 26), score, INK, pillow_font(score, 14), anchor="rs")
     drawable = chinese_font() or not is_chinese(shown.label)
     name = short_label(shown.label) if drawable else shown.class_id
-    _write(pen, left, top, printable(name), INK, TILE - text_width(score, 14) - 8)
-
-
-def _write(pen: ImageDraw.ImageDraw, left: int, top: int, text: str, colour: str, room: float = TILE) -> None:
-    pen.text((left, top + 26), clipped(text, 15, room), colour, pillow_font(text, 15), anchor="ls")
+    draw_score(pen, left, top, TILE, printable(name), shown.score)

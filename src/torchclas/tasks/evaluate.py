@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,9 +25,6 @@ from torchclas.reporting.image_rows import image_rows
 from torchclas.reporting.progress import progress
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import Activation, EngineChoice, Precision, TestTimeAugmentation
-
-if TYPE_CHECKING:
-    from torchclas.explanation.explainer import Explainer
 
 
 def evaluate(
@@ -126,7 +122,11 @@ def evaluate(
     if output is not None and not several and find_spec("matplotlib") is None:
         notes.append('confusion.png was not drawn: matplotlib is needed for it, run `pip install "torchclas[plot]"`')
 
-    explainer = _explainer(model, weights, preset, activation, device) if explain else None
+    explainer = None
+    if explain:
+        from torchclas.explanation.explainer import Explainer  # needs torch, which the engine may not
+
+        explainer = Explainer(model, weights=weights, preset=preset, activation=activation, device=device)
     written = list[Path]()
     with ExitStack() as stack:
         advance = stack.enter_context(progress("evaluating", len(images)))
@@ -152,15 +152,3 @@ def _competing(chosen: str | Path, images: LabelledImages, spec: ModelSpec, *, s
         first = spec.classes.ids[missing[0]]
         raise DataError(f"{chosen}: {len(missing):,} classes of the data are not among these, the first is {first}")
     return only
-
-
-def _explainer(
-    model: str | Path | None,
-    weights: str | Path | None,
-    preset: Preset | None,
-    activation: Activation | None,
-    device: str,
-) -> Explainer:
-    from torchclas.explanation.explainer import Explainer  # needs torch, which the engine may not
-
-    return Explainer(model, weights=weights, preset=preset, activation=activation, device=device)

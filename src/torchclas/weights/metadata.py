@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from torchclas.catalog import Preset
+from torchclas.catalog import Entry, Preset
 from torchclas.errors import CheckpointError, Error
 from torchclas.labels import LabelSet, label_set
 from torchclas.tables import Table, integer_within, mapping, numbers, one_of, positive_integer, sequence, text, texts
@@ -74,6 +74,18 @@ class Metadata:
         if named - {self.num_classes}:
             raise CheckpointError(f"{max(named)} classes are named, but the network has {self.num_classes}")
         check_thresholds(self.thresholds, self.num_classes, self.activation)
+
+    @classmethod
+    def published(cls, entry: Entry, **origin: object) -> Metadata:
+        """What a file with the network of a catalog row says of itself."""
+        return cls(
+            arch=entry.arch,
+            name=entry.name,
+            num_classes=entry.num_classes,
+            preset=entry.preset,
+            labels=entry.labels,
+            origin=origin,
+        )
 
     def classes(self, name: str) -> LabelSet:
         """The classes in the order of the outputs; `name` is what a set of the model's own is called."""

@@ -64,18 +64,9 @@ def _write(entry: Entry, source: Path, origin: str, record: Record | None, desti
     with torch.device("meta"):
         network = models.build(entry.arch, num_classes=entry.num_classes)
     load_weights(network, source)
-    metadata = Metadata(
-        arch=entry.arch,
-        name=entry.name,
-        num_classes=entry.num_classes,
-        preset=entry.preset,
-        labels=entry.labels,
-        origin={"source": origin}
-        if record is None
-        else {"source": origin, "sha256": record.sha256, "size": record.size},
-    )
+    checked = {} if record is None else {"sha256": record.sha256, "size": record.size}
     need_space(destination, sum(tensor.nbytes for tensor in network.state_dict().values()))
-    write_checkpoint(network, destination, metadata)
+    write_checkpoint(network, destination, Metadata.published(entry, source=origin, **checked))
 
 
 def _packaged(weights: WeightsFile) -> Path:
