@@ -28,13 +28,12 @@ from torchclas.cli.app import (
     Workers,
     app,
     follow,
-    log_to_stderr,
+    start_lean,
     stdout,
 )
 from torchclas.cli.spellings import refuse_options
 from torchclas.errors import Error
 from torchclas.messages import say
-from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
 from torchclas.vocabulary import Language, RowFormat, TestTimeAugmentation
 
@@ -94,7 +93,7 @@ def predict(
     An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
     """
     refuse_options(app, "predict", sources)
-    _start_lean(verbose)
+    start_lean(verbose)
 
     from torchclas.inference.classifier import Classifier
     from torchclas.tasks.predict import classify
@@ -186,7 +185,7 @@ def evaluate(
 
     The exit code is 1 where some images could not be read; the figures are then over the others.
     """
-    _start_lean(verbose)
+    start_lean(verbose)
 
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
@@ -225,9 +224,3 @@ def evaluate(
     )
     print_report(report, stdout())
     return 0 if report.complete else 1
-
-
-def _start_lean(verbose: bool) -> None:
-    skip_converter()
-    if verbose:
-        log_to_stderr()
