@@ -139,12 +139,20 @@ def open_montage(path: Path, classifier: Classifier) -> Generator[Montage, None,
 
 
 def draw_score(
-    pen: ImageDraw.ImageDraw, left: int, top: int, width: int, label: str, score: float, colour: str = BAR
+    pen: ImageDraw.ImageDraw,
+    left: int,
+    top: int,
+    width: int,
+    label: str,
+    score: float,
+    colour: str = BAR,
+    *,
+    written: str = "{:.1%}",
 ) -> None:
-    """A score as a bar and as a share, below a picture; and what it is of."""
+    """A score as a bar and, as `written` says, as a number, below a picture; and what it is of."""
     pen.rectangle((left, top + 3, left + width - 1, top + 6), TRACK)
     pen.rectangle((left, top + 3, left + max(1, round(width * score)) - 1, top + 6), colour)
-    share = f"{score:.1%}"
+    share = written.format(score)
     room = width - _text_width(share, 14) - 8
     pen.text((left + width, top + 26), share, INK, pillow_font(share, 14), anchor="rs")
     pen.text((left, top + 26), clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")
