@@ -20,10 +20,11 @@ from torchclas import Embedder, Gallery, Searcher
 from torchclas.cli import run
 from torchclas.errors import CheckpointError, DataError, UnknownNameError
 from torchclas.inference.embedder import unit_length
-from torchclas.retrieval import exact
+from torchclas.retrieval import exact, faiss_index
 from torchclas.retrieval.building import embed_pictures, empty_gallery, open_labelled
 from torchclas.retrieval.calibration import LEAST_LEAD, calibrate
 from torchclas.retrieval.exact import nearest
+from torchclas.retrieval.faiss_index import AGREEMENT, FaissIndex, index_file, make_index, open_index
 from torchclas.spec import find_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -400,3 +401,81 @@ def test_one_picture_in_two_classes_is_an_error(data: Path, embedder: Embedder, 
 
 def test_vectors_have_unit_length(gallery: Gallery) -> None:
     np.testing.assert_allclose(gallery.vectors, unit_length(np.array(gallery.vectors)), atol=1e-6)
+
+
+# An index
+
+
+def grouped(count: int, groups: int) -> Any:
+    """Vectors of unit length in groups, [count, 32]."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(groups, 32))
+    return unit_length(
+        (centres[rng.integers(0, groups, count)] + 0.3 * rng.normal(size=(count, 32))).astype(np.float32)
+    )
+
+
+def test_an_index_finds_what_exact_search_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path))
+    vectors, done = grouped(3000, 40), list[int]()
+    made = make_index(vectors, tmp_path / "a.faiss", least=1000, advance=done.append)
+    assert made.agreement is not None
+    assert made.agreement >= AGREEMENT
+    assert made.looked_at <= 0.25
+    assert sum(done) == 3000
+    index = open_index(vectors, tmp_path / "a.faiss")
+    assert index is not None
+    assert index.looked_at == made.looked_at
+    queries = vectors[::50]
+    for count in (1, 10, 3000):
+        products, places = index.nearest(queries, count)
+        exact_products, exact_places = nearest(vectors, queries, count)
+        same = places == exact_places
+        assert same.mean() > 0.98
+        np.testing.assert_allclose(products[same], exact_products[same], atol=1e-6)
+
+
+def test_an_index_that_does_not_fit_or_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path))
+    vectors, file = grouped(1500, 20), tmp_path / "a.faiss"
+    with pytest.raises(DataError, match="exact search is fast enough for 1,500 pictures"):
+        make_index(vectors, file)
+    shapeless = unit_length(np.random.default_rng(0).normal(size=(1500, 256)).astype(np.float32))
+    with pytest.raises(DataError, match="form no groups, so exact search stays"):
+        make_index(shapeless, file, least=1000)
+    assert not file.exists()
+    make_index(vectors, file, least=1000)
+    assert open_index(vectors[:-1], file) is None, "of another gallery"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert open_index(vectors, file) is None, "damaged"
+    assert open_index(vectors, tmp_path / "b.faiss") is None
+
+
+def test_a_search_uses_the_index_of_its_file(
+    data: Path, file: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path / "cache"))
+    assert gallery_run("index", file) == 2, "it is too small"
+    picture = data / "new" / "blue.png"
+    (plain,) = Searcher(file, embedder).search(picture)
+    monkeypatch.setattr(faiss_index, "AGREEMENT", 0.0)
+    make_index(Gallery.read(file).vectors, index_file(file), least=1)
+    asked: list[int] = []
+    search = FaissIndex.nearest
+
+    def watched(self: FaissIndex, queries: Any, count: int) -> Any:
+        asked.append(count)
+        return search(self, queries, count)
+
+    monkeypatch.setattr(FaissIndex, "nearest", watched)
+    (found,) = Searcher(file, embedder).search(picture)
+    assert found.neighbours == plain.neighbours
+    np.testing.assert_allclose(found.similarities, plain.similarities, atol=1e-6)
+    assert asked == [5]
+    next(Searcher(file, embedder, exact=True).search(picture))
+    Gallery.read(file).without(["red"]).calibrated().write(file)
+    next(Searcher(file, embedder).search(picture))
+    assert asked == [5], "neither where all are to be compared, nor after the gallery changed"

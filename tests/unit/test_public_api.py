@@ -50,7 +50,7 @@ SIGNATURES = {
     "device: 'str' = 'auto', lang: 'Language' = 'en', max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None) -> 'None'",
-    "Searcher": "(gallery: 'Gallery | str | Path', embedder: 'Embedder | None' = None, *, name: 'str | None' = None) "
+    "Searcher": "(gallery: 'Gallery | str | Path', embedder: 'Embedder | None' = None, *, exact: 'bool' = False) "
     "-> 'None'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "

@@ -14,6 +14,7 @@ from torchclas.errors import CheckpointError, DataError, Error
 from torchclas.inference.classifier import Embedding, several
 from torchclas.inference.embedder import Embedder, Provenance
 from torchclas.retrieval.exact import Indices, Vectors, nearest
+from torchclas.retrieval.faiss_index import FaissIndex, index_file, open_index
 from torchclas.retrieval.gallery import NO_CLASS, Gallery
 
 _FIRST_LOOK = 50  # neighbours in which classes are looked for
@@ -52,20 +53,21 @@ class Searcher:
     """A gallery, or the file of one, with the model that made it.
 
     `embedder` takes the place of the model that the gallery names: another file or engine with the same weights.
-    `name` is what messages call the gallery, by default its file.
+    Where an index was made of the file (`torchclas gallery index`), it is used; with `exact` it is not.
 
     Raises:
         DataError: no gallery, or one made with other weights or another preprocessing than the embedder's.
         CheckpointError: the model that the gallery names is not there.
     """
 
-    def __init__(
-        self, gallery: Gallery | str | Path, embedder: Embedder | None = None, *, name: str | None = None
-    ) -> None:
-        name = name or ("the gallery" if isinstance(gallery, Gallery) else str(gallery))
+    def __init__(self, gallery: Gallery | str | Path, embedder: Embedder | None = None, *, exact: bool = False) -> None:
+        name = "the gallery" if isinstance(gallery, Gallery) else str(gallery)
         self.gallery = gallery if isinstance(gallery, Gallery) else Gallery.read(gallery)
         self.embedder = embedder or maker_of(self.gallery.provenance)
         self.gallery.check_maker(self.embedder.provenance, name)
+        self._index: FaissIndex | None = None
+        if not exact and not isinstance(gallery, Gallery):
+            self._index = open_index(self.gallery.vectors, index_file(Path(gallery)))
 
     def search(self, sources: ImageLike | Iterable[ImageLike], count: int = 5) -> Iterator[Match]:
         """The `count` most similar pictures for each source, in order."""
@@ -112,17 +114,22 @@ class Searcher:
             rows = list(self.embedder.rows(batch))
             vectors = [row.vector for row in rows if row.vector is not None]
             queries = np.stack(vectors) if vectors else np.empty((0, self.embedder.dimension), np.float32)
-            products_of, places_of = nearest(self.gallery.vectors, queries, count)
+            products_of, places_of = self._find(queries, count)
             found = zip(products_of, places_of, strict=True)
             for row in rows:
                 products, places = (_NO_PRODUCTS, _NO_PLACES) if row.vector is None else next(found)
                 yield row, products, places
 
+    def _find(self, queries: Vectors, count: int) -> tuple[Vectors, Indices]:
+        if self._index is not None:
+            return self._index.nearest(queries, count)
+        return nearest(self.gallery.vectors, queries, count)
+
     def _classes(self, vector: Vectors, products: Vectors, places: Indices, count: int) -> list[_Neighbour]:
         """The most similar picture of each of the most similar classes, which are looked for in ever more pictures."""
         total, wanted = len(self.gallery), min(count, len(self.gallery.classes))
         while len(found := self._best_of_each(products, places)) < wanted and len(places) < total:
-            (products,), (places,) = nearest(self.gallery.vectors, vector[None], _FURTHER * len(places))
+            (products,), (places,) = self._find(vector[None], _FURTHER * len(places))
         return found[:count]
 
     def _best_of_each(self, products: Vectors, places: Indices) -> list[_Neighbour]:

@@ -17,6 +17,7 @@ from torchclas.reporting.match_rows import MatchWriter, match_stream, open_match
 from torchclas.reporting.progress import progress
 from torchclas.reporting.rows import format_of
 from torchclas.retrieval.building import Pictures, by_class, embed_pictures, empty_gallery, open_labelled
+from torchclas.retrieval.faiss_index import FaissIndex, index_file, make_index
 from torchclas.retrieval.gallery import Gallery
 from torchclas.retrieval.searcher import Match, Searcher
 from torchclas.signals import held_back
@@ -128,6 +129,18 @@ def remove(path: Path, *, classes: Sequence[str] = (), sources: Sequence[str] = 
     return Changed(after, removed=len(before) - len(after))
 
 
+def index(path: Path) -> FaissIndex:
+    """Make an index of a large gallery, for searches on this machine.
+
+    Raises:
+        DataError: no gallery, or an index does not pay.
+        MissingDependencyError: faiss is not installed.
+    """
+    vectors = Gallery.read(path).vectors
+    with progress("indexing", len(vectors)) as advance:
+        return make_index(vectors, index_file(path), advance=advance)
+
+
 def search(
     sources: Sequence[str],
     path: Path,
@@ -136,6 +149,7 @@ def search(
     count: int = 5,
     recognize: bool = False,
     threshold: float | None = None,
+    exact: bool = False,
     output: Path | None = None,
     output_format: RowFormat | None = None,
     montage: Path | None = None,
@@ -143,7 +157,8 @@ def search(
 ) -> Summary:
     """Find the most similar pictures of a gallery for each source or, with `recognize`, the most similar classes.
 
-    Without `output` rows go to standard output. `montage` is a picture or a page of the neighbours.
+    With `exact` an index of the gallery is not used. Without `output` rows go to standard output. `montage` is a
+    picture or a page of the neighbours.
 
     Raises:
         DataError: no gallery, another model than the one that made it, or the sources name nothing.
@@ -157,8 +172,7 @@ def search(
             raise OutputError(f"{file} is one of the inputs: choose another name for the output")
     if output is not None and montage is not None and output.resolve() == montage.resolve():
         raise OutputError(f"{output} cannot hold both the rows and the montage: choose another name for one of them")
-    gallery = Gallery.read(path)
-    searcher = Searcher(gallery, make_embedder(gallery.provenance), name=str(path))
+    searcher = Searcher(path, make_embedder(Gallery.read(path).provenance), exact=exact)
     rows = searcher.recognize(images, count, threshold=threshold) if recognize else searcher.search(images, count)
     summary, start = Summary(), time.perf_counter()
     interrupted: KeyboardInterrupt | None = None
