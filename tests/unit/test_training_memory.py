@@ -21,7 +21,7 @@ STEP = r"""
 import re, sys, torch, torch._dynamo  # which the first optimizer imports otherwise
 from pathlib import Path
 from torchclas import models
-from torchclas.training.cpu import keep_freed_memory
+from torchclas.allocator import keep_freed_memory
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
+from torchclas.allocator import keep_freed_memory
 from torchclas.cli.app import (
     BatchSize,
     Config,
@@ -229,5 +230,6 @@ def evaluate(
 
 def _start_lean(verbose: bool) -> None:
     skip_converter()
+    keep_freed_memory()  # the next photograph needs as much again
     if verbose:
         log_to_stderr()
