@@ -32,11 +32,11 @@ SIGNATURES = {
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
     "outputs: 'Sequence[Output] | None' = ('logits',), tta: 'TestTimeAugmentation | None' = None, "
-    "**others: 'Never') -> 'None'",
+    "fast_decode: 'bool' = False, **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "
-    "tta: 'TestTimeAugmentation | None' = None, classes: 'str | Path | None' = None, "
+    "tta: 'TestTimeAugmentation | None' = None, fast_decode: 'bool' = False, classes: 'str | Path | None' = None, "
     "real: 'str | Path | None' = None, batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "

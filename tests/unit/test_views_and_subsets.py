@@ -95,6 +95,12 @@ def test_scores_are_the_mean_of_the_views(model: Path, engine: str) -> None:
                 assert off < 1e-4 * np.abs(embeddings).max()
 
 
+def test_rows_say_that_files_were_decoded_fast(model: Path) -> None:
+    rows = [*Classifier(model, engine="torch", fast_decode=True).predict([picture(1), b"broken"])]
+    assert [row.engine for row in rows] == ["torch fp32, fast decode", None]
+    assert [row.status for row in rows] == ["ok", "error"]
+
+
 def test_a_sheet_shows_the_usual_view(model: Path, tmp_path: Path) -> None:
     batch = next(Classifier(model, engine="torch", tta="flip").batches([picture(1)]))
     np.testing.assert_array_equal(batch.images[0], Preprocess(find_model(model).preset).array(picture(1)))
@@ -106,6 +112,8 @@ def test_views_that_there_are_not(model: Path, tmp_path: Path) -> None:
     graph = torchclas.export(model, to="onnx", input="uint8", output=tmp_path / "pixels.onnx").path
     with pytest.raises(Error, match="inside its graph"):
         Classifier(graph, tta="flip")
+    with pytest.raises(Error, match="leave out fast_decode"):
+        Classifier(graph, fast_decode=True)
 
 
 def test_subsets_are_of_imagenet() -> None:

@@ -98,6 +98,9 @@ class Classifier:
     `tta` averages the scores (and embeddings) of several views of an image: `flip` takes its mirror image too,
     `five-crop` the corners beside the centre, in two and five times the time.
 
+    `fast_decode` decodes large JPEG files to a part of their size: faster, with other pixels than were evaluated; see
+    docs/engines.md for how often the class stays the same.
+
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
 
@@ -126,6 +129,7 @@ class Classifier:
         activation: Activation | None = None,
         outputs: Sequence[Output] | None = ("logits",),
         tta: TestTimeAugmentation | None = None,
+        fast_decode: bool = False,
         **others: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
@@ -139,7 +143,7 @@ class Classifier:
             name_or_checkpoint, weights=weights, labels=labels, preset=preset, activation=activation
         )
         self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
-        self.preprocess = _preprocess(self.spec, max_pixels, tta)
+        self.preprocess = _preprocess(self.spec, max_pixels, tta, fast_decode)
         self.tta: TestTimeAugmentation | None = tta
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k or (self.spec.num_classes if self.spec.multi_label else TOP_K), self.spec.num_classes)
@@ -158,7 +162,8 @@ class Classifier:
         self.engine: Engine = self._open(outputs=self.spec.outputs if outputs is None else outputs)
         self._engines: dict[Output, Engine] = dict.fromkeys(self.engine.outputs, self.engine)
         self._opening = threading.Lock()
-        self.engine_name = _name_of(self.engine)
+        self._fast_decode = fast_decode
+        self.engine_name = self._named(self.engine)
         log.info("%s runs with %s", self.spec.name, self.engine_name)
 
     def __reduce__(self) -> tuple[Callable[[], Classifier], tuple[()]]:
@@ -194,7 +199,7 @@ class Classifier:
         """The embedding of one image, of which the engine gave `vector`, [features]."""
         if not np.isfinite(vector).all():
             return Embedding(source, "error", error=damaged(self.spec))
-        return Embedding(source, "ok", vector=vector, engine=_name_of(self.engine_for("embedding")))
+        return Embedding(source, "ok", vector=vector, engine=self._named(self.engine_for("embedding")))
 
     def engine_for(self, output: Output) -> Engine:
         """The engine that gives this output, opened at the first call unless `engine` does."""
@@ -246,7 +251,7 @@ class Classifier:
             labels=tuple(names[i] for i in classes),
             scores=tuple(float(probabilities[i]) for i in classes),
             class_ids=tuple(self.spec.classes.ids[i] for i in classes),
-            engine=_name_of(self.engine_for("logits")),
+            engine=self._named(self.engine_for("logits")),
         )
 
     def probabilities(self, batch: Batch, *, only: Sequence[int] | None = None) -> NDArray[np.float32]:
@@ -275,18 +280,28 @@ class Classifier:
         count, views, *shape = batch.views.shape
         return then(run(batch.views.reshape(-1, *shape))[output]).reshape(count, views, -1).mean(axis=1)
 
+    def _named(self, engine: Engine) -> str:
+        """What a row says of what computed it."""
+        return f"{engine.name} {engine.precision}{', fast decode' if self._fast_decode else ''}"
 
-def _preprocess(spec: ModelSpec, max_pixels: int, tta: TestTimeAugmentation | None) -> Preprocess | NoPreprocess:
+
+def _preprocess(
+    spec: ModelSpec, max_pixels: int, tta: TestTimeAugmentation | None, fast_decode: bool
+) -> Preprocess | NoPreprocess:
     if tta is not None and tta not in TEST_TIME_AUGMENTATIONS:
         known = TEST_TIME_AUGMENTATIONS
         raise UnknownNameError("test-time augmentation", tta, known, f"choose from {', '.join(known)}")
     if spec.pixels:
         if tta is not None:
             raise Error(f"{spec.name} prepares images inside its graph: several views need the model it came from")
+        if fast_decode:
+            raise Error(
+                f"{spec.name} prepares images inside its graph, from all of their pixels: leave out fast_decode"
+            )
         return NoPreprocess(max_pixels)
     if tta is None:
-        return Preprocess(spec.preset, max_pixels, channels=spec.in_channels)
-    return SeveralViews(spec.preset, max_pixels, channels=spec.in_channels, views=tta)
+        return Preprocess(spec.preset, max_pixels, spec.in_channels, fast_decode)
+    return SeveralViews(spec.preset, max_pixels, spec.in_channels, fast_decode, tta)
 
 
 def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | None:
@@ -301,10 +316,6 @@ def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | 
 def several(sources: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """The sources, of which one may stand for itself."""
     return [sources] if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray)) else sources
-
-
-def _name_of(engine: Engine) -> str:
-    return f"{engine.name} {engine.precision}"
 
 
 def damaged(spec: ModelSpec) -> str:

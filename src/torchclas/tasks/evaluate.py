@@ -39,6 +39,7 @@ def evaluate(
     preset: Preset | None = None,
     activation: Activation | None = None,
     tta: TestTimeAugmentation | None = None,
+    fast_decode: bool = False,
     classes: str | Path | None = None,
     real: str | Path | None = None,
     batch_size: int = 32,
@@ -60,7 +61,7 @@ def evaluate(
     that cannot be read is counted, listed and left out of the figures, which are shares in 0..1. A model that gives an
     image any number of classes is measured at its thresholds, on data with 0 and 1 for each class.
 
-    `tta` averages the scores of several views of each image. `classes` are those that a prediction is chosen from,
+    `tta` averages the scores of several views of each image; `fast_decode` is as for `Classifier`. `classes` are those that a prediction is chosen from,
     where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that occur, or a file of ids or names;
     that is how accuracy on such sets is published. `real` is ReaL's file of labels for the validation images of
     ImageNet.
@@ -111,6 +112,7 @@ def evaluate(
         preset=preset,
         activation=activation,
         tta=tta,
+        fast_decode=fast_decode,
         device=device,
         batch_size=batch_size,
         workers=workers,
