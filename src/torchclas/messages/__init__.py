@@ -80,6 +80,7 @@ class Template(NamedTuple):
     words: str
     pattern: re.Pattern[str]
     ending: re.Pattern[str] | None  # of what follows something else: `, 3 of them failed`
+    beginning: re.Pattern[str] | None  # of what something else follows: `3 images: `
     parts: tuple[str, ...]  # of the English text, which a match must contain; the longest comes first
     weight: int  # characters that are not filled in
 
@@ -128,8 +129,9 @@ def _template(english: str, words: str) -> Template:
         follows = not (form or text)
         pattern += re.escape(text)
     ending = re.compile(f"(.+?){pattern}", re.DOTALL) if english[:1] in " ,;:" and english.strip(" ,;:{}0n") else None
+    beginning = re.compile(f"{pattern}(.+)", re.DOTALL) if english.endswith((": ", "; ")) else None
     parts = tuple(sorted(filter(None, texts), key=len, reverse=True))
-    return Template(english, words, re.compile(pattern, re.DOTALL), ending, parts, weight)
+    return Template(english, words, re.compile(pattern, re.DOTALL), ending, beginning, parts, weight)
 
 
 @lru_cache(maxsize=4096)
@@ -149,6 +151,10 @@ def _attempts(text: str, language: Language, depth: int) -> Iterator[str]:
         if template.ending is not None and (match := template.ending.fullmatch(text)) is not None:
             head = _translate(match[1], language, depth + 1)
             yield head + _filled(template.words, match, table, language, depth)
+    for template in possible:
+        if template.beginning is not None and (match := template.beginning.fullmatch(text)) is not None:
+            tail = _translate(match[match.re.groups], language, depth + 1)
+            yield _filled(template.words, match, table, language, depth) + tail
     inner = text.strip()
     if inner != text and (translated := _translate(inner, language, depth + 1)) != inner:
         yield text.replace(inner, translated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import Batch, EpochBatches, Loader
 from torchclas.explanation.heat_map import shares
 from torchclas.explanation.relevance import relevance
+from torchclas.inference.evaluation import EvaluationReport
 from torchclas.layers.network import Network
 from torchclas.metrics.multi_label import Figures, figures
 from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
@@ -27,11 +29,14 @@ from torchclas.metrics.single_label import Proportion, Tally
 from torchclas.reporting import training_page
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.curves import draw_curves
+from torchclas.reporting.evaluation_report import write_figures
 from torchclas.reporting.mistakes import Mistake, draw_mistakes
+from torchclas.reporting.model_card import write_card
 from torchclas.reporting.training_page import Run
 from torchclas.spec import ModelSpec, find_model
 from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 from torchclas.training.loop import Progress
+from torchclas.weights.location import BEST
 from torchclas.zoo import load_model
 
 SHOWN = 48  # mistakes
@@ -44,16 +49,21 @@ def write_report(
     progress: Progress,
     unreadable: Mapping[str, str],
     facts: Sequence[tuple[str, str]],
+    *,
+    data: str,
 ) -> list[Path]:
-    """Measure best.safetensors on the validation images; write charts, a sheet of mistakes and report.html.
+    """Measure best.safetensors on the validation images; write figures, charts, mistakes, a page and the model's card.
 
-    Without matplotlib the page alone has charts, and a note says so.
+    `data` is what the images are called in the figures, `facts` and `unreadable` are for the page. Without matplotlib
+    the page alone has charts, and a note says so.
     """
     best = progress.best
     assert best is not None
     tally: Tally | Figures
     several = is_multi_label(images)
-    tally, mistakes, names = (_measure_several if several else _measure)(folder / "best.safetensors", images)
+    start = time.perf_counter()
+    tally, mistakes, names = (_measure_several if several else _measure)(folder / BEST, images)
+    seconds = time.perf_counter() - start
     written, notes = list[Path](), list[str]()
     if unreadable:
         bad = folder / "unreadable.csv"
@@ -78,6 +88,7 @@ def write_report(
         sheet = folder / "misclassified.png"
         draw_mistakes(mistakes, sheet)
         written.append(sheet)
+    written += write_figures(_evaluation(folder / BEST, images, data, tally, unreadable, seconds), folder)
     recipe = folder / "recipe.toml"
     run = Run(
         title=f"{dict(facts)['model']}: {folder.name}",
@@ -92,7 +103,43 @@ def write_report(
         mistakes=mistakes,
         confusion=confusion,
     )
-    return [*written, training_page.write(folder / "report.html", run)]
+    return [*written, training_page.write(folder / "report.html", run), write_card(find_model(folder / BEST))]
+
+
+def _evaluation(
+    checkpoint: Path,
+    images: LabelledImages,
+    data: str,
+    tally: Tally | Figures,
+    unreadable: Mapping[str, str],
+    seconds: float,
+) -> EvaluationReport:
+    """What was measured, as `evaluate` reports it."""
+    spec = find_model(checkpoint)
+    single = tally if isinstance(tally, Tally) else Tally(spec.num_classes)
+    sources = {images.name(index) for index in range(len(images))} if unreadable else set[str]()
+    return EvaluationReport(
+        data=data,
+        model=spec.name,
+        arch=spec.arch,
+        weights=str(checkpoint),
+        engine="torch",
+        preset=spec.preset,
+        samples=len(images),
+        images=tally.images,
+        unreadable=tuple((source, error) for source, error in unreadable.items() if source in sources),
+        top1=single.top1,
+        top5=single.top5,
+        nll=single.nll,
+        ece=single.ece,
+        calibration=single.calibration,
+        classes=single.classes(),
+        class_ids=spec.classes.ids,
+        class_names=spec.classes.names(),
+        seconds=seconds,
+        notes=(),
+        multi_label=tally if isinstance(tally, Figures) else None,
+    )
 
 
 def _figures(tally: Tally | Figures) -> list[tuple[str, str]]:

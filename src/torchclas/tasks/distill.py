@@ -56,7 +56,8 @@ def _run(plan: DistillPlan, console: Console) -> Summary:
         classes = predicted_classes(
             plan.load_teacher(fabric), plan.validation, plan.preset, batch_size=plan.total_batch, workers=plan.workers
         )
-        plan = replace(plan, validation=Relabelled(plan.validation, classes))
+        metadata = replace(plan.metadata, origin={**plan.metadata.origin, "labels_by": plan.teacher.name})
+        plan = replace(plan, validation=Relabelled(plan.validation, classes), metadata=metadata)
         notes.append(
             "no labelled images to validate on (--val): top-1 is how often the student agrees with the teacher"
         )

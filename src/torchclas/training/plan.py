@@ -15,7 +15,7 @@ from torch import nn
 from torchclas import models
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import LabelledImages
+from torchclas.data.datasets import LabelledImages, Subset
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import fingerprint
 from torchclas.data.training import TrainingBatches, class_weights, sampling_weights
@@ -190,7 +190,11 @@ def base_plan(
             recipe=recipe.name,
             **origin,
             **{"from": start},
+            model=chosen.model.name if chosen.model.path is None else chosen.model.file_name,
             data=printable(data.name),
+            train_images=len(chosen.train),
+            val_images=len(chosen.validation),
+            held_out=options.val is None and isinstance(chosen.validation, Subset),
         ),
         output=chosen.output,
         total_batch=total,
