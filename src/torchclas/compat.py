@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 BatchNorm = _BatchNorm  # what all batch norms of torch are
 
 
+# Runs MNN's converter with the arguments after it; it is not in MNN's public tools, which install packages and phone
+# home when they are imported.
+MNN_CONVERTER = "import sys, _tools; sys.exit(not _tools.mnnconvert(['mnnconvert', *sys.argv[1:]]))"
+
+
 def launch_by_spawning(strategy: ParallelStrategy) -> None:
     """Let Fabric start the processes of `strategy` itself; it would run the command line again in each of them."""
     from lightning_fabric.strategies.launchers.multiprocessing import (

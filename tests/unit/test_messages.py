@@ -132,6 +132,7 @@ NOT_SAID = {
     "No space left on device",
     "Mapping[str, object]",
     "dict[str, object]",
+    "import sys, _tools; sys.exit(not _tools.mnnconvert(['mnnconvert', *sys.argv[1:]]))",
     "dict[object, object]",
     "bytes {0}-",
     "one of ",

@@ -15,9 +15,10 @@ from torchclas.engines.forks import Reopening, with_openmp
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
+from torchclas.runtimes.mnn import MnnFile
 from torchclas.runtimes.ncnn import NcnnFile
 from torchclas.vocabulary import EngineName, ExportPrecision, Output, Precision
-from torchclas.weights.exported import check_parts
+from torchclas.weights.exported import batch_of, check_parts
 
 
 class _File(Protocol):
@@ -34,6 +35,7 @@ class _File(Protocol):
 
 _OPENERS: dict[EngineName, Callable[[Path, ExportPrecision, int], _File]] = {
     "ncnn": lambda path, precision, threads: NcnnFile(path, precision=precision, threads=threads),
+    "mnn": lambda path, _, threads: MnnFile(path, batch=batch_of(path), threads=threads),
 }
 
 

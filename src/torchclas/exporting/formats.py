@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.exporting.files import TIMM_FILES, folder_beside
 from torchclas.exporting.gate import ExportedFile
+from torchclas.exporting.mnn import write_mnn
 from torchclas.exporting.ncnn import write_ncnn
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
@@ -22,6 +23,7 @@ from torchclas.exporting.timm import TimmFolder, write_timm
 from torchclas.exporting.web import MODEL, SITE_FILES, add_runtime, write_web
 from torchclas.exporting.web_runtime import Runtime
 from torchclas.layers.network import Network
+from torchclas.runtimes.mnn import MnnFile
 from torchclas.runtimes.ncnn import NcnnFile
 from torchclas.vocabulary import ExportFormat, ExportPrecision
 from torchclas.weights.metadata import Metadata
@@ -111,6 +113,12 @@ def _write_ncnn(network: Network, path: Path, metadata: Metadata, options: Optio
     write_sidecar(path, metadata, runtime="ncnn", precision=options.precision, batch=1)
 
 
+def _write_mnn(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    with _as_onnx(network, path, metadata, options) as graph:
+        write_mnn(graph, path, precision=options.precision)
+    write_sidecar(path, metadata, runtime="mnn", precision=options.precision, batch=options.batch)
+
+
 @contextmanager
 def _as_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> Generator[Path, None, None]:
     """The network as an ONNX file, on the disk that `path` will be on."""
@@ -184,6 +192,13 @@ FORMATS: dict[ExportFormat, Format] = {
             "pixels": "ncnn takes images of one size: leave `--input uint8` out",
             "batches": "ncnn takes images one at a time: leave `--batch` out",
         },
+    ),
+    "mnn": Format(
+        ".mnn",
+        _write_mnn,
+        lambda path, options: MnnFile(path, batch=options.batch),
+        {"onnxscript": "onnx", "MNN": "mobile"},
+        refused={"pixels": "MNN takes images of one size: leave `--input uint8` out"},
     ),
     "web": Format(
         "",

@@ -157,7 +157,12 @@ def clear(names: Sequence[str], *, everything: bool) -> int:
 
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False}
-_EXPORTED = {".onnx": "ONNX, a whole model", ".xml": "OpenVINO, a whole model", ".param": "ncnn, a whole model"}
+_EXPORTED = {
+    ".onnx": "ONNX, a whole model",
+    ".xml": "OpenVINO, a whole model",
+    ".param": "ncnn, a whole model",
+    ".mnn": "MNN, a whole model",
+}
 _FORMATS = {
     "paddle": "PaddlePaddle (.pdparams)",
     "paddle-onnx": "ONNX, exported from PaddlePaddle",
