@@ -41,6 +41,7 @@ from torchclas.zoo import load_model
 
 SHOWN = 48  # mistakes
 BATCH = 32
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 def write_report(
@@ -160,20 +161,23 @@ def _figures(tally: Tally | Figures) -> list[tuple[str, str]]:
 
 
 class _Worst:
-    """The mistakes with the highest scores."""
+    """The mistakes that the network is surest of."""
 
     def __init__(self, images: LabelledImages, preprocess: Preprocess) -> None:
         self._images = images
         self._preprocess = preprocess
         self._heap: list[tuple[float, int, int, Mistake]] = []
 
-    def add(self, batch: Batch, row: int, truth: str, said: str, wrong: int, score: float) -> None:
-        """Keep the image of this row of a batch, if its score is among the highest; `wrong` is the class it is for."""
-        if len(self._heap) == SHOWN and score <= self._heap[0][0]:
+    def add(self, batch: Batch, row: int, wrong: int, sure: float, mistake: Mistake) -> None:
+        """Keep the image of this row of a batch, if it is among the surest; `wrong` is the class to be explained.
+
+        `mistake` has neither name nor pixels yet.
+        """
+        if len(self._heap) == SHOWN and sure <= self._heap[0][0]:
             return
         index = int(batch.indices[row])
         pixels = self._preprocess.pixels(batch.images[row].numpy())
-        entry = score, index, wrong, Mistake(self._images.name(index), truth, said, score, pixels)
+        entry = sure, index, wrong, replace(mistake, source=self._images.name(index), pixels=pixels)
         (heapq.heappushpop if len(self._heap) == SHOWN else heapq.heappush)(self._heap, entry)
 
     def explained(self, network: Network) -> list[Mistake]:
@@ -201,8 +205,9 @@ def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mist
         tally.add(scores, labels)
         said = scores.argmax(1)
         for row in np.flatnonzero(said != labels).tolist():
-            wrong = int(said[row])
-            worst.add(batch, row, names[labels[row]], names[wrong], wrong, float(scores[row, wrong]))
+            wrong, true = int(said[row]), names[labels[row]]
+            score = float(scores[row, wrong])
+            worst.add(batch, row, wrong, score, Mistake("", true, names[wrong], score, _NO_PIXELS))
     return tally, worst.explained(network), names
 
 
@@ -217,6 +222,9 @@ def _measure_several(checkpoint: Path, images: LabelledImages) -> tuple[Figures,
     def named(row: npt.NDArray[np.bool_]) -> str:
         return ", ".join(names[index] for index in np.flatnonzero(row)) or "–"
 
+    def scored(chosen: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32]) -> tuple[tuple[str, float], ...]:
+        return tuple((names[index], float(scores[index])) for index in np.flatnonzero(chosen))
+
     for batch, scores in _scored(network, spec, images, preprocess):
         labels = batch.labels.numpy()
         parts.append((scores, labels))
@@ -224,7 +232,10 @@ def _measure_several(checkpoint: Path, images: LabelledImages) -> tuple[Figures,
         sure = np.where(said, scores, 1 - scores) * (said != true)
         for row in np.flatnonzero((said != true).any(1)).tolist():
             wrong = int(sure[row].argmax())
-            worst.add(batch, row, named(true[row]), named(said[row]), wrong, float(sure[row, wrong]))
+            missed, added = (scored(chosen, scores[row]) for chosen in (true[row] & ~said[row], said[row] & ~true[row]))
+            score = float(scores[row, wrong])
+            mistake = Mistake("", named(true[row]), names[wrong], score, _NO_PIXELS, missed=missed, added=added)
+            worst.add(batch, row, wrong, float(sure[row, wrong]), mistake)
     scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return figures(scores, labels, thresholds), worst.explained(network), names
 
