@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torchclas.explanation.explainer import Explainer
     from torchclas.explanation.heat_map import Explanation, HeatMap
     from torchclas.inference.classifier import Classifier, Embedding, Prediction
+    from torchclas.inference.embedder import Embedder
     from torchclas.inference.evaluation import EvaluationReport
     from torchclas.quantization.report import QuantizationReport
     from torchclas.spec import preprocess_for
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "Classifier",
+    "Embedder",
     "Embedding",
     "Entry",
     "Error",
@@ -65,6 +67,7 @@ __all__ = [
 _HOMES = {
     "Backbone": ("torchclas.backbone", "Backbone"),
     "Classifier": ("torchclas.inference.classifier", "Classifier"),
+    "Embedder": ("torchclas.inference.embedder", "Embedder"),
     "Embedding": ("torchclas.inference.classifier", "Embedding"),
     "Entry": ("torchclas.catalog", "Entry"),
     "EvaluationReport": ("torchclas.inference.evaluation", "EvaluationReport"),

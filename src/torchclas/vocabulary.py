@@ -20,6 +20,8 @@ ExportPrecision = Literal["fp32", "fp16"]  # of the numbers in an exported file
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]  # of predictions
+VectorFormat = Literal["parquet", "npz", "safetensors"]  # of embeddings
+VectorType = Literal["fp32", "fp16"]  # of the numbers of an embedding
 Language = Literal["en", "zh"]
 Order = Literal["catalog", "name", "top1", "params", "flops", "latency-v100", "latency-sd855", "latency-xeon6148"]
 

@@ -45,6 +45,7 @@ def rows(output: str) -> list[dict[str, object]]:
         ["--help"],
         ["predict", "--help"],
         ["explain", "--help"],
+        ["embed", "--help"],
         ["train", "--help"],
         ["distill", "--help"],
         ["info", "VGG11"],

@@ -33,6 +33,11 @@ SIGNATURES = {
     "activation: 'Activation | None' = None, "
     "outputs: 'Sequence[Output] | None' = ('logits',), tta: 'TestTimeAugmentation | None' = None, "
     "fast_decode: 'bool' = False, **others: 'Never') -> 'None'",
+    "Embedder": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
+    "device: 'str' = 'auto', batch_size: 'int' = 16, workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
+    "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
+    "preset: 'Preset | None' = None, tta: 'TestTimeAugmentation | None' = None, normalize: 'bool' = False, "
+    "dtype: 'VectorType' = 'fp32', **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "

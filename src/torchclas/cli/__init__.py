@@ -15,6 +15,7 @@ from cyclopts import CycloptsError
 from torchclas import messages, signals
 from torchclas.cli import (
     difference,
+    embedding,
     explain,
     export,
     images,
@@ -36,6 +37,7 @@ from torchclas.vocabulary import LANGUAGES
 __all__ = [
     "app",
     "difference",
+    "embedding",
     "explain",
     "export",
     "images",

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter, convert
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.allocator import keep_freed_memory
 from torchclas.completion import MODELS
 from torchclas.errors import Error
 from torchclas.messages import say
+from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.vocabulary import EngineChoice, Precision
@@ -142,6 +144,14 @@ def log_to_stderr() -> None:
     handler.setFormatter(Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("torchclas").setLevel(logging.INFO)
+
+
+def start_lean(verbose: bool) -> None:
+    """Begin a command that runs a model, without what only few of them need."""
+    skip_converter()
+    keep_freed_memory()  # the next photograph needs as much again
+    if verbose:
+        log_to_stderr()
 
 
 def stdout() -> Console:

@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from torchclas.allocator import keep_freed_memory
 from torchclas.cli.app import (
     BatchSize,
     Config,
@@ -29,13 +28,12 @@ from torchclas.cli.app import (
     Workers,
     app,
     follow,
-    log_to_stderr,
+    start_lean,
     stdout,
 )
 from torchclas.cli.spellings import refuse_options
 from torchclas.errors import Error
 from torchclas.messages import say
-from torchclas.openvino_core import skip_converter
 from torchclas.text import printable
 from torchclas.vocabulary import Language, RowFormat, TestTimeAugmentation
 
@@ -103,7 +101,7 @@ def predict(
     An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
     """
     refuse_options(app, "predict", sources)
-    _start_lean(verbose)
+    start_lean(verbose)
 
     from torchclas.inference.classifier import Classifier
     from torchclas.tasks.predict import classify
@@ -197,7 +195,7 @@ def evaluate(
 
     The exit code is 1 where some images could not be read; the figures are then over the others.
     """
-    _start_lean(verbose)
+    start_lean(verbose)
 
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
@@ -237,10 +235,3 @@ def evaluate(
     )
     print_report(report, stdout())
     return 0 if report.complete else 1
-
-
-def _start_lean(verbose: bool) -> None:
-    skip_converter()
-    keep_freed_memory()  # the next photograph needs as much again
-    if verbose:
-        log_to_stderr()

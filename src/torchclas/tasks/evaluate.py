@@ -61,8 +61,8 @@ def evaluate(
     that cannot be read is counted, listed and left out of the figures, which are shares in 0..1. A model that gives an
     image any number of classes is measured at its thresholds, on data with 0 and 1 for each class.
 
-    `tta` averages the scores of several views of each image; `fast_decode` is as for `Classifier`. `classes` are those that a prediction is chosen from,
-    where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that occur, or a file of ids or names;
+    `tta` averages the scores of several views of each image; `fast_decode` is as for `Classifier`. `classes` are those
+    that a prediction is chosen from, where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that occur, or a file of ids or names;
     that is how accuracy on such sets is published. `real` is ReaL's file of labels for the validation images of
     ImageNet.
 
