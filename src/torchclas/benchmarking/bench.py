@@ -60,7 +60,7 @@ def _names(model: str, series: str | None) -> Iterable[str]:
             catalog.find(model)  # says what is like it
         return found
     spec = find_model(model)
-    return (model,) if spec.path is not None else (catalog.find(model).name,)
+    return (str(spec.address or model),) if spec.path is not None else (catalog.find(model).name,)
 
 
 class Bench:

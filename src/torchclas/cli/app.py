@@ -43,7 +43,8 @@ Model = Annotated[
     MODELS,
     Parameter(
         name=("--model", "-m"),
-        help="Published name, a checkpoint, a run's folder, or an exported model. Default: EfficientNet_lite0.",
+        help="Published name, a checkpoint, a run's folder, an exported model, or hf://OWNER/NAME. "
+        "Default: EfficientNet_lite0.",
     ),
 ]
 Weights = Annotated[

@@ -36,6 +36,7 @@ from torchclas.vocabulary import (
     Precision,
     TestTimeAugmentation,
 )
+from torchclas.weights.hub import address_of
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Classifier:
         self.spec: ModelSpec = find_model(
             name_or_checkpoint, weights=weights, labels=labels, preset=preset, activation=activation
         )
-        self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
+        self._arguments = {name: _lasting(value, self.spec) for name, value in arguments.items()}
         self.preprocess = _preprocess(self.spec, max_pixels, tta, fast_decode)
         self.tta: TestTimeAugmentation | None = tta
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
@@ -323,10 +324,12 @@ def damaged(spec: ModelSpec) -> str:
     return f"{spec.name} computes NaN for it: are its weights damaged?"
 
 
-def _absolute(value: Any) -> Any:
-    """A copy may be opened where another folder is the current one."""
-    if not isinstance(value, (str, Path)):
+def _lasting(value: Any, spec: ModelSpec) -> Any:
+    """A copy may be opened where another folder is the current one, or when the Hub has other weights."""
+    if spec.path is None or not isinstance(value, (str, Path)):
         return value
+    if address_of(value) is not None:
+        return str(spec.address)
     path = Path(value)
     return path.absolute() if path.is_file() or (path / BEST).is_file() else value
 

@@ -62,9 +62,9 @@ def evaluate(
     image any number of classes is measured at its thresholds, on data with 0 and 1 for each class.
 
     `tta` averages the scores of several views of each image; `fast_decode` is as for `Classifier`. `classes` are those
-    that a prediction is chosen from, where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that occur, or a file of ids or names;
-    that is how accuracy on such sets is published. `real` is ReaL's file of labels for the validation images of
-    ImageNet.
+    that a prediction is chosen from, where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that
+    occur, or a file of ids or names; that is how accuracy on such sets is published. `real` is ReaL's file of labels
+    for the validation images of ImageNet.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
     with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png. With `explain`,

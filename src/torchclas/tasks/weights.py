@@ -93,9 +93,11 @@ def convert(source: Path, destination: Path, *, model: str | None, layout: str, 
 
 def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bool) -> bool:
     """Say what a weights file is; return whether it fits `model` (or, without one, can be read)."""
+    from torchclas.weights.hub import address_of, fetch
     from torchclas.weights.metadata import find_metadata
 
-    path = checkpoint(path)
+    address = address_of(path)
+    path = checkpoint(path) if address is None else fetch(address)[0]
     metadata = find_metadata(path)
     lines = [("file", f"{path} ({mebibytes(path.stat().st_size)})")]
     if metadata is not None and path.suffix in EXPORTED_SUFFIXES:

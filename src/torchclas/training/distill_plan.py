@@ -135,6 +135,7 @@ def make_plan(options: DistillOptions, given: Given | None = None) -> DistillPla
         classes=teacher.classes,
         activation="softmax",
         thresholds=(),
+        address=None,
     )
     choices = Choices(
         model=student,

@@ -164,7 +164,9 @@ def base_plan(
     `identity` is what, beside the common settings, must be the same for a run to go on; `origin` what the checkpoint
     says of its making beside the common facts.
     """
-    recipe, total, start = chosen.recipe, chosen.total_batch, str(chosen.start)
+    recipe, total = chosen.recipe, chosen.total_batch
+    hub = None if chosen.start.kind == "scratch" else chosen.model.address
+    start = str(chosen.start if hub is None else hub)
     data = source_of(options).resolve()
     accumulate, why = parts_of_a_step(options, chosen.output, chosen.model, chosen.result.num_classes, recipe, total)
     return Plan(
