@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,8 +16,10 @@ from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.vocabulary import LANGUAGES, OUTPUTS, Activation, Output
 from torchclas.weights import hub
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
+from torchclas.weights.exported import digests
+from torchclas.weights.kinds import PARAMETERS, PROGRAMS
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
-from torchclas.weights.location import BEST, checkpoint, quantized_path, without_suffix
+from torchclas.weights.location import BEST, checkpoint, converted_name, quantized_path, without_suffix
 from torchclas.weights.metadata import Metadata, find_metadata
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ DEFAULT_MODEL = "EfficientNet_lite0"
 _COMMON_NAMES = frozenset(
     ("best_model", "latest", "checkpoint", "model", "model_best", "pytorch_model", "weights", "inference")
 )
+_WEIGHTS_BESIDE = {".xml": ".bin", **dict.fromkeys(PROGRAMS, PARAMETERS)}  # of files that hold a graph alone
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,17 @@ class ModelSpec:
             raise CheckpointError(f"{self.path}: an exported model takes images as it was made for them")
         return replace(self, preset=preset)
 
+    def content(self) -> list[str]:
+        """What tells the weights from others: which published file they are, or the SHA-256 of each file of theirs.
+
+        Raises CheckpointError: never published, or a file is missing.
+        """
+        if self.path is None:
+            return [converted_name(catalog.find(self.name))]
+        if (weights := _WEIGHTS_BESIDE.get(self.path.suffix.lower())) is None:
+            return digests(self.path)
+        return [*digests(self.path), *digests(self.path.with_suffix(weights))]
+
     def metadata(self, /, **origin: object) -> Metadata:
         """What a file that is made from this model says of itself."""
         published = self.classes.name in label_set_names() and self.classes is label_set(self.classes.name)
@@ -126,6 +140,27 @@ class ModelSpec:
             thresholds=self.thresholds,
             origin=origin if self.address is None else {**origin, "hub": str(self.address)},
         )
+
+
+def named_models(
+    names: Sequence[str], *, series: str | None = None, having: Callable[[Entry], bool] = lambda entry: True
+) -> list[str]:
+    """Published names in place of globs such as `PPLCNet_*`: in catalog order, of a series, for which `having` is true.
+
+    Other names, and files, stay; each comes once.
+
+    Raises UnknownNameError: no such model or series, or none that a glob fits.
+    """
+    found = dict[str, None]()
+    for name in names:
+        if any(character in name for character in "*?["):
+            fitting = [each for each in catalog.names(name, series=series) if having(catalog.find(each))]
+            if not fitting:
+                catalog.find(name)  # says what is like it
+            found |= dict.fromkeys(fitting)
+        else:
+            found[name if _is_file_name(name) else catalog.find(name).name] = None
+    return [*found]
 
 
 def find_model(

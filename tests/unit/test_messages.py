@@ -136,6 +136,7 @@ NOT_SAID = {
     "dict[object, object]",
     "bytes {0}-",
     "one of ",
+    "Many models",  # of --help
 }
 COMMANDS = re.compile(
     r"--(set|device|no-deps) \S+( --set \S+)*|weights \w+|torchclas \w+|-m \{0\} --weights \{1\}"

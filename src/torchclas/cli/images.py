@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import (
+    SEVERAL,
     BatchSize,
     Config,
     Device,
@@ -29,14 +31,20 @@ from torchclas.cli.app import (
     app,
     follow,
     start_lean,
+    stderr,
     stdout,
 )
 from torchclas.cli.spellings import refuse_options
+from torchclas.completion import MODELS, SERIES
 from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.text import printable
 from torchclas.vocabulary import Language, RowFormat, TestTimeAugmentation
 
+if TYPE_CHECKING:
+    from torchclas.inference.accuracy_table import Settings
+
+TABLE = "Many models"  # a group of options
 FastDecode = Annotated[
     bool,
     Parameter(
@@ -153,6 +161,22 @@ def evaluate(
     *,
     model: Model = None,
     weights: Weights = None,
+    models: Annotated[
+        tuple[str, ...],
+        MODELS,
+        SEVERAL,
+        Parameter(
+            show_default=False,
+            group=TABLE,
+            help="Names, globs such as 'PPLCNet_*', or files, separated by commas: a table of all.",
+        ),
+    ] = (),
+    series: Annotated[
+        str | None, SERIES, Parameter(group=TABLE, help="All of this series with a published accuracy.")
+    ] = None,
+    all: Annotated[  # noqa: A002 - the option's name
+        bool, Parameter(group=TABLE, negative="", help="All models with a published accuracy.")
+    ] = False,
     labels: Annotated[
         Path | None,
         Parameter(help="File that names the classes in the order of a list's numbers, or of the model's outputs."),
@@ -162,7 +186,10 @@ def evaluate(
     relabel: Relabel = False,
     output: Annotated[
         Path | None,
-        Parameter(name=("--output", "-o"), help="Folder for figures, a row for each image, mistakes and charts."),
+        Parameter(
+            name=("--output", "-o"),
+            help="Folder for figures, a row for each image, mistakes and charts; of many models for the table.",
+        ),
     ] = None,
     tta: Tta = None,
     fast_decode: FastDecode = False,
@@ -191,11 +218,33 @@ def evaluate(
     lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> int:
-    """Measure a model on labelled images: accuracy, calibration, what it confuses.
+    """Measure a model on labelled images: accuracy, calibration, what it confuses. Or many: their accuracies.
 
-    The exit code is 1 where some images could not be read; the figures are then over the others.
+    The exit code is 1 where some images could not be read; the figures are then over the others. Of many models, it is
+    also 1 where one could not be measured, or a published figure is not within the 95 % interval of the measured one.
     """
     start_lean(verbose)
+    if models or series is not None or all:
+        alone = {"--model": model, "--weights": weights, "--tta": tta, "--real": real, "--config": config}
+        _refuse_with_many({**alone, "--explain": explain or None, "--fast-decode": fast_decode or None})
+
+        from torchclas.inference.accuracy_table import Settings, selected
+
+        settings = Settings(
+            labels=labels,
+            delimiter=delimiter,
+            root=root,
+            relabel=relabel,
+            classes=classes,
+            max_pixels=max_pixels,
+            precision=precision,
+            batch_size=batch_size or 32,
+            workers=workers,
+            device=device,
+            engine=engine,
+            threads=threads,
+        )
+        return _evaluate_many(selected(models, series=series, everything=all), data, settings, output)
 
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
@@ -235,3 +284,19 @@ def evaluate(
     )
     print_report(report, stdout())
     return 0 if report.complete else 1
+
+
+def _evaluate_many(models: Sequence[str], data: Path | None, settings: Settings, output: Path | None) -> int:
+    from torchclas.tasks.accuracy_table import accuracy_table
+
+    if data is None:
+        raise Error("which images? Name class folders, a list file, or shards")
+    table = accuracy_table(models, data, settings, output=output, console=stdout(), notes=stderr())
+    return 0 if table.passed else 1
+
+
+def _refuse_with_many(options: dict[str, object]) -> None:
+    """Raise `Error` for an option that goes with one model alone."""
+    for name, value in options.items():
+        if value is not None:
+            raise Error(f"{name} goes with one model: leave it out, or --models, --series and --all")

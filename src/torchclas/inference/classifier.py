@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torchclas.catalog import Preset
 from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike
-from torchclas.data.loader import Batch, load
+from torchclas.data.loader import Batch, load, usual_workers
 from torchclas.data.preprocess import NoPreprocess, Preprocess, SeveralViews
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError, UnknownNameError
@@ -150,7 +149,7 @@ class Classifier:
         self.top_k = min(top_k or (self.spec.num_classes if self.spec.multi_label else TOP_K), self.spec.num_classes)
         self.thresholds = _thresholds(self.spec, threshold)
         self.names = self.spec.classes.names(lang)
-        self.workers = (os.cpu_count() or 1) if workers is None else workers
+        self.workers = usual_workers() if workers is None else workers
         self._open = partial(
             open_engine,
             self.spec,

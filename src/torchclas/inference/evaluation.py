@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,11 @@ from torchclas.data.datasets import LabelledImages, entries
 from torchclas.data.loader import Batch
 from torchclas.errors import DataError, Error
 from torchclas.inference.classifier import Classifier
+from torchclas.labels import subsets
 from torchclas.metrics.multi_label import Collected, Figures
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion, Tally
+from torchclas.spec import ModelSpec
 from torchclas.version import __version__
 from torchclas.vocabulary import TestTimeAugmentation
 
@@ -133,14 +135,16 @@ def measure(
     notes: Sequence[str] = (),
     only: Sequence[int] | None = None,
     real: RealLabels | None = None,
+    batches: Iterable[Batch] | None = None,
     rows: Rows | None = None,
     advance: Callable[[int], object] = lambda images: None,
 ) -> tuple[EvaluationReport, Tally]:
     """Run a classifier over labelled images whose labels are its classes; `data` is what to call them.
 
     With `only` predictions are chosen from these of the model's classes. `real` counts the same images by ReaL's
-    labels. `rows` takes what came of each image, `advance` is told how many were done. The tally is empty where an
-    image has any number of classes.
+    labels. `batches` are what `classifier.batches` gives of the images, where these were prepared before. `rows` takes
+    what came of each image, `advance` is told how many were done. The tally is empty where an image has any number of
+    classes.
 
     Raises:
         DataError: no image can be read; `real` has no labels for an image.
@@ -151,7 +155,7 @@ def measure(
     counted = collected if spec.multi_label else tally
     unreadable, start = list[tuple[str, str]](), time.perf_counter()
     truth = iter(images.labels.tolist())
-    for batch in classifier.batches(entries(images)):
+    for batch in classifier.batches(entries(images)) if batches is None else batches:
         own = list(islice(truth, len(batch.sources)))
         probabilities = classifier.probabilities(batch, only=only)
         if np.isnan(probabilities).any():
@@ -199,3 +203,22 @@ def measure(
 def _labels(batch: Batch, own: Sequence[Any]) -> npt.NDArray[np.int64]:
     """The labels of the images of the batch that could be read."""
     return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
+
+
+def competing_classes(chosen: str | Path, images: LabelledImages, spec: ModelSpec) -> list[int]:
+    """The model's outputs that a prediction is chosen from, by a name or file of `torchclas.labels.subsets` or `data`.
+
+    Raises:
+        DataError: the model gives an image any number of classes; `chosen` says nothing of it, or leaves out a class
+            of the images.
+    """
+    if spec.multi_label:
+        raise DataError(f"{spec.name} gives an image any number of classes, none of which compete: leave --classes out")
+    occurring: list[int] = np.unique(images.labels).tolist()
+    if str(chosen) == "data":
+        return occurring
+    only = subsets.columns(chosen, spec.classes)
+    if missing := sorted(set(occurring) - set(only)):
+        first = spec.classes.ids[missing[0]]
+        raise DataError(f"{chosen}: {len(missing):,} classes of the data are not among these, the first is {first}")
+    return only

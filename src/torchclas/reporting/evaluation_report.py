@@ -45,16 +45,20 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     for note in report.notes:
         console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
     if report.unreadable:
-        console.print(
-            f"[bold red]{len(report.unreadable):,} of {report.samples:,} images could not be read;[/] "
-            "the figures are over the others:"
-        )
-        for source, error in report.unreadable[:SHOWN]:
-            console.print(f"  {escape(source)}: {escape(error)}", soft_wrap=True)
-        if len(report.unreadable) > SHOWN:
-            console.print(f"  … and {len(report.unreadable) - SHOWN:,} more")
+        print_unreadable(report.unreadable, report.samples, console)
     for path in report.written:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+def print_unreadable(images: Sequence[tuple[str, str]], total: int, console: Console) -> None:
+    """Say which images could not be read, and why."""
+    console.print(
+        f"[bold red]{len(images):,} of {total:,} images could not be read;[/] the figures are over the others:"
+    )
+    for source, error in images[:SHOWN]:
+        console.print(f"  {escape(source)}: {escape(error)}", soft_wrap=True)
+    if len(images) > SHOWN:
+        console.print(f"  … and {len(images) - SHOWN:,} more")
 
 
 def _main_figures(report: EvaluationReport) -> list[tuple[str, str]]:

@@ -11,19 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from torchclas.catalog import Preset
-from torchclas.data.datasets import LabelledImages
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.opening import open_for_model
-from torchclas.errors import DataError, Error
+from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.evaluation import EvaluationReport, measure
-from torchclas.labels import subsets
+from torchclas.inference.evaluation import EvaluationReport, competing_classes, measure
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.reporting import multi_label
 from torchclas.reporting.evaluation_report import make_folder, write_files
 from torchclas.reporting.image_rows import image_rows
 from torchclas.reporting.progress import progress
-from torchclas.spec import ModelSpec, find_model
+from torchclas.spec import find_model
 from torchclas.vocabulary import Activation, EngineChoice, Precision, TestTimeAugmentation
 
 
@@ -98,7 +96,7 @@ def evaluate(
         multi_label=several,
     )
     images, notes = opened.images, list(opened.notes)
-    only = None if classes is None else _competing(classes, images, spec, several=several)
+    only = None if classes is None else competing_classes(classes, images, spec)
     if classes is None and not several and 2 <= (occurring := len(np.unique(images.labels))) < len(spec.classes) / 2:
         notes.append(
             f"{occurring:,} of the model's {len(spec.classes):,} classes occur, and all of them compete: "
@@ -140,17 +138,3 @@ def evaluate(
             classifier, images, str(data), notes=notes, only=only, real=by_real, rows=rows, advance=advance
         )
     return report if output is None else replace(report, written=(*write_files(report, tally, output), *written))
-
-
-def _competing(chosen: str | Path, images: LabelledImages, spec: ModelSpec, *, several: bool) -> list[int]:
-    """The model's outputs that a prediction is chosen from."""
-    if several:
-        raise DataError(f"{spec.name} gives an image any number of classes, none of which compete: leave --classes out")
-    occurring: list[int] = np.unique(images.labels).tolist()
-    if str(chosen) == "data":
-        return occurring
-    only = subsets.columns(chosen, spec.classes)
-    if missing := sorted(set(occurring) - set(only)):
-        first = spec.classes.ids[missing[0]]
-        raise DataError(f"{chosen}: {len(missing):,} classes of the data are not among these, the first is {first}")
-    return only
