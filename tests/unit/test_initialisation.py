@@ -72,3 +72,9 @@ def test_depthwise_convolutions_count_the_inputs_of_all_groups(arch: str) -> Non
     for conv in convs:
         assert conv.weight.std().item() == pytest.approx(sqrt(2 / conv.weight[:, 0].numel()), rel=0.15)
     assert len(convs) > 5
+
+
+def test_on_the_meta_device_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(nn.init, "normal_")  # for which torch imports SymPy there
+    with torch.device("meta"):
+        models.build("PPLCNet_x0_25", num_classes=5)

@@ -54,6 +54,11 @@ def lecun_uniform(layer: Layer) -> None:
     fill_uniform(layer.weight, sqrt(3 / _inputs(layer)))
 
 
+def near_zero(layer: Layer) -> None:
+    """Normal of deviation 0.01."""
+    nn.init.normal_(layer.weight, std=0.01)
+
+
 def truncated_normal(layer: Layer) -> None:
     """Normal of deviation 0.02 without what lies more than two deviations away: the vision transformers' choice."""
     fill_truncated_normal(layer.weight)
@@ -101,7 +106,9 @@ class Initialisation:
 
 
 def initialise(layer: Layer, init: Init) -> None:
-    """Zero the bias, then set the weight."""
+    """Zero the bias, then set the weight; on the meta device, which has no values, do nothing."""
+    if layer.weight.is_meta:  # torch would import what traces programs to draw normal numbers there, for a second
+        return
     if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
         nn.init.zeros_(layer.bias)
     init(layer)
