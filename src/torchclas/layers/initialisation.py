@@ -54,11 +54,6 @@ def lecun_uniform(layer: Layer) -> None:
     fill_uniform(layer.weight, sqrt(3 / _inputs(layer)))
 
 
-def near_zero(layer: Layer) -> None:
-    """Normal of deviation 0.01."""
-    nn.init.normal_(layer.weight, std=0.01)
-
-
 def truncated_normal(layer: Layer) -> None:
     """Normal of deviation 0.02 without what lies more than two deviations away: the vision transformers' choice."""
     fill_truncated_normal(layer.weight)
