@@ -96,7 +96,9 @@ def test_scores_are_the_mean_of_the_views(model: Path, engine: str) -> None:
 
 
 def test_rows_say_that_files_were_decoded_fast(model: Path) -> None:
-    rows = [*Classifier(model, engine="torch", fast_decode=True).predict([picture(1), b"broken"])]
+    preset = replace(find_model(model).preset, backend="pillow")
+    classifier = Classifier(model, engine="torch", preset=preset, fast_decode=True)
+    rows = [*classifier.predict([picture(1), b"broken"])]
     assert [row.engine for row in rows] == ["torch fp32, fast decode", None]
     assert [row.status for row in rows] == ["ok", "error"]
 
@@ -114,6 +116,8 @@ def test_views_that_there_are_not(model: Path, tmp_path: Path) -> None:
         Classifier(graph, tta="flip")
     with pytest.raises(Error, match="leave out fast_decode"):
         Classifier(graph, fast_decode=True)
+    with pytest.raises(Error, match="OpenCV picks without smoothing"):
+        Classifier(model, fast_decode=True)
 
 
 def test_subsets_are_of_imagenet() -> None:

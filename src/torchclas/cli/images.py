@@ -49,7 +49,7 @@ FastDecode = Annotated[
     bool,
     Parameter(
         negative="",
-        help="Decode large JPEG files to 1/2, 1/4 or 1/8, if that is twice what the model takes: faster, not exact.",
+        help="Decode large JPEG files to 1/2, 1/4 or 1/8, if that is 4 times what the model takes: faster, not exact.",
     ),
 ]
 Tta = Annotated[

@@ -99,7 +99,7 @@ class Classifier:
     `five-crop` the corners beside the centre, in two and five times the time.
 
     `fast_decode` decodes large JPEG files to a part of their size: faster, with other pixels than were evaluated; see
-    docs/engines.md for how often the class stays the same.
+    docs/engines.md for how often the class stays the same. Models whose images OpenCV resizes refuse it.
 
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
@@ -299,6 +299,11 @@ def _preprocess(
                 f"{spec.name} prepares images inside its graph, from all of their pixels: leave out fast_decode"
             )
         return NoPreprocess(max_pixels)
+    if fast_decode and spec.preset.backend == "opencv":
+        raise Error(
+            f"{spec.name} is given pixels that OpenCV picks without smoothing, and smaller pictures have others: the "
+            "class would change for one in five; leave out fast_decode"
+        )
     if tta is None:
         return Preprocess(spec.preset, max_pixels, spec.in_channels, fast_decode)
     return SeveralViews(spec.preset, max_pixels, spec.in_channels, fast_decode, tta)
