@@ -74,7 +74,7 @@ timm: setup
 
 # Parity of every architecture, the rest of one of every family; sweep-all takes every architecture for all of it.
 sweep: parity
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --durations=20 tests/sweep tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --durations=20
 
 sweep-all: export SWEEP := all
 sweep-all: sweep

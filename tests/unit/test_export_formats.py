@@ -28,7 +28,7 @@ from torchclas.exporting.gate import DivergenceError
 from torchclas.exporting.onnx import OnnxFile
 from torchclas.exporting.openvino import write_openvino
 from torchclas.exporting.preprocess import Axis, OpenCV, Pillow
-from torchclas.exporting.trace import traceable
+from torchclas.exporting.trace import out_of_place, traceable
 from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
@@ -70,6 +70,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "pets.safetensors"
     save_checkpoint(tiny(), path, METADATA)
     return path
+
+
+def test_modules_overwrite_their_inputs_again_once_they_are_traced() -> None:
+    network = models.build("PPLCNet_x0_25", num_classes=3)
+    before = [getattr(module, "inplace", None) for module in network.modules()]
+    assert True in before
+    with out_of_place(network):
+        assert not any(getattr(module, "inplace", False) for module in network.modules())
+    assert [getattr(module, "inplace", None) for module in network.modules()] == before
 
 
 def written(checkpoint: Path, name: str, to: ExportFormat, *options: str) -> Path:

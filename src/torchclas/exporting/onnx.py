@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from torchclas.errors import MissingDependencyError
-from torchclas.exporting.trace import example, export_mode, traceable
+from torchclas.exporting.trace import example, export_mode, out_of_place, traceable
 from torchclas.labels import label_set
 from torchclas.layers.network import Network
 from torchclas.onnxruntime_guest import open_session
@@ -52,7 +52,7 @@ def write_onnx(
     except ImportError:
         raise MissingDependencyError("onnxscript", "'torchclas[onnx]'") from None
     images, free = example(metadata, batch=batch, pixels=pixels)
-    with export_mode():
+    with export_mode(), out_of_place(network):
         program = torch.onnx.export(
             traceable(network, metadata, pixels=pixels),
             (images,),
