@@ -137,6 +137,11 @@ NOT_SAID = {
     "bytes {0}-",
     "one of ",
     "Many models",  # of --help
+    "body error",
+    "bucket does not exist",
+    "Account must be specified",
+    "Debug source",
+    "profile {0}",
 }
 COMMANDS = re.compile(
     r"--(set|device|no-deps) \S+( --set \S+)*|weights \w+|torchclas \w+|-m \{0\} --weights \{1\}"

@@ -63,7 +63,8 @@ def predict(
     *sources: Annotated[
         str | Path,  # which says to a shell that files complete it; all values are str
         Parameter(
-            help="Images: files, folders, globs, URLs; - reads such names from standard input.",
+            help="Images: files, folders, globs, URLs, s3://BUCKET/FOLDER (gs, az, hf); - reads such names from "
+            "standard input.",
             allow_leading_hyphen=True,  # for - itself
         ),
     ],
