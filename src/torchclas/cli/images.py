@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +90,17 @@ def predict(
     format: Annotated[  # noqa: A002 - the option's name
         RowFormat | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
     ] = None,
-    output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
+    output: Annotated[
+        str | Path | None,  # which says to a shell that files complete it; all values are str, and may end in /
+        Parameter(
+            name=("--output", "-o"),
+            help="File instead of standard output; FOLDER/: Parquet files in a folder.",
+            allow_leading_hyphen=True,  # for - alone, which is standard output
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, Parameter(negative="", help="Drop what an interrupted command left for this output, and begin anew.")
+    ] = False,
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
     tta: Tta = None,
     fast_decode: FastDecode = False,
@@ -107,7 +118,8 @@ def predict(
 ) -> int:
     """Classify images: one row for each, in order.
 
-    An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
+    An image that cannot be read has a row that says why; the exit code is then 1. What is stopped before its end, the
+    same command goes on with.
     """
     refuse_options(app, "predict", sources)
     start_lean(verbose)
@@ -121,6 +133,7 @@ def predict(
         model, weights, batch_size = used.model, used.weights, batch_size or used.batch_size
         threshold = used.threshold if threshold is None else threshold
         top_k, device = top_k or used.top_k, used.device if device == "auto" else device
+    destination, folder = _destination(output)
     summary = classify(
         list(map(str, sources)),
         lambda: Classifier(
@@ -142,12 +155,15 @@ def predict(
             threads=threads,
             max_pixels=max_pixels,
         ),
-        output=output,
+        output=destination,
         output_format=format,
+        folder=folder,
+        restart=restart,
         montage=montage,
+        note=lambda remark: print(say(printable(remark)), file=sys.stderr),
     )
-    if summary.errors or output is not None:
-        where = "" if output is None else f" → {printable(str(output))}"
+    if summary.errors or destination is not None:
+        where = "" if destination is None else f" → {printable(str(output))}"
         print(f"{say(str(summary))}, {summary.seconds:.1f} s{where}", file=sys.stderr)
     return 1 if summary.errors else 0
 
@@ -285,6 +301,13 @@ def evaluate(
     )
     print_report(report, stdout())
     return 0 if report.complete else 1
+
+
+def _destination(output: str | Path | None) -> tuple[Path | None, bool]:
+    """Where rows go, None for standard output; and whether that is named as a folder."""
+    if output is None or str(output) == "-":
+        return None, False
+    return Path(output), str(output).endswith(("/", os.sep))
 
 
 def _evaluate_many(models: Sequence[str], data: Path | None, settings: Settings, output: Path | None) -> int:

@@ -24,6 +24,7 @@ from torchclas.data.loader import Batch, load, usual_workers
 from torchclas.data.preprocess import NoPreprocess, Preprocess, SeveralViews
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError, UnknownNameError
+from torchclas.inference.request import WeightsFiles
 from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import (
@@ -142,6 +143,7 @@ class Classifier:
         self.spec: ModelSpec = find_model(
             name_or_checkpoint, weights=weights, labels=labels, preset=preset, activation=activation
         )
+        self.weights_files = WeightsFiles(self.spec)
         self._arguments = {name: _lasting(value, self.spec) for name, value in arguments.items()}
         self.preprocess = _preprocess(self.spec, max_pixels, tta, fast_decode)
         self.tta: TestTimeAugmentation | None = tta
@@ -150,6 +152,7 @@ class Classifier:
         self.thresholds = _thresholds(self.spec, threshold)
         self.names = self.spec.classes.names(lang)
         self.workers = usual_workers() if workers is None else workers
+        self.device, self.threads = device, threads
         self._open = partial(
             open_engine,
             self.spec,

@@ -49,6 +49,8 @@ class Picture(NamedTuple):
 class Montage:
     """Collects pictures with their predictions, and draws them in rows of at most eight."""
 
+    room = MAX_PICTURES
+
     def __init__(self, classifier: Classifier) -> None:
         classes = classifier.spec.classes
         self.preprocess = classifier.preprocess
