@@ -89,7 +89,7 @@ def test_both_languages_have_the_same_pages(site: Path) -> None:
 def test_a_page_that_no_table_of_contents_names_fails_the_build(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("conf.py", "_templates", "_static"):
+    for name in ("conf.py", "python_page.py", "elsewhere.toml", "_templates", "_static"):
         copy = shutil.copytree if (DOCS / name).is_dir() else shutil.copy
         copy(DOCS / name, docs / name)
     contents = '[[section]]\nen = "A"\nzh = "A"\npages = ["named"]\n[below]\n'
@@ -123,7 +123,7 @@ def test_axe_finds_nothing_and_the_button_leads_to_the_twin(site: Path, width: i
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox())
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            for name in ("index", "distillation", "series/PPLCNet"):
+            for name in ("index", "start", "api", "errors", "distillation", "series/PPLCNet"):
                 page.goto((site / "zh" / f"{name}.html").as_uri())
                 found = Axe().run(page)
                 assert found.violations_count == 0, found.generate_report()
