@@ -172,12 +172,13 @@ class Loss:
     `class_weights` weighs the images by their class: "balanced" lets every class count as much as any other, however
     few images it has; numbers are for the classes in their order, and only their ratios matter. Where an image has any
     number of classes, they multiply the loss of those it has; "balanced" takes as many times as there are images
-    without the class for each with it.
+    without the class for each with it. "exponential" is for "bce" alone: of a class with a share s of the images, it
+    weighs by exp(1 - s) what an image has and by exp(s) what it has not (PaddleClas's `weight_ratio`).
     """
 
     label_smoothing: float = 0.0
     head_weights: tuple[float, ...] = (1.0,)
-    class_weights: Literal["", "balanced"] | tuple[float, ...] = ""
+    class_weights: Literal["", "balanced", "exponential"] | tuple[float, ...] = ""
     name: Literal["cross_entropy", "bce", "asymmetric"] = "cross_entropy"
     gamma_positive: float = 1.0
     gamma_negative: float = 4.0
@@ -193,6 +194,8 @@ class Loss:
         if isinstance(self.class_weights, tuple):
             good = min(self.class_weights, default=-1) >= 0 and max(self.class_weights) > 0
             _check(good, "class_weights", "balanced, or a number of 0 or more for each class", self.class_weights)
+        good = self.class_weights != "exponential" or self.name != "asymmetric"
+        _check(good, "class_weights", "balanced or numbers where the loss is asymmetric", self.class_weights)
 
 
 @dataclass(frozen=True, slots=True)

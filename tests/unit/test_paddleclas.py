@@ -261,13 +261,23 @@ def test_any_number_of_classes(opened: Any) -> None:
     assert (project.train.delimiter, project.train.multi_label) == ("\t", True)
     assert (project.recipe.loss.name, project.recipe.loss.head_weights) == ("bce", (1.0,))
     for changes, key in (
-        ({"Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True}}]}, "Loss.Train.0.MultiLabelLoss.weight_ratio"),
         ({"Loss__Train": [{"MultiLabelAsymmetricLoss": None}]}, "Loss.Train.0.MultiLabelAsymmetricLoss"),
-        ({"DataLoader__Train__dataset__label_ratio": True}, "DataLoader.Train.dataset.label_ratio"),
         ({"DataLoader__Eval__dataset__name": "ImageNetDataset"}, "Global.use_multilabel"),
-        ({"Metric__Eval": [{"HammingDistance": None}]}, "Metric.Eval.0.HammingDistance"),
+        ({"Metric__Eval": [{"TprAtFpr": None}]}, "Metric.Eval.0.TprAtFpr"),
     ):
         assert unsupported(opened(several(**changes))) == [key]
+    ratio: dict[str, Any] = {
+        "Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True, "size_sum": True}}],
+        "DataLoader__Train__dataset__label_ratio": True,
+        "Metric__Eval": [{"HammingDistance": None}, {"AccuracyScore": {"base": "sample"}}],
+    }
+    weighed = opened(several(**ratio))
+    assert not unsupported(weighed)
+    assert weighed.recipe.loss.class_weights == "exponential"
+    assert [each.why.split(",")[0] for each in weighed.findings if each.key.startswith("Metric")] == [
+        "it is called 1 minus labels right here",
+        "it is called all classes right here",
+    ]
 
 
 def test_what_has_no_effect_is_said(opened: Any) -> None:

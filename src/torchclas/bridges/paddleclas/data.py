@@ -41,7 +41,7 @@ def image_list(loader: Section, dataset: Section) -> ImageList | None:
     several = kind == _MULTILABEL
     if several:
         delimiter = "\t"
-        dataset.refuse("label_ratio", "a class is not weighed by its share of the images", stages=("train",))
+        dataset.take("label_ratio", truth, False)  # the shares of the classes, which the loss asks for or leaves alone
     if (kind not in _LISTS and not several) or root is None or path is None:
         why = f"a data set of the kind {kind} is not read: lists of `path label` lines are (ImageNetDataset)"
         if kind in _LISTS or several:
