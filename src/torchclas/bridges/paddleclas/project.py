@@ -252,7 +252,8 @@ def _networks(arch: Section, devices: int, classes: int | None) -> _Networks:
         why = "the teacher does not learn: [True, False] is followed"
         arch.account.refuse(arch.path("freeze_params_list"), why, ("train",))
     if teacher is not None and not teacher.pretrained:
-        arch.account.refuse(arch.path("models.0.Teacher.pretrained"), "the teacher has no weights", ("train",))
+        why = "the teacher has no weights: name them by --override Arch.models.0.Teacher.pretrained=FILE"
+        arch.account.refuse(arch.path("models.0.Teacher.pretrained"), why, ("train",))
     return _Networks(name, found.get("Student"), teacher)
 
 
