@@ -39,6 +39,7 @@ def test_equal_to_scikit_learn(seed: int, steps: int, dtype: type[Any]) -> None:
     expected = [SK.average_precision_score(labels[:, k], scores[:, k]) for k in np.flatnonzero(present)]
     assert made.mean_average_precision == pytest.approx(np.mean(expected), abs=1e-9)
     assert made.exact == pytest.approx(SK.accuracy_score(labels, predicted), abs=1e-9)
+    assert made.label_accuracy == pytest.approx(1 - SK.hamming_loss(labels, predicted), abs=1e-9)
     for row, k in zip(made.classes, range(labels.shape[1]), strict=True):
         if not present[k]:
             assert row.average_precision is row.recall is row.f1 is None

@@ -216,7 +216,7 @@ NOT_HERE: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"DataLoader__Eval__dataset__name": "VeriWild"}, "DataLoader.Eval.dataset.name", ("train", "evaluate")),
     ({"DataLoader__Train__sampler__name": "PKSampler"}, "DataLoader.Train.sampler.name", ("train",)),
     ({"DataLoader__Train__sampler__shuffle": False}, "DataLoader.Train.sampler.shuffle", ("train",)),
-    ({"Infer__PostProcess__name": "PersonAttribute"}, "Infer.PostProcess.name", ("predict",)),
+    ({"Infer__PostProcess__name": "GenderAge"}, "Infer.PostProcess.name", ("predict",)),
     ({"Metric__Eval": [{"mAP": {}}]}, "Metric.Eval.0.mAP", ("evaluate",)),
     ({"Slim": {"quant": {"name": "pact"}}}, "Slim", ("train", "evaluate", "predict", "export")),
     ({"SomethingElse": 1}, "SomethingElse", ("train", "evaluate", "predict", "export")),
@@ -261,13 +261,23 @@ def test_any_number_of_classes(opened: Any) -> None:
     assert (project.train.delimiter, project.train.multi_label) == ("\t", True)
     assert (project.recipe.loss.name, project.recipe.loss.head_weights) == ("bce", (1.0,))
     for changes, key in (
-        ({"Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True}}]}, "Loss.Train.0.MultiLabelLoss.weight_ratio"),
         ({"Loss__Train": [{"MultiLabelAsymmetricLoss": None}]}, "Loss.Train.0.MultiLabelAsymmetricLoss"),
-        ({"DataLoader__Train__dataset__label_ratio": True}, "DataLoader.Train.dataset.label_ratio"),
         ({"DataLoader__Eval__dataset__name": "ImageNetDataset"}, "Global.use_multilabel"),
-        ({"Metric__Eval": [{"HammingDistance": None}]}, "Metric.Eval.0.HammingDistance"),
+        ({"Metric__Eval": [{"TprAtFpr": None}]}, "Metric.Eval.0.TprAtFpr"),
     ):
         assert unsupported(opened(several(**changes))) == [key]
+    ratio: dict[str, Any] = {
+        "Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True, "size_sum": True}}],
+        "DataLoader__Train__dataset__label_ratio": True,
+        "Metric__Eval": [{"HammingDistance": None}, {"AccuracyScore": {"base": "sample"}}],
+    }
+    weighed = opened(several(**ratio))
+    assert not unsupported(weighed)
+    assert weighed.recipe.loss.class_weights == "exponential"
+    assert [each.why.split(",")[0] for each in weighed.findings if each.key.startswith("Metric")] == [
+        "it is called 1 minus labels right here",
+        "it is called all classes right here",
+    ]
 
 
 def test_what_has_no_effect_is_said(opened: Any) -> None:
@@ -313,6 +323,33 @@ def test_images_that_are_squeezed(opened: Any) -> None:
     assert (recipe.augment.policy_prob, recipe.augment.policy_interpolation) == (0.5, "bicubic")
 
 
+def test_pictures_of_attributes(opened: Any) -> None:
+    """PULC pads them, crops what it padded, and flips them last."""
+    seen: list[Any] = [DECODE, {"ResizeImage": {"size": [192, 256]}}, NORMALIZE]
+    policy = {"TimmAutoAugment": {"prob": 0.8, "config_str": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic"}}
+    border, crop = {"size": [212, 276], "pad_mode": 1, "fill_value": 0}, {"RandomCropImage": {"size": [192, 256]}}
+
+    def steps(*ops: object) -> Any:
+        both: dict[str, Any] = {"Train": [*seen[:2], *ops, NORMALIZE], "Eval": seen}
+        return opened(config(**{f"DataLoader__{side}__dataset__transform_ops": ops for side, ops in both.items()}))
+
+    project = steps(policy, {"Padv2": border}, crop, FLIP)
+    assert not unsupported(project)
+    augment = project.recipe.augment
+    assert (augment.shift, augment.flip, augment.policy_prob) == ((10, 10), 0.5, 0.8)
+    assert (project.recipe.size, project.recipe.fit, augment.crop) == ((256, 192), "squeeze", "center")
+    where = "DataLoader.Train.dataset.transform_ops"
+    for ops, key in (
+        (({"Padv2": {**border, "fill_value": [127.5] * 3}}, crop), f"{where}.2.Padv2"),
+        (({"Padv2": {**border, "pad_mode": 0}}, crop), f"{where}.2.Padv2"),
+        (({"Padv2": {**border, "size": [213, 276]}}, crop), f"{where}.3.RandomCropImage"),
+        ((crop,), f"{where}.2.RandomCropImage"),
+        (({"Padv2": border},), where),
+        (({"AutoAugment": None}, FLIP), f"{where}.3.RandFlipImage"),
+    ):
+        assert unsupported(steps(*ops))[0] == key
+
+
 def _crop(**options: object) -> dict[str, Any]:
     return {"RandCropImage": {"size": 224, **options}}
 
@@ -321,7 +358,7 @@ def _crop(**options: object) -> dict[str, Any]:
     ("steps", "key"),
     [
         ([DECODE, {"HideAndSeek": None}, {"RandCropImage": {"size": 224}}, NORMALIZE], "1.HideAndSeek"),
-        ([DECODE, FLIP, {"RandCropImage": {"size": 224}}, NORMALIZE], "2.RandCropImage"),
+        ([DECODE, NORMALIZE, {"RandCropImage": {"size": 224}}], "2.RandCropImage"),
         ([DECODE, _crop(interpolation="random"), NORMALIZE], "1.RandCropImage.interpolation"),
         ([DECODE, _crop(), {"RandFlipImage": {"flip_code": 0}}, NORMALIZE], "2.RandFlipImage.flip_code"),
         ([DECODE, _crop(), {"TimmAutoAugment": {"config_str": "rand-m7"}}, NORMALIZE], "2.TimmAutoAugment.config_str"),
@@ -365,6 +402,20 @@ def test_other_augmentations(opened: Any) -> None:
     project = steps(None, {"GridMask": {"d1": 96, "d2": 224, "rotate": 1, "ratio": 0.5, "mode": 0}})
     assert not unsupported(project)
     assert "stays 0" in next(each.why for each in project.findings if each.key.endswith("GridMask"))
+
+
+def test_what_becomes_of_the_scores_of_attributes(opened: Any) -> None:
+    def after(**options: object) -> Any:
+        return opened(several(Infer__PostProcess=options))
+
+    project = after(name="VehicleAttribute", color_threshold=0.4, type_threshold=0.4)
+    assert not unsupported(project)
+    assert project.infer.threshold == 0.4
+    assert any("one by one" in each.why for each in project.findings)
+    assert unsupported(after(name="PersonAttribute")) == ["Infer.PostProcess.glasses_threshold"]
+    project = after(name="PersonAttribute", threshold=0.5, glasses_threshold=0.5, hold_threshold=0.6)
+    assert unsupported(project) == ["Infer.PostProcess.hold_threshold"]
+    assert project.unsupported("train") == ()
 
 
 def test_one_statistic_for_training_and_evaluation(opened: Any) -> None:

@@ -111,6 +111,7 @@ def _multi_label(figures: Figures) -> dict[str, Any]:
     return {
         **{name: None if math.isnan(value) else value for name, value in means.items()},
         "exact": figures.exact,
+        "label_accuracy": figures.label_accuracy,
         "thresholds": [row.threshold for row in figures.classes],
     }
 

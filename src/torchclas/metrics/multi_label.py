@@ -57,12 +57,14 @@ class ClassFigures:
 class Figures:
     """A model on `images` images; `classes` are all of the model's.
 
-    `exact` is the share of images of which every class is right. The others are means over the classes for which they
+    `exact` is the share of images of which every class is right, `label_accuracy` that of right answers among all of
+    all classes; 1 minus it is Hamming's distance. The others are means over the classes for which they
     can be said, and NaN where they can for none.
     """
 
     images: int
     exact: float
+    label_accuracy: float
     classes: tuple[ClassFigures, ...]
 
     @property
@@ -120,8 +122,9 @@ def figures(scores: Scores, labels: Labels, thresholds: Sequence[float] | Scores
         _class(index, float(limits[index]), scores[:, index], labels[:, index] > 0, predicted[:, index])
         for index in range(scores.shape[1])
     )
-    exact = float((predicted == (labels > 0)).all(1).mean()) if len(scores) else math.nan
-    return Figures(len(scores), exact, rows)
+    right = predicted == (labels > 0)
+    exact, label_accuracy = (float(each.mean()) if each.size else math.nan for each in (right.all(1), right))
+    return Figures(len(scores), exact, label_accuracy, rows)
 
 
 def average_precision(scores: Scores, positive: NDArray[np.bool_]) -> float | None:

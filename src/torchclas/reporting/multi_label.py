@@ -150,6 +150,7 @@ def figure_rows(figures: Figures) -> list[tuple[str, str]]:
         ("mean F1", f"{100 * figures.mean_f1:.2f} %"),
         ("mA", f"{100 * figures.mean_accuracy:.2f} %"),
         ("all classes right", f"{100 * figures.exact:.2f} %"),
+        ("labels right", f"{100 * figures.label_accuracy:.2f} %"),
     ]
 
 

@@ -18,7 +18,7 @@ from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages, Subset
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import fingerprint
-from torchclas.data.training import TrainingBatches, class_weights, sampling_weights
+from torchclas.data.training import TrainingBatches, class_weights, exponential_weights, sampling_weights
 from torchclas.errors import DownloadError, Error
 from torchclas.labels import LabelSet
 from torchclas.layers.drop_path import DropPath
@@ -101,6 +101,8 @@ class Plan:
         chosen = self.settings.recipe.loss.class_weights
         if not chosen:
             return None
+        if chosen == "exponential":
+            return exponential_weights(self.train.labels)
         numbers = None if isinstance(chosen, str) else chosen
         return class_weights(self.train.labels, len(self.classes), numbers)
 
@@ -234,6 +236,10 @@ def source_of(options: RunOptions) -> Path:
 def with_loss(recipe: Recipe, images: LabelledImages) -> Recipe:
     """The recipe with a loss that goes with the labels; raises `Error` where another was asked for."""
     if not is_multi_label(images):
+        if recipe.loss.class_weights == "exponential":
+            raise Error(
+                "loss.class_weights=exponential is for images with any number of classes: balanced is for these"
+            )
         if recipe.loss.name == "cross_entropy":
             return recipe
         raise Error(f"loss.name={recipe.loss.name} is for images with any number of classes, and these have one each")

@@ -110,7 +110,7 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
         recipe = _recipe(top, common, networks, training, train, evaluation, devices)
     except RecipeError as error:
         raise ConfigError(f"{path}: {error}") from None
-    _rest(top)
+    _rest(top, multi_label=common.multi_label)
     return Project(
         path=path,
         name=networks.name,
@@ -252,7 +252,8 @@ def _networks(arch: Section, devices: int, classes: int | None) -> _Networks:
         why = "the teacher does not learn: [True, False] is followed"
         arch.account.refuse(arch.path("freeze_params_list"), why, ("train",))
     if teacher is not None and not teacher.pretrained:
-        arch.account.refuse(arch.path("models.0.Teacher.pretrained"), "the teacher has no weights", ("train",))
+        why = "the teacher has no weights: name them by --override Arch.models.0.Teacher.pretrained=FILE"
+        arch.account.refuse(arch.path("models.0.Teacher.pretrained"), why, ("train",))
     return _Networks(name, found.get("Student"), teacher)
 
 
@@ -335,7 +336,7 @@ def _fixed(arch: str) -> bool:
         return models.build(arch).input_size is not None
 
 
-def _rest(top: Section) -> None:
+def _rest(top: Section, *, multi_label: bool) -> None:
     """What is left: what is measured, and what is not done here."""
     metric = top.section("Metric", _LABELLED)
     metric.take("Train", anything, "")  # top-1 and loss of validation are followed, not of training
@@ -343,6 +344,10 @@ def _rest(top: Section) -> None:
         name = each.key.rpartition(".")[2]
         if name == "ATTRMetric":
             each.account.note(each.key, "mA is among what is measured; the best epoch is the one with the best mAP")
+        elif multi_label and name in ("AccuracyScore", "HammingDistance"):
+            found = "all classes right" if each.take("base", text, "label") == "sample" else "labels right"
+            figure = found if name == "AccuracyScore" else "1 minus labels right"
+            each.account.note(each.key, f"it is called {figure} here, at the thresholds of the model")
         elif name not in ("TopkAcc", "DistillationTopkAcc"):
             each.account.note(each.key, "the best epoch is the one with the best top-1, or mAP", ("train",))
             each.account.refuse(each.key, "top-1 and top-5 are measured, among others", ("evaluate",))
