@@ -203,7 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(body)
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.hub.repositories:
-            return self.error(409, "", "You already created this model repo")
+            exists = {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}
+            return self.send(json.dumps(exists).encode(), 409)
         self.hub.repositories[name] = Repository(
             private=asked.get("visibility") == "private" or bool(asked.get("private"))
         )
@@ -310,5 +311,5 @@ def as_the_hub(hub: Hub, cache: Path, patch: pytest.MonkeyPatch) -> Generator[No
     patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TORCHCLAS_OFFLINE"):
         patch.delenv(name, raising=False)
-    patch.setenv("HF_HUB_DISABLE_XET", "1")
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     yield

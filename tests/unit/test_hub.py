@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -22,9 +23,12 @@ from tests.servers import picture, write_model
 from torchclas import models
 from torchclas.cli import run
 from torchclas.errors import CheckpointError, DownloadError, Error
+from torchclas.exporting.repository import write_repository
 from torchclas.spec import find_model
+from torchclas.tasks import weights as pushing
 from torchclas.weights import hub as the_hub
 from torchclas.weights.hub import Address, address_of
+from torchclas.weights.metadata import origin_of
 from torchclas.weights.renames import published_names
 
 CLASSES = ("cat", "dog", "eel")
@@ -307,6 +311,124 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(Error, match=r"pip install 'torchclas\[hub\]'"):
         find_model("hf://me/pets")
+
+
+# Pushing
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+
+def test_a_pushed_model_is_one_of_timm_and_one_of_ours(
+    hub: Hub, token: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+
+    network = torchclas.create_model("PPLCNet_x0_35", num_classes=3)
+    mine = torchclas.save_checkpoint(
+        network,
+        tmp_path / "pets.safetensors",
+        class_names=CLASSES,
+        origin={"from": "/home/anna/x.pth", "val_top1": 0.9},
+    )
+    assert run(["weights", "push", str(mine), "me/pets"]) == 0
+    files = hub.repositories["me/pets"].files()
+    assert files.keys() == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    commit = hub.repositories["me/pets"].refs["main"]
+    said = capsys.readouterr()
+    assert said.out == f"{hub.url}/me/pets/commit/{commit}\n"
+    assert f"hf://me/pets@{commit} (" in said.err
+    assert "timm's logits differ by " in said.err
+    create: Any = timm.create_model
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    want = network.eval()(images)
+    theirs = create("hf-hub:me/pets", pretrained=True).eval()
+    torch.testing.assert_close(theirs(images), want)
+    torch.testing.assert_close(torchclas.create_model("hf://me/pets").eval()(images), want)
+    spec = find_model("hf://me/pets")
+    assert (spec.classes.names(), spec.preset) == (CLASSES, find_model(mine).preset)
+    card = files["README.md"].decode()
+    assert card.startswith(
+        "---\ntags:\n- image-classification\n- timm\n- torchclas\npipeline_tag: image-classification\n"
+    )
+    assert 'timm.create_model("hf-hub:me/pets", pretrained=True)' in card
+    assert "torchclas predict photos/ -m hf://me/pets\n" in card
+    assert "| Top-1 on the validation images of the run | 0.9 |" in card
+    assert f"`{hashlib.sha256(files['model.safetensors']).hexdigest()}`" in card
+    assert "| Began from | x.pth |" in card
+    assert b"anna" not in b"".join(files.values())  # folders of the machine stay there
+    assert spec.path is not None
+    assert run(["weights", "push", str(spec.path), "me/pets"]) == 0  # nothing has changed but the page
+    assert "README.md was there already, and stays as it is" in capsys.readouterr().err
+
+
+def test_networks_that_timm_lacks(hub: Hub, pets: bytes, token: None, tmp_path: Path) -> None:
+    (tmp_path / "pets.safetensors").write_bytes(pets)  # PPLCNet_x0_25
+    first = pushing.push(tmp_path / "pets.safetensors", "hf://me/tiny")
+    assert first.error is None
+    assert hub.repositories["me/tiny"].files().keys() == {".gitattributes", "README.md", "model.safetensors"}
+    assert hub.repositories["me/tiny"].messages[-1].startswith("pets, pushed by torchclas ")
+    spec = find_model(first.address)
+    assert (spec.arch, spec.classes.names(), spec.file_name) == ("PPLCNet_x0_25", CLASSES, "tiny")
+    hub.repositories["me/tiny"].commit({"README.md": b"My own words"})
+    again = pushing.push("hf://me/tiny", "me/tiny", message="again")
+    assert again.card_kept
+    assert hub.repositories["me/tiny"].files()["README.md"] == b"My own words"
+    again = pushing.push("hf://me/tiny", "me/tiny", message="again", new_card=True)
+    card = hub.repositories["me/tiny"].files()["README.md"].decode()
+    assert "base_model: me/tiny\n" in card
+    assert "a checkpoint of torchclas" in card
+
+
+def test_names_of_strangers_are_text(pets: bytes, tmp_path: Path) -> None:
+    network = torchclas.create_model("PPLCNet_x0_25", num_classes=2).eval()
+    names = ("a | b", "<script>[x](y)</script>")
+    path = torchclas.save_checkpoint(
+        network, tmp_path / "x.safetensors", class_names=names, origin={"from": "hf://\n: x"}
+    )
+    spec = find_model(path)
+    write_repository(network, tmp_path / "out", spec.metadata(**origin_of(path)), "me/x")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert r"| Classes | a \| b; \<script\>\[x\](y)\</script\> |" in card
+    assert "base_model" not in card
+
+
+def test_what_cannot_be_pushed(hub: Hub, pets: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "pets.safetensors"
+    mine.write_bytes(pets)
+    with pytest.raises(Error, match="me/pets: pushing takes a token that may write: log in with `hf auth login`"):
+        pushing.push(mine, "me/pets")
+    with pytest.raises(Error, match="pets: a repository of the Hugging Face Hub is called OWNER/NAME"):
+        pushing.push(mine, "pets")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(DownloadError, match=r"does not accept the token \(Invalid credentials"):
+        pushing.push(mine, "me/pets")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(
+        DownloadError, match=r"^hf://others/pets: the token may not do this \(.*rights to create a model"
+    ):
+        pushing.push(mine, "others/pets")
+    hub.add("me/public", {"README.md": b"..."})
+    with pytest.raises(Error, match=rf"me/public exists, and is public: change that at {hub.url}/me/public/settings"):
+        pushing.push(mine, "me/public", private=True)
+    assert hub.repositories["me/public"].files().keys() == {"README.md"}
+    pushing.push(mine, "me/secret", private=True)
+    assert hub.repositories["me/secret"].private
+    with monkeypatch.context() as patch:
+        patch.setenv("TORCHCLAS_OFFLINE", "1")
+        with pytest.raises(Error, match="nothing can be pushed while TORCHCLAS_OFFLINE is set"):
+            pushing.push(mine, "me/pets")
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+        with pytest.raises(DownloadError, match=r"does not take files by Xet \(.*\): set HF_HUB_DISABLE_XET=1"):
+            pushing.push(mine, "me/pets")
+        assert hub.repositories.pop("me/pets").files().keys() == {".gitattributes"}
+        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(DownloadError, match=r"http://127.0.0.1:9 cannot be reached"):
+            pushing.push(mine, "me/pets")
+    assert "me/pets" not in hub.repositories
 
 
 # Wherever a model is named

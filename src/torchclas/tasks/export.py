@@ -7,30 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from torchclas import catalog
 from torchclas.catalog import Preset
-from torchclas.data.preprocess import Preprocess
 from torchclas.engines.engine import ordered
 from torchclas.errors import CheckpointError, Error, OutputError, UnknownNameError
 from torchclas.exporting import gate
 from torchclas.exporting.files import check_folder, named_when_done
 from torchclas.exporting.formats import FORMATS, Options, Wish
-from torchclas.exporting.gate import Array, DivergenceError
+from torchclas.exporting.gate import DivergenceError
 from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
 from torchclas.exporting.web_runtime import find_runtime
 from torchclas.layers.fold import fold_batch_norms
-from torchclas.layers.network import Network
 from torchclas.sizes import Size
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import Activation, ExportFormat, ExportInput, ExportPrecision, Output
 from torchclas.weights.metadata import Metadata, origin_of
-from torchclas.weights.published import published_file
-from torchclas.zoo import load_model
+from torchclas.zoo import load_model, weights_of
 
 # Pillow's rounding comes out differently for a few pixels in 100,000, by one of 255 levels.
 TOLERANCE_FILTERED = 1e-2
@@ -115,7 +107,7 @@ def export(
     metadata = replace(describe(spec, input, precision), outputs=wanted)
     options = Options(batch, pixels, precision)
     cases = [
-        (images, compute(network, spec.preset, images, metadata.outputs))
+        (images, gate.compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
     ]
     if kind.folds:
@@ -145,22 +137,5 @@ def describe(
     precision: ExportPrecision = "fp32",
 ) -> Metadata:
     """What an exported file says of itself: what its weights' file says, what input it takes, and its precision."""
-    path = published_file(catalog.find(spec.name)) if spec.path is None else spec.path
     half = {"precision": precision} if precision == "fp16" else {}
-    return spec.metadata(**{**origin_of(path), "input": input, **half})
-
-
-@torch.inference_mode()
-def compute(
-    network: Network, preset: Preset, images: Array, outputs: Sequence[Output] = ("logits",)
-) -> dict[Output, NDArray[np.float32]]:
-    """What the network gives for float32 images, or for uint8 pixels prepared as `predict` does it."""
-    if images.dtype == np.uint8:
-        images = np.stack([Preprocess(preset).array(pixels) for pixels in images])
-    values = network.outputs(torch.from_numpy(images), outputs)
-    found: dict[Output, NDArray[np.float32]] = {
-        name: value.numpy() for name, value in zip(outputs, values, strict=True)
-    }
-    if not all(np.isfinite(value).all() for value in found.values()):
-        raise Error("the network's own logits are not finite, so no file can be compared with it: check its weights")
-    return found
+    return spec.metadata(**{**origin_of(weights_of(spec)), "input": input, **half})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.weights.cache import BytesDone, show_download
 from torchclas.weights.kinds import PARAMETERS, PROGRAMS, SUFFIXES
-from torchclas.weights.location import CONFIG, weights_in
+from torchclas.weights.location import CARD, CONFIG, weights_in
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -134,6 +135,58 @@ def fetch(address: Address) -> tuple[Path, Address]:
     return path, pinned
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """A commit on the Hub: its page, and whether a page about the model was there already and was left alone."""
+
+    url: str
+    commit: str
+    card_kept: bool
+
+
+def check_push(repository: str) -> None:
+    """Raise `Error` where nothing could be pushed, before the work that it takes."""
+    from huggingface_hub import get_token
+
+    library()
+    if not is_repository(repository):
+        raise Error(f"{repository}: a repository of the Hugging Face Hub is called OWNER/NAME")
+    if is_offline():
+        switch = "TORCHCLAS_OFFLINE" if _switched_off() else "HF_HUB_OFFLINE"
+        raise Error(f"{repository}: nothing can be pushed while {switch} is set: unset it")
+    if get_token() is None:
+        raise Error(f"{repository}: pushing takes a token that may write: log in with `hf auth login`, or set HF_TOKEN")
+
+
+def push(folder: Path, repository: str, *, message: str, private: bool, new_card: bool) -> Pushed:
+    """Commit the files of a folder to `OWNER/NAME`, which is made where it does not exist, all at once.
+
+    A page about the model that is there already stays as it is, unless there is to be a `new_card`.
+
+    Raises:
+        DownloadError: the Hub does not allow it, or cannot be reached.
+        Error: what is to be private is public there.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    api = library()
+    with told(Address(repository)), _bars():
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        found = api.model_info(repository, timeout=_TIMEOUT)
+        if private and not found.private:
+            raise Error(f"{repository} exists, and is public: change that at {endpoint()}/{repository}/settings first")
+        there = {file.rfilename for file in found.siblings or ()}
+        kept = CARD in there and not new_card
+        files = [file for file in sorted(folder.iterdir()) if file.name != CARD or not kept]
+        done = api.create_commit(
+            repository,
+            [CommitOperationAdd(file.name, file) for file in files],
+            commit_message=message,
+            parent_commit=found.sha,
+        )
+    return Pushed(str(done.commit_url), str(done.oid), kept)
+
+
 def library() -> HfApi:
     """huggingface_hub's client; raises `MissingDependencyError` where it is not installed.
 
@@ -162,7 +215,7 @@ def endpoint() -> str:
 
 
 @contextmanager
-def told(address: Address | str) -> Generator[None, None, None]:
+def told(address: Address) -> Generator[None, None, None]:
     """Let errors of huggingface_hub, and of the network below it, be `DownloadError`s that say what to do."""
     try:
         yield
@@ -175,7 +228,7 @@ def told(address: Address | str) -> Generator[None, None, None]:
             ) from error
         if isinstance(error, PermissionError) and error.filename:
             raise OutputError(f"{error.filename}: cannot be written: set HF_HOME to a folder that can") from error
-        reason, unreachable = _reason(error, address if isinstance(address, Address) else Address(address))
+        reason, unreachable = _reason(error, address)
         raise DownloadError(f"{address}: {reason}") from (_Unreachable() if unreachable else error)
 
 
@@ -208,6 +261,8 @@ def _reason(error: Exception, address: Address) -> tuple[str, bool]:
             return f"the token may not do this ({_line(error)}): {login} with one that may", False
         case _ if status:
             return f"{endpoint()} answers {status} ({_line(error)}): try again later", status >= 500
+        case _ if "xet-" in str(error):
+            return f"{endpoint()} does not take files by Xet ({_line(error)}): set HF_HUB_DISABLE_XET=1", False
         case KeyError() | TypeError() | ValueError() | AttributeError() | AssertionError() | errors.FileMetadataError():
             return f"{endpoint()} does not answer as a Hugging Face Hub does: is HF_ENDPOINT right?", False
         case _:
@@ -331,6 +386,21 @@ def _bar(show: BytesDone) -> Any:
                 show(int(self.n), int(self.total))
 
     return Bar
+
+
+@contextmanager
+def _bars() -> Generator[None, None, None]:
+    """huggingface_hub's own bars, which show how files leave, on a terminal alone."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _silent(done: int, total: int | None) -> None:

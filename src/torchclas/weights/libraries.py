@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas import models
-from torchclas.correspondence import LIBRARIES, Library, counterparts
+from torchclas.correspondence import LIBRARIES, Library, written_as
 from torchclas.errors import CheckpointError
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.network import Network, Renames
@@ -71,8 +71,8 @@ def theirs(network: Network, library: Library, wanted: Mapping[str, Tensor]) -> 
 
     Raises CheckpointError: the library has no such network, or the two do not agree.
     """
-    counterpart = counterparts(library).get(network.arch)
-    if counterpart is None or counterpart.only == "load":
+    counterpart = written_as(library, network.arch)
+    if counterpart is None:
         raise CheckpointError(f"{library} has no network that computes what {network.arch} does")
     names = published_names(
         network.state_dict(), models.renames(network.arch)[layout_of(library, network.arch)], paddle=False

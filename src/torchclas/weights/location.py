@@ -13,6 +13,7 @@ from torchclas.weights.kinds import PARAMETERS, files_of
 
 BEST = "best.safetensors"  # of a run's folder
 PADDLE_BEST = "best_model.pdparams"  # of PaddleClas's
+CARD = "README.md"  # of a repository of the Hugging Face Hub, and of such a folder
 CONFIG = "config.json"  # of a folder that timm wrote
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of such a folder, and of those of transformers
 
