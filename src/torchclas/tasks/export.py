@@ -59,12 +59,12 @@ def export(
     The model is named as for `torchclas.Classifier`. By default the file goes into the current folder and is called
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
     folder). For timm and the web it is a folder, which takes the place of an earlier one. `batch` fixes the number of
-    images at once. With `input="uint8"` the file takes the pixels of images of any size, [N, H, W, 3], and does the
-    model's preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be
-    the model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the
-    classifier), or both. `runtime` says where a web site has onnxruntime-web from: `npm`, which fetches it once, `cdn`,
-    or a path. In `precision` fp16 the numbers in the file have half precision: it is half as large, and
-    right to a hundredth of the largest logit.
+    images at once, which is 1 for ExecuTorch if it is not given. With `input="uint8"` the file takes the pixels of
+    images of any size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, a
+    side or (height, width), where it is not to be the model's own, and `preset` how they are prepared. `outputs` are
+    logits, embedding (the vector before the classifier), or both. `runtime` says where a web site has onnxruntime-web
+    from: `npm`, which fetches it once, `cdn`, or a path. In `precision` fp16 the numbers in the file have half
+    precision: it is half as large, and right to a hundredth of the largest logit.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -105,6 +105,7 @@ def export(
     brought = None if kind.add_runtime is None else find_runtime(runtime)
     network = load_model(spec)
     metadata = replace(describe(spec, input, precision), outputs=wanted)
+    batch = batch or kind.default_batch
     options = Options(batch, pixels, precision)
     cases = [
         (images, gate.compute(network, spec.preset, images, metadata.outputs))

@@ -222,6 +222,7 @@ _EXPORTED = {
     ".xml": "OpenVINO, a whole model",
     ".param": "ncnn, a whole model",
     ".mnn": "MNN, a whole model",
+    ".pte": "ExecuTorch, a whole model",
 }
 _FORMATS = {
     "paddle": "PaddlePaddle (.pdparams)",

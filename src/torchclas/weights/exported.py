@@ -18,7 +18,7 @@ from torchclas.runtimes.ncnn import weights_beside
 from torchclas.vocabulary import EngineName
 
 # What runs each kind of file of the runtimes of phones: that one alone.
-RUNTIMES: dict[str, EngineName] = {".param": "ncnn", ".mnn": "mnn"}
+RUNTIMES: dict[str, EngineName] = {".param": "ncnn", ".mnn": "mnn", ".pte": "executorch"}
 SUFFIXES = (".onnx", ".xml", *RUNTIMES)
 
 # Fields of ONNX's ModelProto and StringStringEntryProto; wire types of Protocol Buffers.

@@ -11,7 +11,7 @@ Kind = Literal["safetensors", "torch", "paddle", "inference", "onnx", "openvino"
 
 # What names of files with weights, or with whole models, end in; those that nothing here reads are told apart too.
 SUFFIXES = (
-    ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".param", ".mnn", ".pt2", ".pdmodel",
+    ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".param", ".mnn", ".pte", ".pt2", ".pdmodel",
     ".pdiparams", ".pdopt", ".bin", ".engine", ".h5", ".tflite",
 )  # fmt: skip
 
@@ -85,6 +85,8 @@ def _weights(path: Path, start: bytes, size: int) -> Kind | None:
         return "paddle"
     if suffix == ".onnx":
         return "onnx" if start and not _is_markup(start) else None
+    if suffix == ".pte":
+        return "runtime" if start[4:6] == b"ET" else None
     if suffix == ".mnn":  # FlatBuffers begin with no word of their own
         return "runtime" if start and not _is_markup(start) else None
     if suffix == ".param":
