@@ -11,7 +11,9 @@ import torch
 from filelock import FileLock
 
 from torchclas import models
+from torchclas.catalog import find
 from torchclas.layers.network import Network
+from torchclas.zoo import save_checkpoint
 
 ARCHITECTURES = models.architectures()
 CLASSES = 4
@@ -66,6 +68,18 @@ def fresh(arch: str, device: str = "cpu", *, num_classes: int = CLASSES, in_chan
     """On the meta device shapes are computed, and nothing else."""
     with torch.device(device):
         return models.build(arch, num_classes=num_classes, in_channels=in_channels)
+
+
+def small_checkpoint(path: Path, seed: int = 0) -> Path:
+    """A file with a small network for images of 64 × 64 pixels, untrained, whose embeddings tell colours apart."""
+    torch.manual_seed(seed)
+    network = fresh("PPLCNet_x0_25").train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of one batch, whole
+    with torch.no_grad():
+        network(4 * torch.rand(64, 3, 1, 1) - 2 + 0.05 * torch.randn(64, 3, 64, 64))
+    return save_checkpoint(network.eval(), path, preset=find("PPLCNet_x0_25").preset.at(64))
 
 
 def room_for(arch: str) -> AbstractContextManager[object]:

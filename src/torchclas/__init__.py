@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torchclas.inference.embedder import Embedder
     from torchclas.inference.evaluation import EvaluationReport
     from torchclas.quantization.report import QuantizationReport
+    from torchclas.retrieval.gallery import Gallery
+    from torchclas.retrieval.searcher import Match, Searcher
     from torchclas.spec import preprocess_for
     from torchclas.tasks.evaluate import evaluate
     from torchclas.tasks.export import Exported, export
@@ -43,11 +45,14 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Exported",
+    "Gallery",
     "HeatMap",
     "LoadReport",
+    "Match",
     "Prediction",
     "Preset",
     "QuantizationReport",
+    "Searcher",
     "TrainingSummary",
     "__version__",
     "create_backbone",
@@ -74,11 +79,14 @@ _HOMES = {
     "Explainer": ("torchclas.explanation.explainer", "Explainer"),
     "Explanation": ("torchclas.explanation.heat_map", "Explanation"),
     "Exported": ("torchclas.tasks.export", "Exported"),
+    "Gallery": ("torchclas.retrieval.gallery", "Gallery"),
     "HeatMap": ("torchclas.explanation.heat_map", "HeatMap"),
     "LoadReport": ("torchclas.weights.load", "LoadReport"),
+    "Match": ("torchclas.retrieval.searcher", "Match"),
     "Prediction": ("torchclas.inference.classifier", "Prediction"),
     "Preset": ("torchclas.catalog", "Preset"),
     "QuantizationReport": ("torchclas.quantization.report", "QuantizationReport"),
+    "Searcher": ("torchclas.retrieval.searcher", "Searcher"),
     "TrainingSummary": ("torchclas.training.launch", "Summary"),
     "create_backbone": ("torchclas.backbone", "create_backbone"),
     "create_model": ("torchclas.zoo", "create_model"),

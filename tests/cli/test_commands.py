@@ -50,6 +50,7 @@ def rows(output: str) -> list[dict[str, object]]:
         ["predict", "--help"],
         ["explain", "--help"],
         ["embed", "--help"],
+        ["gallery", "recognize", "--help"],
         ["train", "--help"],
         ["distill", "--help"],
         ["info", "VGG11"],

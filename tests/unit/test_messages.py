@@ -144,7 +144,7 @@ NOT_SAID = {
     "profile {0}",
 }
 COMMANDS = re.compile(
-    r"--(set|device|no-deps) \S+( --set \S+)*|weights \w+|torchclas \w+|-m \{0\} --weights \{1\}"
+    r"gallery \w+|--(set|device|no-deps) \S+( --set \S+)*|weights \w+|torchclas \w+|-m \{0\} --weights \{1\}"
     r"|\{0\} (predict|info|list)\b.*"
 )
 # Said, and the same in Chinese, or too general for a template: numbers with units, parts of a record's key.

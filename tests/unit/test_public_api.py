@@ -50,6 +50,8 @@ SIGNATURES = {
     "device: 'str' = 'auto', lang: 'Language' = 'en', max_pixels: 'int' = 100000000, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None) -> 'None'",
+    "Searcher": "(gallery: 'Gallery | str | Path', embedder: 'Embedder | None' = None, *, name: 'str | None' = None) "
+    "-> 'None'",
     "export": "(model: 'str | Path | None' = None, *, to: 'ExportFormat', weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
@@ -67,8 +69,8 @@ SIGNATURES = {
     "engine: 'str | None' = None) -> None",
 }
 OTHERS = {
-    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Explanation", "Exported", "HeatMap", "LoadReport",
-    "Preset", "QuantizationReport", "TrainingSummary", "__version__", "train",
+    "Backbone", "Embedding", "Entry", "Error", "EvaluationReport", "Explanation", "Exported", "Gallery", "HeatMap",
+    "LoadReport", "Match", "Preset", "QuantizationReport", "TrainingSummary", "__version__", "train",
 }  # fmt: skip
 
 

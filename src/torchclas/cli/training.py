@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from torchclas.cli.app import MaxPixels, Workers, app, stderr, stdout
+from torchclas.cli.app import MaxPixels, Weights, Workers, app, stderr, stdout
+from torchclas.completion import MODELS
 from torchclas.training.options import DistillOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from torchclas.inference.embedder import Embedder
 
 FLAT = Parameter(name="*")  # the fields of a class as options of the command
 TRAIN, DISTILL = TrainOptions(), DistillOptions()  # where nothing is said
@@ -63,6 +67,15 @@ def check_data(
     ] = None,
     root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
+    model: Annotated[
+        str | None,
+        MODELS,
+        Parameter(
+            name=("--model", "-m"),
+            help="Also look with this model's eyes: labels that it doubts, and pictures that it takes for the same.",
+        ),
+    ] = None,
+    weights: Weights = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
     json: Annotated[bool, Parameter(name="--json", negative="", help="Every finding, as JSON.")] = False,
@@ -71,11 +84,15 @@ def check_data(
 
     The exit code is 1 where something was found that does.
     """
-    from torchclas.data.check import check
     from torchclas.reporting.data_report import print_report
-    from torchclas.reporting.progress import progress
+    from torchclas.tasks.check_data import check_data as task
 
-    report = check(
+    def embedder() -> Embedder:
+        from torchclas.inference.embedder import Embedder
+
+        return Embedder(model, weights=weights, normalize=True, workers=workers, max_pixels=max_pixels)
+
+    report = task(
         data,
         val,
         output=output,
@@ -84,7 +101,7 @@ def check_data(
         delimiter=delimiter,
         workers=workers,
         max_pixels=max_pixels,
-        watch=lambda images: progress("checking", images),
+        make_embedder=None if model is None and weights is None else embedder,
     )
     if json:
         from json import dumps

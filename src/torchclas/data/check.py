@@ -63,6 +63,8 @@ KINDS = {
     "uneven": Kind("classes of very uneven size", "train with --set sampling=balanced"),
     "duplicate": Kind("the same file several times", "it counts more than others"),
     "near_duplicate": Kind("pictures that look the same", "keep them on one side when you split the data"),
+    "alike": Kind("pictures that the model takes for the same", "keep them on one side when you split the data"),
+    "doubtful": Kind("labels that the model doubts, the likeliest wrong first", "look at them, and correct them"),
     "tiny": Kind(f"images with a side below {TINY} pixels", "they are enlarged beyond recognition"),
     "huge": Kind(f"images of more than {HUGE // 10**6} million pixels", "slow to read: make them smaller once"),
     "bars": Kind("images with black bars", "crop them, or the network learns the bars"),

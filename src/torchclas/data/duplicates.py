@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import cv2
@@ -40,13 +40,13 @@ def near_groups(hashes: Sequence[int], distance: int = NEAR) -> list[list[int]]:
     if not hashes:
         return []
     unique, group_of = np.unique(np.array(hashes, np.uint64), return_inverse=True)
-    parents = list(range(len(unique)))
-    for first, second in _near_pairs(unique, distance):
-        parents[_root(parents, first)] = _root(parents, second)
-    groups: dict[int, list[int]] = {}
-    for place, group in enumerate(group_of.ravel().tolist()):
-        groups.setdefault(_root(parents, group), []).append(place)
-    return [group for group in groups.values() if len(group) > 1]
+    root = _roots(len(unique), _near_pairs(unique, distance))
+    return _groups(root[group] for group in group_of.ravel().tolist())
+
+
+def linked(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the groups of two or more of so many places that pairs of places link, directly or by others."""
+    return _groups(_roots(count, pairs))
 
 
 def _near_pairs(hashes: Hashes, distance: int) -> Iterator[tuple[int, int]]:
@@ -71,6 +71,21 @@ def count_bits(values: Hashes) -> Hashes:
     values = (values & ones[1]) + ((values >> two) & ones[1])  # per 4 bits
     values = (values + (values >> four)) & ones[2]  # per byte
     return (values * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+def _roots(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """What stands for the group of each place."""
+    parents = list(range(count))
+    for first, second in pairs:
+        parents[_root(parents, first)] = _root(parents, second)
+    return [_root(parents, place) for place in range(count)]
+
+
+def _groups(roots: Iterable[int]) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for place, root in enumerate(roots):
+        groups.setdefault(root, []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _root(parents: list[int], node: int) -> int:
