@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from torchclas import catalog
 from torchclas.catalog import Entry, Preset
 from torchclas.data.preprocess import Preprocess
+from torchclas.digest import sha256_of
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.vocabulary import LANGUAGES, OUTPUTS, Activation, Output
 from torchclas.weights import hub
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
-from torchclas.weights.exported import digests
-from torchclas.weights.kinds import PARAMETERS, PROGRAMS
+from torchclas.weights.exported import parts
+from torchclas.weights.kinds import PARAMETERS, PROGRAMS, files_of
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
 from torchclas.weights.location import BEST, checkpoint, converted_name, quantized_path, without_suffix
 from torchclas.weights.metadata import Metadata, find_metadata
@@ -29,7 +30,6 @@ DEFAULT_MODEL = "EfficientNet_lite0"
 _COMMON_NAMES = frozenset(
     ("best_model", "latest", "checkpoint", "model", "model_best", "pytorch_model", "weights", "inference")
 )
-_WEIGHTS_BESIDE = {".xml": ".bin", **dict.fromkeys(PROGRAMS, PARAMETERS)}  # of files that hold a graph alone
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,34 @@ class ModelSpec:
             raise CheckpointError(f"{self.path}: an exported model takes images as it was made for them")
         return replace(self, preset=preset)
 
-    def content(self) -> list[str]:
-        """What tells the weights from others: which published file they are, or the SHA-256 of each file of theirs.
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the weights, first the one that names them; none of published ones.
 
-        Raises CheckpointError: never published, or a file is missing.
+        Raises CheckpointError: one of two is missing.
+        """
+        path = self.path
+        if path is None:
+            return ()
+        if path.suffix == ".xml":
+            return path, path.with_suffix(".bin")
+        if path.suffix in (PARAMETERS, *PROGRAMS):
+            return files_of(path)
+        if path.suffix == ".onnx" and (data := path.with_name(f"{path.name}.data")).is_file():
+            return path, data
+        return parts(path)
+
+    def content(self) -> list[str]:
+        """What tells the weights from others: which published file they are, or the SHA-256 of each of `files`.
+
+        Raises CheckpointError: never published, or a file cannot be read.
         """
         if self.path is None:
-            return [converted_name(catalog.find(self.name))]
-        if (weights := _WEIGHTS_BESIDE.get(self.path.suffix.lower())) is None:
-            return digests(self.path)
-        return [*digests(self.path), *digests(self.path.with_suffix(weights))]
+            return [converted_name(catalog.find(self.name)).removesuffix(".safetensors")]
+        try:
+            return [sha256_of(file) for file in self.files]
+        except OSError as error:
+            raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     def metadata(self, /, **origin: object) -> Metadata:
         """What a file that is made from this model says of itself."""

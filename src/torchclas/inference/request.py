@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING
 import cv2
 import PIL
 
-from torchclas import catalog
-from torchclas.digest import sha256_of
 from torchclas.engines.engine import version
 from torchclas.errors import CheckpointError
 from torchclas.spec import ModelSpec
 from torchclas.version import __version__
-from torchclas.weights.exported import parts
-from torchclas.weights.kinds import PARAMETERS, PROGRAMS, files_of
-from torchclas.weights.location import converted_name
 
 if TYPE_CHECKING:
     from torchclas.inference.classifier import Classifier
@@ -29,23 +24,18 @@ class WeightsFiles:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self._states = {} if spec.path is None else {path: _state(path) for path in _files(spec.path)}
+        self._states = {path: _state(path) for path in spec.files}
 
     def identity(self) -> str:
         """What tells the weights from others: the name of published ones, or the SHA-256 of their files.
 
         Raises CheckpointError: they cannot be read, or have changed meanwhile.
         """
-        if self.spec.path is None:
-            return converted_name(catalog.find(self.spec.name)).removesuffix(".safetensors")
-        try:
-            identity = "sha256:" + "+".join(sha256_of(path) for path in self._states)
-        except OSError as error:
-            raise CheckpointError(f"{self.spec.path}: cannot be read ({error.strerror})") from error
+        content = "+".join(self.spec.content())
         for path, state in self._states.items():
             if _state(path) != state:
                 raise CheckpointError(f"{path} was written while it was read: run the same again")
-        return identity
+        return f"sha256:{content}" if self._states else content
 
 
 def request_of(classifier: Classifier) -> dict[str, object]:
@@ -73,17 +63,6 @@ def request_of(classifier: Classifier) -> dict[str, object]:
         "top_k": classifier.top_k,
         "thresholds": thresholds,
     }
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    """All files of a model, the one that names it first."""
-    if path.suffix == ".xml":
-        return path, path.with_suffix(".bin")
-    if path.suffix in (PARAMETERS, *PROGRAMS):
-        return files_of(path)
-    if path.suffix == ".onnx" and (data := path.with_name(f"{path.name}.data")).is_file():
-        return path, data
-    return parts(path)
 
 
 def _state(path: Path) -> tuple[int, int]:
