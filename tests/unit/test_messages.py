@@ -28,9 +28,9 @@ SOURCES = Path(messages.__file__).parents[1]
 # Not said on the command line: arguments of Python functions, pictures (their fonts need not have Chinese), code.
 ELSEWHERE = (
     "models/", "layers/", "messages/", "counterparts.py", "catalog.py", "data/sample_pages.py",
-    "completion.py", "exporting/card.py", "training/options.py", "tasks/recipe.py", "reporting/charts.py",
-    "reporting/confusion.py", "reporting/curves.py", "reporting/fonts.py", "reporting/line_chart.py",
-    "reporting/mistakes.py", "reporting/model_card.py",
+    "completion.py", "training/options.py", "tasks/recipe.py", "reporting/charts.py", "reporting/confusion.py",
+    "reporting/curves.py", "reporting/fonts.py", "reporting/line_chart.py", "reporting/mistakes.py",
+    "reporting/model_card.py", "exporting/timm_page.py",
     "reporting/speed_charts.py", "reporting/speed_page.py", "http.py", "complexity.py", "version.py",
     # What a service answers and logs is for programs.
     "serving/access.py", "serving/app.py", "serving/batching.py", "serving/bodies.py", "serving/explorer.py",

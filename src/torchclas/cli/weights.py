@@ -65,6 +65,9 @@ def push(
     weights: Weights = None,
     labels: Labels = None,
     message: Annotated[str | None, Parameter(help="Of the commit. Default: the model's name.")] = None,
+    license: Annotated[  # noqa: A002 - the Hub's word
+        str | None, Parameter(help="SPDX identifier for the page. Default: that of published weights, else none.")
+    ] = None,
     private: Annotated[bool, Parameter(negative="", help="Make a repository that only its owner sees.")] = False,
     new_card: Annotated[
         bool, Parameter(negative="", help="Write the page (README.md) anew, where there is one already.")
@@ -83,6 +86,7 @@ def push(
         weights=weights,
         labels=labels,
         message=message,
+        license=license,
         private=private,
         new_card=new_card,
     )

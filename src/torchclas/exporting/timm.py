@@ -23,23 +23,21 @@ from torchclas.catalog import Preset
 from torchclas.correspondence import Counterpart, counterparts
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error, MissingDependencyError
-from torchclas.exporting.card import FOLDER, Difference, Place, write_card
-from torchclas.exporting.files import WEIGHTS
+from torchclas.exporting.files import CARD, WEIGHTS
 from torchclas.exporting.gate import pictures, relative_error
+from torchclas.exporting.timm_page import Difference, OnTimm, card, said
 from torchclas.labels import LabelSet
 from torchclas.layers.network import Network
 from torchclas.weights import libraries
 from torchclas.weights.checkpoint import write_tensors
-from torchclas.weights.location import CARD, CONFIG
+from torchclas.weights.location import CONFIG
 from torchclas.weights.metadata import Metadata
 
 _CROP_MODES = {"crop": "center", "squeeze": "squash", "pad": "border"}
 
 
-def write_timm(network: Network, path: str | Path, metadata: Metadata, *, place: Place = FOLDER) -> None:
+def write_timm(network: Network, path: str | Path, metadata: Metadata) -> OnTimm:
     """Write a network in evaluation mode as a folder: `model.safetensors`, `config.json`, and a page about it.
-
-    `place` is what the page calls the model.
 
     Raises:
         CheckpointError: timm has no network that computes the same.
@@ -55,9 +53,10 @@ def write_timm(network: Network, path: str | Path, metadata: Metadata, *, place:
     write_tensors(tensors, path / WEIGHTS, metadata)
     config = _config(counterpart, model, metadata, arguments)
     (path / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    difference = _difference(network, config, metadata.preset)
-    write_card(network, path, metadata, place, timm=counterpart.name, difference=difference)
+    there = OnTimm(counterpart.name, said(_difference(network, config, metadata.preset), metadata))
+    (path / CARD).write_text(card(there, metadata), encoding="utf-8")
     (path / WEIGHTS).chmod((path / CARD).stat().st_mode)  # safetensors' writer makes a file that nobody else can read
+    return there
 
 
 def build(name: str, network: Network, arguments: dict[str, Any]) -> Any:

@@ -14,15 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from torchclas import catalog, recipes
 from torchclas.atomic import atomic_path
 from torchclas.catalog import Entry
+from torchclas.digest import sha256_of
 from torchclas.encoding import read_json
-from torchclas.exporting.files import CARD
 from torchclas.labels import label_set, label_set_names
 from torchclas.metrics.single_label import Proportion
 from torchclas.recipes import Recipe
@@ -31,8 +31,11 @@ from torchclas.reporting.evaluation_report import CLASS_FIGURES, FIGURES, read_c
 from torchclas.sizes import show_size
 from torchclas.spec import ModelSpec
 from torchclas.text import printable
-from torchclas.weights.location import BEST
+from torchclas.weights.location import BEST, CARD
 from torchclas.weights.metadata import Metadata, find_metadata
+
+if TYPE_CHECKING:
+    from torchclas.exporting.timm_page import OnTimm
 
 LISTED = 100  # classes; of more, the first stand for all
 FIRST = 10
@@ -94,6 +97,15 @@ class _Measured:
 
 
 @dataclass(frozen=True)
+class PublishedAs:
+    """The files of a repository of the Hub: its name, the weights in it, and where timm has the network its part."""
+
+    repository: str
+    file: Path
+    timm: OnTimm | None
+
+
+@dataclass(frozen=True)
 class _Row:
     what: str
     says: Sequence[str]
@@ -137,11 +149,18 @@ def write_card(spec: ModelSpec) -> Path:
     return path
 
 
-def model_card(spec: ModelSpec, *, address: str | None = None, license: str | None = None) -> str:  # noqa: A002 - SPDX's and the Hub's word
+def model_card(
+    spec: ModelSpec,
+    *,
+    address: str | None = None,
+    license: str | None = None,  # noqa: A002 - SPDX's and the Hub's word
+    published_as: PublishedAs | None = None,
+) -> str:
     """The card of a published model, or of a file with what lies beside it, in Markdown.
 
     `address` is what commands and `Classifier` are to take it by (default: its published name, or the name of its
     file). `license` is an SPDX identifier (default: that of published weights; none for what was trained here).
+    `published_as` is said where the card stands in a repository of the Hub.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -158,13 +177,14 @@ def model_card(spec: ModelSpec, *, address: str | None = None, license: str | No
             name=_name(subject),
             summary=_summary(subject),
             license=chosen.lower(),
-            tags=_tags(subject),
+            tags=[*_tags(subject), *(["timm"] if published_as and published_as.timm else [])],
+            hub=published_as,
             dataset=measured.data,
             metrics=[figure for figure in measured.figures if figure.kind],
             tables=[
                 (title, rows)
                 for title, rows in (
-                    ("Model", [*_model(subject)]),
+                    ("Model", [*_model(subject, published_as and published_as.file)]),
                     ("How it was made", [*_making(subject)]),
                     ("Preprocessing", [*_preprocessing(spec)]),
                 )
@@ -233,7 +253,7 @@ def _tags(subject: _Subject) -> list[str]:
     return list(dict.fromkeys(tags))
 
 
-def _model(subject: _Subject) -> Iterator[_Row]:
+def _model(subject: _Subject, file: Path | None) -> Iterator[_Row]:
     spec, entry = subject.spec, catalog.find(subject.spec.arch)
     series = entry.series
     yield _Row("architecture", [spec.arch])
@@ -256,7 +276,9 @@ def _model(subject: _Subject) -> Iterator[_Row]:
 
         count = parameters(spec.arch, num_classes=spec.num_classes, in_channels=spec.in_channels, size=spec.preset.size)
         yield _Row("parameters", [f"{count:,}"])
-    if spec.path is not None and spec.path.is_file():
+    if file is not None:
+        yield _Row("file", [f"{file.name}, {mebibytes(file.stat().st_size)}", f"SHA-256 {sha256_of(file)}"])
+    elif spec.path is not None and spec.path.is_file():
         yield _Row("file", [f"{spec.path.name}, {mebibytes(spec.path.stat().st_size)}"])
 
 
@@ -319,6 +341,8 @@ def _training(subject: _Subject) -> Iterator[_Row]:
             start = "random weights"
         case "pretrained":
             start = f"the weights of {origin.get('model', 'a published model')}"
+        case str(weights) if weights.startswith("hf://"):
+            start = f"the weights of {weights}"
         case weights:
             start = f"the weights of {Path(str(weights)).name}"
     yield _Row("start", [start + (f", published under {base.license}" if base is not None else "")])

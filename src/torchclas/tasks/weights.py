@@ -21,7 +21,7 @@ from torchclas.sizes import show_size
 from torchclas.version import __version__
 from torchclas.weights import cache
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
-from torchclas.weights.location import checkpoint, converted_path, is_converted
+from torchclas.weights.location import CARD, checkpoint, converted_path, is_converted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,20 +115,24 @@ def push(
     weights: Path | None = None,
     labels: Path | None = None,
     message: str | None = None,
+    license: str | None = None,  # noqa: A002 - the Hub's word
     private: bool = False,
     new_card: bool = False,
 ) -> Pushed:
     """Upload a model to the repository `OWNER/NAME` of the Hugging Face Hub, with its page.
 
     The model is named as for `torchclas.Classifier`. Where timm has the network, the files are those of
-    `export --to timm`, compared first; else they are a checkpoint of ours.
+    `export --to timm`, compared first; else they are a checkpoint of ours. `license` is what its page states, an SPDX
+    identifier.
 
     Raises:
         CheckpointError: the model is an exported one.
         DivergenceError: timm computes something else.
         DownloadError: the Hub does not allow it, or cannot be reached.
     """
+    from torchclas.exporting.files import WEIGHTS
     from torchclas.exporting.repository import write_repository
+    from torchclas.reporting.model_card import PublishedAs, model_card
     from torchclas.spec import find_model
     from torchclas.weights import hub
     from torchclas.weights.metadata import origin_of
@@ -142,10 +146,14 @@ def push(
     network = load_model(spec)
     with TemporaryDirectory(prefix="torchclas-") as place:
         folder = Path(place) / "repository"
-        error = write_repository(network, folder, spec.metadata(**origin_of(weights_of(spec))), repository)
+        compared = write_repository(network, folder, spec.metadata(**origin_of(weights_of(spec))))
+        there = PublishedAs(repository, folder / WEIGHTS, None if compared is None else compared[0])
+        card = model_card(spec, address=f"hf://{repository}", license=license, published_as=there)
+        (folder / CARD).write_text(card, encoding="utf-8", errors="replace")
         size = sum(file.stat().st_size for file in folder.iterdir())
         message = message or f"{spec.file_name}, pushed by torchclas {__version__}"
         done = hub.push(folder, repository, message=message, private=private, new_card=new_card)
+    error = None if compared is None else compared[1]
     return Pushed(done.url, f"hf://{repository}@{done.commit}", size, error, done.card_kept)
 
 
