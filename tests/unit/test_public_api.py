@@ -36,7 +36,8 @@ SIGNATURES = {
     "Embedder": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
     "device: 'str' = 'auto', batch_size: 'int' = 16, workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
-    "preset: 'Preset | None' = None, tta: 'TestTimeAugmentation | None' = None, normalize: 'bool' = False, "
+    "preset: 'Preset | None' = None, tta: 'TestTimeAugmentation | None' = None, fast_decode: 'bool' = False, "
+    "normalize: 'bool' = False, "
     "dtype: 'VectorType' = 'fp32', **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
@@ -223,6 +223,20 @@ def evaluate(
     explain: Annotated[
         bool, Parameter(negative="", help="Draw what the model looked at beside each mistake on the sheet.")
     ] = False,
+    knn: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Measure the embeddings instead, on any classes: recall@k, mAP, accuracy of the nearest neighbours.",
+        ),
+    ] = False,
+    against: Annotated[
+        Path | None,
+        Parameter(
+            help="With --knn: labelled images among which those of DATA are looked for. Default: those for training "
+            "beside them, or else the others of DATA."
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
@@ -243,7 +257,8 @@ def evaluate(
     start_lean(verbose)
     if models or series is not None or all:
         alone = {"--model": model, "--weights": weights, "--tta": tta, "--real": real, "--config": config}
-        _refuse_with_many({**alone, "--explain": explain or None, "--fast-decode": fast_decode or None})
+        switches = {"--explain": explain, "--fast-decode": fast_decode, "--knn": knn}
+        _refuse_with_many({**alone, "--against": against, **{name: given or None for name, given in switches.items()}})
 
         from torchclas.inference.accuracy_table import Settings, selected
 
@@ -275,29 +290,37 @@ def evaluate(
             delimiter = used.images.delimiter if delimiter == " " else delimiter
     if data is None:
         raise Error("which images? Name class folders, a list file, or a configuration of PaddleClas (--config FILE)")
+    running: dict[str, Any] = {
+        "weights": weights,
+        "preset": used and used.preset,
+        "tta": tta,
+        "fast_decode": fast_decode,
+        "batch_size": batch_size or 32,
+        "workers": workers,
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "threads": threads,
+        "max_pixels": max_pixels,
+    }
+    opening: dict[str, Any] = {"delimiter": delimiter, "root": root, "relabel": relabel, "output": output}
+    if knn:
+        for name, given in (("classes", classes), ("real", real), ("explain", explain)):
+            if given:
+                raise Error(f"--{name} is of classes that the model names; --knn measures its embeddings: leave it out")
+        return _evaluate_knn(data, against, model, running, {**opening, "labels": labels})
+    if against is not None:
+        raise Error("--against goes with --knn, which looks for images among those")
     report = task.evaluate(
         data,
         model=model,
-        weights=weights,
         labels=labels or (used and used.labels),
-        preset=used and used.preset,
         activation=used and used.activation,
-        tta=tta,
-        fast_decode=fast_decode,
         classes=classes,
         real=real,
-        delimiter=delimiter,
-        root=root,
-        relabel=relabel,
-        batch_size=batch_size or 32,
-        workers=workers,
-        device=device,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-        max_pixels=max_pixels,
-        output=output,
         explain=explain,
+        **running,
+        **opening,
     )
     print_report(report, stdout())
     return 0 if report.complete else 1
@@ -324,3 +347,15 @@ def _refuse_with_many(options: dict[str, object]) -> None:
     for name, value in options.items():
         if value is not None:
             raise Error(f"{name} goes with one model: leave it out, or --models, --series and --all")
+
+
+def _evaluate_knn(
+    data: Path, against: Path | None, model: str | None, running: dict[str, Any], opening: dict[str, Any]
+) -> int:
+    from torchclas.inference.embedder import Embedder
+    from torchclas.reporting.retrieval_report import print_report
+    from torchclas.tasks.evaluate_knn import evaluate_knn
+
+    report = evaluate_knn(data, lambda: Embedder(model, **running, normalize=True), against=against, **opening)
+    print_report(report, stdout())
+    return 1 if report.unreadable else 0

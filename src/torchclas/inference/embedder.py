@@ -113,6 +113,7 @@ class Embedder:
         max_pixels: int = MAX_PIXELS,
         preset: Preset | None = None,
         tta: TestTimeAugmentation | None = None,
+        fast_decode: bool = False,
         normalize: bool = False,
         dtype: VectorType = "fp32",
         **others: Never,
@@ -132,6 +133,7 @@ class Embedder:
             max_pixels=max_pixels,
             preset=preset,
             tta=tta,
+            fast_decode=fast_decode,
             outputs=("embedding",),
         )
         self.spec: ModelSpec = self.classifier.spec

@@ -74,8 +74,8 @@ class EvaluationReport:
             return {**self._facts(), **_multi_label(self.multi_label)}
         return {
             **self._facts(),
-            "top1": _proportion(self.top1),
-            "top5": None if self.top5 is None else _proportion(self.top5),
+            "top1": self.top1.as_dict(),
+            "top5": None if self.top5 is None else self.top5.as_dict(),
             "nll": self.nll,
             "ece": self.ece,
             "calibration": [asdict(row) for row in self.calibration],
@@ -92,7 +92,7 @@ class EvaluationReport:
             "preset": self.preset.to_dict(),
             **({} if self.tta is None else {"tta": self.tta}),
             **({} if self.competing is None else {"competing_classes": self.competing}),
-            **({} if self.real is None else {"real_top1": _proportion(self.real)}),
+            **({} if self.real is None else {"real_top1": self.real.as_dict()}),
             "samples": self.samples,
             "images": self.images,
             "unreadable": len(self.unreadable),
@@ -114,10 +114,6 @@ def _multi_label(figures: Figures) -> dict[str, Any]:
         "label_accuracy": figures.label_accuracy,
         "thresholds": [row.threshold for row in figures.classes],
     }
-
-
-def _proportion(proportion: Proportion) -> dict[str, object]:
-    return {"value": proportion.value, "interval_95": list(proportion.interval), **asdict(proportion)}
 
 
 class Rows(Protocol):

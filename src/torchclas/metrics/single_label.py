@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,10 @@ class Proportion:
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         # rounding may leave the exact bounds 0 and 1 by a hair, and with them the proportion itself
         return max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p))
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values that JSON can hold."""
+        return {"value": self.value, "interval_95": list(self.interval), **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
