@@ -35,8 +35,9 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/torchclas demo
 
+# worksteal: each process begins with files of its own, whose fixtures are then made once.
 test: setup
-	$(BIN)/python -m pytest -n auto --durations=20
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 check: setup
 	$(BIN)/ruff check .
@@ -74,7 +75,7 @@ timm: setup
 
 # Parity of every architecture, the rest of one of every family; sweep-all takes every architecture for all of it.
 sweep: parity
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --dist worksteal --durations=20
 
 sweep-all: export SWEEP := all
 sweep-all: sweep

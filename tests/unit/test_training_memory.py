@@ -46,7 +46,9 @@ def estimate(arch: str, size: int = 224, precision: str = "32-true") -> StepMemo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count a process's memory in other ways")
-@pytest.mark.parametrize(("arch", "images"), [("ResNet18", 16), ("MobileNetV3_small_x1_0", 32)])
+@pytest.mark.parametrize(
+    ("arch", "images"), [pytest.param("ResNet18", 16, marks=pytest.mark.sweep), ("MobileNetV3_small_x1_0", 32)]
+)
 def test_a_step_takes_about_what_was_estimated(arch: str, images: int) -> None:
     command = [sys.executable, "-c", STEP, arch, str(images)]
     taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

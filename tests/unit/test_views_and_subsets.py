@@ -20,7 +20,7 @@ from torchclas.inference.classifier import Classifier
 from torchclas.labels import label_set, subsets
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.spec import find_model
-from torchclas.vocabulary import TEST_TIME_AUGMENTATIONS
+from torchclas.vocabulary import OUTPUTS, TEST_TIME_AUGMENTATIONS
 from torchclas.zoo import create_model, save_checkpoint
 
 IMAGENET = label_set("imagenet1k")
@@ -78,7 +78,7 @@ def test_scores_are_the_mean_of_the_views(model: Path, engine: str) -> None:
     preset = find_model(model).preset
     usual = Classifier(model, engine="torch")
     for tta in TEST_TIME_AUGMENTATIONS:
-        several = Classifier(model, engine=engine, tta=tta)  # pyright: ignore[reportArgumentType]
+        several = Classifier(model, engine=engine, tta=tta, outputs=OUTPUTS)  # pyright: ignore[reportArgumentType]
         views = SeveralViews(preset, views=tta)
         rows = list(several.predict(images))
         vectors = list(several.embed(images))
