@@ -220,6 +220,12 @@ def evaluate(
     real: Annotated[
         Path | None, Parameter(help="ReaL's real.json: count the validation images of ImageNet by its labels, too.")
     ] = None,
+    max_fpr: Annotated[
+        float | None,
+        Parameter(
+            help="Of two classes: share of images of the first that may be taken for the second. Default: 0.001."
+        ),
+    ] = None,
     explain: Annotated[
         bool, Parameter(negative="", help="Draw what the model looked at beside each mistake on the sheet.")
     ] = False,
@@ -263,6 +269,7 @@ def evaluate(
         )
         return _evaluate_many(selected(models, series=series, everything=all), data, settings, output)
 
+    from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
 
@@ -286,6 +293,7 @@ def evaluate(
         fast_decode=fast_decode,
         classes=classes,
         real=real,
+        max_fpr=max_fpr or (used and used.max_fpr) or FALSE_POSITIVE_RATE,
         delimiter=delimiter,
         root=root,
         relabel=relabel,
