@@ -12,9 +12,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn
 
-from torchclas.metrics.multi_label import best_thresholds, figures, mean_average_precision
+from torchclas.metrics.multi_label import best_thresholds, figures, mean_average_precision, recall_at
 
 SK: Any = sklearn
+
+
+@pytest.mark.parametrize("max_fpr", [0.001, 0.01, 0.2])
+def test_recall_at_a_false_positive_rate_is_paddleclass(max_fpr: float) -> None:
+    """Its `TprAtFpr`: of 10,000 thresholds, whose scores are above them; here scores lie between these."""
+    rng = np.random.default_rng(0)
+    positive = rng.random(400) < 0.3
+    scores = np.round(np.clip(rng.normal(0.35 + 0.3 * positive, 0.15), 0.0001, 0.9998), 4) + 0.00005
+    best = 0.0
+    for threshold in np.arange(10_000) / 10_000:
+        if (scores[~positive] > threshold).mean() <= max_fpr:
+            best = max(best, float((scores[positive] > threshold).mean()))
+    assert recall_at(max_fpr, scores, positive) == pytest.approx(best, abs=1e-12)
 
 
 def drawn(seed: int, images: int = 60, classes: int = 7, *, steps: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:

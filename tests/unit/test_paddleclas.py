@@ -404,6 +404,15 @@ def test_other_augmentations(opened: Any) -> None:
     assert "stays 0" in next(each.why for each in project.findings if each.key.endswith("GridMask"))
 
 
+def test_recall_at_a_false_positive_rate_is_for_two_classes(opened: Any) -> None:
+    metric = {"Eval": [{"TprAtFpr": {"max_fpr": 0.01}}, {"TopkAcc": {"topk": [1, 2]}}]}
+    project = opened(config(Arch__class_num=2, Metric=metric))
+    assert not unsupported(project)
+    assert project.max_fpr == 0.01
+    assert opened(config(Arch__class_num=2, Metric={"Eval": [{"TprAtFpr": None}]})).max_fpr == 0.001
+    assert unsupported(opened(config(Arch__class_num=3, Metric=metric))) == ["Metric.Eval.0.TprAtFpr"]
+
+
 def test_what_becomes_of_the_scores_of_attributes(opened: Any) -> None:
     def after(**options: object) -> Any:
         return opened(several(Infer__PostProcess=options))

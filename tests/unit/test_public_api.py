@@ -43,7 +43,8 @@ SIGNATURES = {
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "
     "tta: 'TestTimeAugmentation | None' = None, fast_decode: 'bool' = False, classes: 'str | Path | None' = None, "
-    "real: 'str | Path | None' = None, batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
+    "real: 'str | Path | None' = None, max_fpr: 'float' = 0.001, batch_size: 'int' = 32, "
+    "workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None, explain: 'bool' = False) -> 'EvaluationReport'",

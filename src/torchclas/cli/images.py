@@ -53,6 +53,10 @@ FastDecode = Annotated[
         help="Decode large JPEG files to 1/2, 1/4 or 1/8, if that is 4 times what the model takes: faster, not exact.",
     ),
 ]
+MaxFpr = Annotated[
+    float | None,
+    Parameter(help="Of two classes: share of images of the first that may be taken for the second. Default: 0.001."),
+]
 Tta = Annotated[
     TestTimeAugmentation | None,
     Parameter(help="Average the scores of several views: flip has the mirror image, too, five-crop the corners."),
@@ -220,6 +224,7 @@ def evaluate(
     real: Annotated[
         Path | None, Parameter(help="ReaL's real.json: count the validation images of ImageNet by its labels, too.")
     ] = None,
+    max_fpr: MaxFpr = None,
     explain: Annotated[
         bool, Parameter(negative="", help="Draw what the model looked at beside each mistake on the sheet.")
     ] = False,
@@ -278,6 +283,7 @@ def evaluate(
         )
         return _evaluate_many(selected(models, series=series, everything=all), data, settings, output)
 
+    from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
 
@@ -318,6 +324,7 @@ def evaluate(
         activation=used and used.activation,
         classes=classes,
         real=real,
+        max_fpr=max_fpr or (used and used.max_fpr) or FALSE_POSITIVE_RATE,
         explain=explain,
         **running,
         **opening,

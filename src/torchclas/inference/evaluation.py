@@ -19,7 +19,7 @@ from torchclas.data.loader import Batch
 from torchclas.errors import DataError, Error
 from torchclas.inference.classifier import Classifier
 from torchclas.labels import subsets
-from torchclas.metrics.multi_label import Collected, Figures
+from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE, Collected, Figures
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion, Tally
 from torchclas.spec import ModelSpec
@@ -35,7 +35,9 @@ class EvaluationReport:
     of classes, `multi_label` has the figures, and those of one class per image are of none. `classes` are those that
     occur, as label or as prediction; `class_ids` and `class_names` are all of the model's. `written` are the files.
     `tta` are the views whose scores were averaged, `competing` is how many classes a prediction was chosen from, where
-    not from all, `real` the accuracy by ReaL's labels, where they were given.
+    not from all, `real` the accuracy by ReaL's labels, where they were given. Of a model of two classes,
+    `recall_at_fpr` is the share of images of the second that are found where at most `max_fpr` of those of the first
+    are taken for it.
     """
 
     data: str
@@ -62,6 +64,8 @@ class EvaluationReport:
     tta: TestTimeAugmentation | None = None
     competing: int | None = None
     real: Proportion | None = None
+    max_fpr: float = FALSE_POSITIVE_RATE
+    recall_at_fpr: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -78,6 +82,7 @@ class EvaluationReport:
             "top5": None if self.top5 is None else self.top5.as_dict(),
             "nll": self.nll,
             "ece": self.ece,
+            **({} if self.recall_at_fpr is None else {"recall_at_fpr": self.recall_at_fpr, "max_fpr": self.max_fpr}),
             "calibration": [asdict(row) for row in self.calibration],
         }
 
@@ -133,22 +138,26 @@ def measure(
     only: Sequence[int] | None = None,
     real: RealLabels | None = None,
     batches: Iterable[Batch] | None = None,
+    max_fpr: float = FALSE_POSITIVE_RATE,
     rows: Rows | None = None,
     advance: Callable[[int], object] = lambda images: None,
 ) -> tuple[EvaluationReport, Tally]:
     """Run a classifier over labelled images whose labels are its classes; `data` is what to call them.
 
     With `only` predictions are chosen from these of the model's classes. `real` counts the same images by ReaL's
-    labels. `batches` are what `classifier.batches` gives of the images, where these were prepared before. `rows` takes
-    what came of each image, `advance` is told how many were done. The tally is empty where an image has any number of
-    classes.
+    labels. `max_fpr` is the false positive rate at which the recall of the second of two classes is given. `batches`
+    are what `classifier.batches` gives of the images, where these were prepared before. `rows` takes what came of each
+    image, `advance` is told how many were done. The tally is empty where an image has any number of classes.
 
     Raises:
         DataError: no image can be read; `real` has no labels for an image.
         Error: the model computes NaN.
     """
+    if not 0 <= max_fpr < 1:
+        raise Error(f"the false positive rate (--max-fpr) is a share from 0 to 1, not {max_fpr:g}")
     spec = classifier.spec
     tally, collected = Tally(spec.num_classes), Collected(spec.num_classes)
+    two = spec.num_classes == 2 and not spec.multi_label
     counted = collected if spec.multi_label else tally
     unreadable, start = list[tuple[str, str]](), time.perf_counter()
     truth = iter(images.labels.tolist())
@@ -161,7 +170,10 @@ def measure(
             read = [name for name, error in zip(batch.sources, batch.errors, strict=True) if error is None]
             real.add(read, probabilities)
         if len(probabilities):
-            counted.add(probabilities, _labels(batch, own))
+            labels = _labels(batch, own)
+            counted.add(probabilities, labels)
+            if two:
+                collected.add(probabilities, np.eye(2, dtype=np.int64)[labels])
         if rows is not None:
             rows.add(batch, own, probabilities)
         unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
@@ -193,6 +205,8 @@ def measure(
         tta=classifier.tta,
         competing=None if only is None else len(only),
         real=None if real is None else real.accuracy,
+        max_fpr=max_fpr,
+        recall_at_fpr=collected.recall_at(max_fpr, 1) if two else None,
     )
     return report, tally
 

@@ -101,6 +101,11 @@ class Collected:
         self._scores.append(scores)
         self._labels.append(labels)
 
+    def recall_at(self, rate: float, index: int) -> float | None:
+        """The recall of one class at a false positive rate."""
+        scores, labels = np.concatenate(self._scores), np.concatenate(self._labels)
+        return recall_at(rate, scores[:, index], labels[:, index] > 0)
+
     def figures(self, thresholds: Sequence[float] | Scores | None = None) -> Figures:
         """All figures, at thresholds [classes] (default: 0.5)."""
         return figures(np.concatenate(self._scores), np.concatenate(self._labels), thresholds)
@@ -173,11 +178,15 @@ def _class(
         hits=hits,
         average_precision=average_precision(scores, positive),
         specificity=1 - wrong / negatives if negatives else None,
-        recall_at_fpr=_recall_at(FALSE_POSITIVE_RATE, scores, positive),
+        recall_at_fpr=recall_at(FALSE_POSITIVE_RATE, scores, positive),
     )
 
 
-def _recall_at(rate: float, scores: Scores, positive: NDArray[np.bool_]) -> float | None:
+def recall_at(rate: float, scores: Scores, positive: NDArray[np.bool_]) -> float | None:
+    """The recall at the lowest threshold that at most this share of the other images pass; `scores` are [N].
+
+    None where no image is positive, or all are.
+    """
     total, negatives = int(positive.sum()), int((~positive).sum())
     if not total or not negatives:
         return None

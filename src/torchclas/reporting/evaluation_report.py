@@ -68,9 +68,17 @@ def _main_figures(report: EvaluationReport) -> list[tuple[str, str]]:
         ("top-1", _percent(report.top1)),
         ("top-5", "" if report.top5 is None else _percent(report.top5)),
         ("top-1 by ReaL", "" if report.real is None else _percent(report.real)),
+        ("TPR at FPR", _recall_at_fpr(report)),
         ("NLL", f"{report.nll:.4f}"),
         ("ECE", f"{100 * report.ece:.2f} %"),
     ]
+
+
+def _recall_at_fpr(report: EvaluationReport) -> str:
+    """Of two classes, how many images of the second are found."""
+    if report.recall_at_fpr is None:
+        return ""
+    return f"{100 * report.recall_at_fpr:.2f} % at {100 * report.max_fpr:g} % ({report.class_names[1]})"
 
 
 def _class_table(report: EvaluationReport) -> Table:

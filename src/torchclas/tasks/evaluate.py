@@ -16,6 +16,7 @@ from torchclas.data.opening import open_for_model
 from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.evaluation import EvaluationReport, competing_classes, measure
+from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.reporting import multi_label
 from torchclas.reporting.evaluation_report import make_folder, write_files
@@ -40,6 +41,7 @@ def evaluate(
     fast_decode: bool = False,
     classes: str | Path | None = None,
     real: str | Path | None = None,
+    max_fpr: float = FALSE_POSITIVE_RATE,
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
@@ -62,7 +64,8 @@ def evaluate(
     `tta` averages the scores of several views of each image; `fast_decode` is as for `Classifier`. `classes` are those
     that a prediction is chosen from, where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that
     occur, or a file of ids or names; that is how accuracy on such sets is published. `real` is ReaL's file of labels
-    for the validation images of ImageNet.
+    for the validation images of ImageNet. Of a model of two classes, `max_fpr` is the false positive rate at which the
+    recall of the second is given.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
     with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png. With `explain`,
@@ -135,6 +138,14 @@ def evaluate(
             files = multi_label.image_rows if several else image_rows
             rows, written = stack.enter_context(files(output, classifier, explainer))
         report, tally = measure(
-            classifier, images, str(data), notes=notes, only=only, real=by_real, rows=rows, advance=advance
+            classifier,
+            images,
+            str(data),
+            notes=notes,
+            only=only,
+            real=by_real,
+            max_fpr=max_fpr,
+            rows=rows,
+            advance=advance,
         )
     return report if output is None else replace(report, written=(*write_files(report, tally, output), *written))
