@@ -6,19 +6,9 @@ import re
 from collections.abc import Iterator
 
 from torchclas.cli import app
-from torchclas.messages import translate
+from torchclas.messages import help_text
 from torchclas.vocabulary import Language
 
-_WORDS = {
-    "Arguments": "参数",
-    "Parameters": "选项",
-    "Fine-tuning": "微调",
-    "Distillation": "蒸馏",
-    "PaddleClas": "PaddleClas",
-    "required": "必需",
-    "default": "默认",
-    "choices": "可选",
-}
 _OPTION = re.compile(r"\* `(?P<names>[^`]+)`(?:: (?P<help>.*?))?(?P<facts>(?: *(?:\*\*\[|\*\[).*)?)")
 _FACT = re.compile(r"\*+\[(required|default|choices)(?:: (.*?))?\]\*+")
 
@@ -39,19 +29,19 @@ def _lines(lines: list[str], language: Language) -> Iterator[str]:
     """A list or a heading line by line; the lines of a paragraph are one text."""
     if lines[0].startswith(("#", "`", "*")):
         return (_line(line, language) for line in lines)
-    return iter((translate(" ".join(lines), language),))
+    return iter((help_text(" ".join(lines), language),))
 
 
 def _line(line: str, language: Language) -> str:
     if line.startswith(("#", "```", "torchclas")):
         return line.replace("```console", "```text")
     if (heading := re.fullmatch(r"\*\*([\w -]+)\*\*:", line)) is not None:
-        return f"**{_word(heading[1], language)}**"
+        return f"**{help_text(heading[1], language)}**"
     if (option := _OPTION.fullmatch(line)) is not None:
-        said = " ".join(filter(None, (translate(option["help"] or "", language), *_facts(option["facts"], language))))
+        said = " ".join(filter(None, (help_text(option["help"] or "", language), *_facts(option["facts"], language))))
         return f"- `{option['names']}`" + (f": {said}" if said else "")
     if (command := re.fullmatch(r"\* (\[.*?\]\(.*?\)): (.*)", line)) is not None:
-        return f"- {command[1]}: {translate(command[2], language)}"
+        return f"- {command[1]}: {help_text(command[2], language)}"
     return line
 
 
@@ -61,8 +51,4 @@ def _facts(text: str, language: Language) -> Iterator[str]:
         if value == "False":
             continue
         shown = f": `{value or ' '}`" if name == "default" else f": {value}" if value else ""
-        yield f"*[{_word(name, language)}{shown}]*"
-
-
-def _word(english: str, language: Language) -> str:
-    return _WORDS.get(english, english) if language == "zh" else english
+        yield f"*[{help_text(name, language)}{shown}]*"

@@ -19,8 +19,9 @@ from tests.unit.test_export_formats import METADATA, tiny
 from torchclas import Classifier, compat
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
 from torchclas.exporting import gate
+from torchclas.exporting.gate import compute
 from torchclas.spec import find_model
-from torchclas.tasks.export import compute, export
+from torchclas.tasks.export import export
 from torchclas.vocabulary import OUTPUTS
 from torchclas.weights.checkpoint import save_checkpoint
 from torchclas.weights.exported import sidecar_of

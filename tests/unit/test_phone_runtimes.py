@@ -101,7 +101,7 @@ def test_a_file_computes_what_the_network_does(
     network, allowed = load_model(find_model(checkpoint)), 1e-5 if precision == "fp32" else 5e-3
     errors: list[float] = []
     for count in (1, 3):
-        got, want = classifier.engine.run(images(count)), task.compute(network, METADATA.preset, images(count), OUTPUTS)
+        got, want = classifier.engine.run(images(count)), gate.compute(network, METADATA.preset, images(count), OUTPUTS)
         errors += [gate.relative_error(got[name], want[name]) for name in OUTPUTS]
     assert max(errors) < allowed
     assert (max(errors) > 1e-5) == (precision == "fp16")  # its numbers are rounded

@@ -15,11 +15,16 @@ from typing import Any
 import pytest
 
 import torchclas
-from torchclas import recipes
-from torchclas.cli import app
+from torchclas import messages, recipes
+from torchclas.cli import EPILOGUE, app, run
 from torchclas.messages import translate
 from torchclas.vocabulary import Language
 from torchclas.weights.metadata import Metadata
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed where Python has none
 
 DOCS = Path(__file__).parents[2] / "docs"
 BOTH = pytest.mark.parametrize("language", ["en", "zh"])
@@ -49,6 +54,33 @@ def test_every_command_and_option_is_on_the_page(language: Language) -> None:
         assert f"`{option}`" in text
     assert "default: `False`" not in text
     assert ("**参数**" in text) is (language == "zh")
+
+
+def test_every_paragraph_of_help_has_its_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: set[str] = set()
+
+    def record(text: str, language: Language) -> str:
+        said.add(text)
+        return text
+
+    made = module("commands_page")
+    monkeypatch.setattr(made, "help_text", record)
+    made.commands("zh")
+    known = tomllib.loads(Path(messages.__file__).with_name("zh.toml").read_text(encoding="utf-8"))["help"]
+    # What only a terminal shows: of the whole application, and of its own options.
+    others = {app.help, EPILOGUE, "PaddleClas", "Commands"}
+    others |= {text for text in known if re.search("[Cc]ompletion|shell complete|^Display ", text)}
+    assert said - {""} - others - set(known) == set()
+    assert set(known) - said - others == set()
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_help_is_in_the_language_of_messages(language: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["quantize", "--help", "--lang", language]) == 0
+    text = capsys.readouterr().out
+    assert ("把模型写成 8 位整数" in text, "任何命令都可以加" in text) == ((language == "zh",) * 2)
+    assert ("Write a model in 8-bit integers" in text) is (language == "en")
+    assert "--calibration" in text
 
 
 def public_names(text: str) -> set[str]:

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter, convert
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from torchclas.allocator import keep_freed_memory
+from torchclas.cli.help import HelpFormatter
 from torchclas.completion import MODELS
 from torchclas.errors import Error
 from torchclas.messages import say
@@ -28,6 +29,7 @@ app = App(
     name="torchclas",
     help="The ImageNet model zoo of PaddleClas in PyTorch. `torchclas COMMAND --help` says more about a command.",
     help_epilogue="Anywhere: with --lang zh, messages are in Chinese; with --debug, errors come with their traceback.",
+    help_formatter=HelpFormatter(),
     version=f"torchclas {__version__}",
     help_format="plaintext",
     result_action="return_value",

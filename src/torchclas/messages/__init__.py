@@ -68,6 +68,12 @@ def label(text: str, *values: object) -> str:
     return text.format(*values) if values else text
 
 
+def help_text(text: str, language: Language | None = None) -> str:
+    """A paragraph of a command's help, or a heading or word of it, in `language` (default: that of this process)."""
+    chosen = _language if language is None else language
+    return text if chosen == "en" else _table(chosen).help.get(text, text)
+
+
 def translate(text: str, language: Language) -> str:
     """A finished English text in `language`, or as it is where there is no translation."""
     return text if language == "en" else _translate(text, language, 0)
@@ -97,6 +103,7 @@ class Template(NamedTuple):
 class _Table(NamedTuple):
     messages: Mapping[str, str]
     labels: Mapping[str, str]
+    help: Mapping[str, str]
     templates: tuple[Template, ...]  # those that say most come first
 
 
@@ -112,7 +119,7 @@ def _table(language: Language) -> _Table:
     tables: dict[str, dict[str, str]] = tomllib.loads(text)
     messages = tables["messages"] | tables["foreign"]
     templates = sorted((_template(*pair) for pair in messages.items()), key=lambda each: -each.weight)
-    return _Table(messages, tables["labels"], tuple(templates))
+    return _Table(messages, tables["labels"], tables["help"], tuple(templates))
 
 
 def _template(english: str, words: str) -> Template:
