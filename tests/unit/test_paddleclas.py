@@ -520,7 +520,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
     [
         ("- a\n- b", "it has no tables"),
         ("Global: {epochs: 1}", "no table Arch"),
-        ("ARCHITECTURE: {name: ResNet50}", "PaddleClas 2.0 or older"),
+        ("ARCHITECTURE: ResNet50", "no table Arch"),
         ("Global: {inference_model_dir: x}\nPreProcess: {}", "of PaddleClas's deployment"),
         ("base_config_file: x.yaml\nsearch_dict: []", "a search over configurations"),
         ("Arch: !!python/object/apply:os.system ['true']", "tag"),
@@ -587,3 +587,87 @@ def test_pillow_is_taken_for_pillow(opened: Any) -> None:
     assert (project.preset.backend, project.preset.interpolation) == ("pillow", "bicubic")
     assert (project.recipe.augment.backend, project.recipe.augment.policy_interpolation) == ("pillow", "")
     assert "DataLoader.Train.dataset.transform_ops.0.DecodeImage.backend" in {each.key for each in project.findings}
+
+
+OLD = """
+mode: 'train'
+ARCHITECTURE:
+    name: "ResNet50_vd"
+    params: {drop_rate: 0.2}
+pretrained_model: "./pretrained/ResNet50_vd_pretrained"
+load_static_weights: true
+model_save_dir: "./runs/"
+classes_num: 102
+total_images: 1020
+save_interval: 1
+validate: True
+epochs: 20
+topk: 5
+image_shape: [3, 224, 224]
+use_mix: True
+ls_epsilon: 0.1
+LEARNING_RATE:
+    function: 'CosineWarmup'
+    params: {lr: 0.1, warmup_epoch: 2}
+OPTIMIZER:
+    function: 'Momentum'
+    params: {momentum: 0.8}
+    regularizer: {function: 'L2', factor: 0.00007}
+TRAIN:
+    batch_size: 64
+    num_workers: 4
+    file_list: "./flowers/train_list.txt"
+    data_dir: "./flowers/"
+    shuffle_seed: 3
+    transforms:
+        - DecodeImage: {to_rgb: True, channel_first: False}
+        - RandCropImage: {size: 224}
+        - NormalizeImage: {scale: 1./255., mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], order: ''}
+        - ToCHWImage:
+    mix:
+        - MixupOperator: {alpha: 0.2}
+VALID:
+    batch_size: 20
+    file_list: "./flowers/val_list.txt"
+    data_dir: "./flowers/"
+    transforms:
+        - DecodeImage: {to_rgb: True, channel_first: False}
+        - ResizeImage: {resize_short: 256}
+        - CropImage: {size: 224}
+        - NormalizeImage: {scale: 1.0/255.0, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], order: ''}
+        - ToCHWImage:
+"""
+
+
+def test_the_form_of_paddleclas_2_0(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD, encoding="utf-8")
+    project = open_project(path, devices=4)
+    assert not unsupported(project)
+    assert project.network is not None
+    assert (project.network.arch, project.network.classes, project.network.dropout) == ("ResNet50_vd", 102, 0.2)
+    assert project.weights == Path("pretrained/ResNet50_vd_pretrained.pdparams")
+    assert project.output == Path("runs/ResNet50_vd")
+    recipe = project.recipe
+    assert recipe is not None
+    assert (recipe.epochs, recipe.batch_size, recipe.devices) == (20, 16, 4), "its batch is that of all devices"
+    assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.1, 0.8, 7e-5)
+    assert (recipe.schedule.name, recipe.schedule.warmup_epochs) == ("cosine", 2)
+    assert (recipe.loss.label_smoothing, recipe.augment.mixup, recipe.augment.flip) == (0.1, 0.2, 0.0)
+    assert project.train is not None
+    assert (project.train.path, project.train.root) == (Path("flowers/train_list.txt"), Path("flowers"))
+    assert project.preset is not None
+    assert (project.preset.resize_short, project.preset.size) == (256, (224, 224))
+    said = {each.key for each in project.findings}
+    assert said >= {"total_images", "load_static_weights", "DataLoader.Train.loader.shuffle_seed"}
+
+
+def test_what_is_not_known_of_the_form_of_2_0_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD + "use_se: True\n", encoding="utf-8")
+    changes = ["LEARNING_RATE.function=Piecewise", "LEARNING_RATE.params={'lr': 0.1, 'decay_epochs': [5, 10]}"]
+    project = open_project(path, [*changes, "TRAIN.fancy=1", "OPTIMIZER.params.nesterov=1"])
+    assert unsupported(project) == ["DataLoader.Train.fancy", "Optimizer.nesterov", "use_se"]
+    assert project.recipe is not None
+    assert project.recipe.schedule.milestones == (5, 10)
+    assert project.recipe.schedule.values == pytest.approx((0.1, 0.01, 0.001))

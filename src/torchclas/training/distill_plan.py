@@ -104,7 +104,9 @@ def make_plan(options: DistillOptions, given: Given | None = None) -> DistillPla
     recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
     settings = recipe.distill
     assert settings is not None
-    teacher = find_model(settings.teacher).needs_one_class("a student learns which one it has")
+    teacher = find_model(settings.teacher).needs_one_class(
+        "a student learns from the softmax of one: train it on the labels (torchclas train)"
+    )
     if student.in_channels != 3 or teacher.in_channels != 3:
         raise Error("a student learns from a teacher of RGB images, and sees them as well: both need 3 input channels")
     labelled = settings.method == "dkd" or settings.label_weight > 0

@@ -44,6 +44,7 @@ def image_list(loader: Section, dataset: Section) -> ImageList | None:
     batch_size, drop_last = _sampled(sampler)
     reader.drop("num_workers", "as many processes read images as there are cores (--workers)")
     reader.drop("use_shared_memory", "processes that read images hand them over in shared memory")
+    reader.drop("shuffle_seed", "the order of the images follows from the run's seed (--seed)", usual="0")
     for each in (sampler, reader, loader):
         each.close()
     several = kind == _MULTILABEL

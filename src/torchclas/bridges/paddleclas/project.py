@@ -92,7 +92,7 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
     """
     path = Path(path)
     account = Account(str(path))
-    top = Section(account, "", read_config(path, overrides), STAGES)
+    top = Section(account, "", read_config(path, overrides, devices), STAGES)
     common = _common(top)
     networks = _networks(top.section("Arch"), devices, common.classes)
     loader = top.section("DataLoader", _LABELLED)
@@ -375,4 +375,8 @@ def _rest(top: Section) -> None:
     }.items():
         top.refuse(key, why)
     top.drop("profiler_options", "nothing is profiled")
+    top.drop("mode", "the command says it", usual="train")  # this and what follows: of PaddleClas 2.0
+    top.drop("total_images", "the list says how many there are", usual="")
+    top.drop("is_distributed", "--devices says it", usual="True")
+    top.drop("load_static_weights", "weights are read from the .pdparams of this name")
     top.close()
