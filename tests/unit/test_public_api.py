@@ -60,7 +60,7 @@ SIGNATURES = {
     "output: 'str | Path | None' = None, batch: 'int | None' = None, "
     "input: 'ExportInput' = 'float32', size: 'int | Size | None' = None, "
     "outputs: 'Sequence[Output]' = ('logits',), runtime: 'str | Path | None' = None, "
-    "precision: 'ExportPrecision' = 'fp32') -> 'Exported'",
+    "precision: 'ExportPrecision' = 'fp32', opset: 'int | None' = None) -> 'Exported'",
     "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
     "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, root: 'str | Path | None' = None, delimiter: 'str' = ' ', "

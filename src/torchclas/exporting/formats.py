@@ -17,6 +17,7 @@ from torchclas.exporting.mnn import write_mnn
 from torchclas.exporting.ncnn import write_ncnn
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
+from torchclas.exporting.opset import NEWEST
 from torchclas.exporting.program import ProgramFile, write_program
 from torchclas.exporting.sidecar import write_sidecar
 from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
@@ -31,20 +32,22 @@ from torchclas.vocabulary import ExportFormat, ExportPrecision
 from torchclas.weights.metadata import Metadata, read_metadata
 
 # What not every format does: images of any size as pixels, a fixed number of images, several of them at once, the
-# vector before the classifier, half precision.
-Wish = Literal["pixels", "batch", "batches", "embedding", "fp16"]
+# vector before the classifier, half precision, an older set of ONNX's operators.
+Wish = Literal["pixels", "batch", "batches", "embedding", "fp16", "opset"]
 
 
 @dataclass(frozen=True)
 class Options:
     """How a file is written.
 
-    `batch` fixes the number of images; with `pixels` the file prepares images of any size itself.
+    `batch` fixes the number of images; with `pixels` the file prepares images of any size itself. `opset` is the
+    version of ONNX's operators, where it is not to be the newest.
     """
 
     batch: int | None = None
     pixels: bool = False
     precision: ExportPrecision = "fp32"
+    opset: int | None = None
 
 
 class Write(Protocol):
@@ -66,6 +69,7 @@ class Format:
     was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
     without a suffix is a folder of some of `files`. `add_runtime` puts what runs the file beside it. `refused` says why
     it cannot do what other formats can. A format that takes a fixed number of images alone has a `default_batch`.
+    `has_opset` says that it may be written in older sets of ONNX's operators.
     """
 
     suffix: str
@@ -76,6 +80,7 @@ class Format:
     folds: bool = True
     files: frozenset[str] = frozenset()
     default_batch: int | None = None
+    has_opset: bool = False
     add_runtime: Callable[[Path, Runtime], None] | None = None
     refused: Mapping[Wish, str] = field(default_factory=dict["Wish", str])
 
@@ -94,10 +99,13 @@ class Format:
         for wish in wishes:
             if wish in self.refused:
                 raise Error(self.refused[wish])
+            if wish == "opset" and not self.has_opset:
+                raise Error("only ONNX files have a version of operators: leave `--opset` out")
 
 
 def _write_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
-    write_onnx(network, path, metadata, batch=options.batch, pixels=options.pixels)
+    opset = options.opset or NEWEST
+    write_onnx(network, path, metadata, batch=options.batch, pixels=options.pixels, opset=opset)
 
 
 def _write_openvino(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
@@ -163,6 +171,7 @@ FORMATS: dict[ExportFormat, Format] = {
         _write_onnx,
         lambda path, _: OnnxFile(path),
         {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
+        has_opset=True,
         refused={"fp16": _FP32_ONLY},
     ),
     "openvino": Format(

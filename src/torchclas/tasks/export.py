@@ -14,6 +14,7 @@ from torchclas.exporting import gate
 from torchclas.exporting.files import check_folder, named_when_done
 from torchclas.exporting.formats import FORMATS, Options, Wish
 from torchclas.exporting.gate import DivergenceError
+from torchclas.exporting.opset import LOWEST, NEWEST
 from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
 from torchclas.exporting.web_runtime import find_runtime
@@ -53,6 +54,7 @@ def export(
     outputs: Sequence[Output] = ("logits",),
     runtime: str | Path | None = None,
     precision: ExportPrecision = "fp32",
+    opset: int | None = None,
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
@@ -64,7 +66,8 @@ def export(
     side or (height, width), where it is not to be the model's own, and `preset` how they are prepared. `outputs` are
     logits, embedding (the vector before the classifier), or both. `runtime` says where a web site has onnxruntime-web
     from: `npm`, which fetches it once, `cdn`, or a path. In `precision` fp16 the numbers in the file have half
-    precision: it is half as large, and right to a hundredth of the largest logit.
+    precision: it is half as large, and right to a hundredth of the largest logit. `opset` is the version of the
+    operators in an ONNX file, for runtimes that do not read the newest.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -87,8 +90,11 @@ def export(
         "batches": (batch or 1) > 1,
         "embedding": "embedding" in wanted,
         "fp16": precision == "fp16",
+        "opset": opset is not None,
     }
     kind.require(wish for wish, wished in wishes.items() if wished)
+    if opset is not None and not LOWEST <= opset <= NEWEST:
+        raise Error(f"files can be written in the operator sets {LOWEST} to {NEWEST}, not in {opset}")
     if pixels and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
     path = Path(output or f"{spec.file_name}{kind.suffix or f'-{to}'}")
@@ -106,7 +112,7 @@ def export(
     network = load_model(spec)
     metadata = replace(describe(spec, input, precision), outputs=wanted)
     batch = batch or kind.default_batch
-    options = Options(batch, pixels, precision)
+    options = Options(batch, pixels, precision, opset)
     cases = [
         (images, gate.compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
