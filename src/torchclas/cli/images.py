@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,6 +107,12 @@ def predict(
         bool, Parameter(negative="", help="Drop what an interrupted command left for this output, and begin anew.")
     ] = False,
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
+    cluster: Annotated[
+        str | None,
+        Parameter(
+            help="Let the workers of a Ray cluster do it: its HOST:PORT, or auto, which begins one if none runs."
+        ),
+    ] = None,
     tta: Tta = None,
     fast_decode: FastDecode = False,
     batch_size: BatchSize = None,
@@ -128,6 +135,7 @@ def predict(
     refuse_options(app, "predict", sources)
     start_lean(verbose)
 
+    from torchclas.distributed.workers import Cluster
     from torchclas.inference.classifier import Classifier
     from torchclas.tasks.predict import classify
 
@@ -138,32 +146,37 @@ def predict(
         threshold = used.threshold if threshold is None else threshold
         top_k, device = top_k or used.top_k, used.device if device == "auto" else device
     destination, folder = _destination(output)
+    if cluster is not None:  # as many workers as there are cores, rather than one with as many threads
+        threads, workers = threads or 1, 1 if workers is None else workers
+    make_classifier = partial(
+        Classifier,
+        model,
+        weights=weights,
+        labels=labels or (used and used.labels),
+        preset=used and used.preset,
+        activation=used and used.activation,
+        device=device,
+        batch_size=batch_size or 16,
+        top_k=top_k,
+        threshold=threshold,
+        lang=lang,
+        tta=tta,
+        fast_decode=fast_decode,
+        workers=workers,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        max_pixels=max_pixels,
+    )
     summary = classify(
         list(map(str, sources)),
-        lambda: Classifier(
-            model,
-            weights=weights,
-            labels=labels or (used and used.labels),
-            preset=used and used.preset,
-            activation=used and used.activation,
-            device=device,
-            batch_size=batch_size or 16,
-            top_k=top_k,
-            threshold=threshold,
-            lang=lang,
-            tta=tta,
-            fast_decode=fast_decode,
-            workers=workers,
-            engine=engine,
-            precision=precision,
-            threads=threads,
-            max_pixels=max_pixels,
-        ),
+        make_classifier,
         output=destination,
         output_format=format,
         folder=folder,
         restart=restart,
         montage=montage,
+        cluster=None if cluster is None else Cluster(cluster, threads or 1, device),
         note=lambda remark: print(say(printable(remark)), file=sys.stderr),
     )
     if summary.errors or destination is not None:

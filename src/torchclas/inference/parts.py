@@ -19,18 +19,27 @@ import re
 import time
 import uuid
 from bisect import insort
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from torchclas.atomic import alone, atomic_path, disk_is_full
 from torchclas.data.listing import Listing, ListingChangedError
+from torchclas.data.loader import Batch
 from torchclas.errors import OutputError
 from torchclas.signals import held_back
 from torchclas.text import ANY_NAME
 
+
+class _Result(Protocol):
+    @property
+    def status(self) -> str: ...
+
+
 Row = TypeVar("Row")
+Result = TypeVar("Result", bound=_Result)
 Row_contra = TypeVar("Row_contra", contravariant=True)
 
 SECONDS = 5.0  # of work that a part holds, and that a kill costs at most
@@ -138,6 +147,42 @@ def open_part(
             temporary.unlink(missing_ok=True)
 
 
+def write_parts(
+    open_at: Callable[[int], AbstractContextManager[OpenPart[Result]]],
+    start: int,
+    batches: Iterator[Batch],
+    rows_of: Callable[[Batch], Sequence[Result]],
+    done: Callable[[Batch, Sequence[Result]], None] = lambda batch, rows: None,
+) -> list[Part]:
+    """Write the rows of consecutive batches, of which the first begins with input `start`; returns where they are.
+
+    `open_at` opens the part that begins with an input; `done` is told of each batch.
+    """
+    parts: list[Part] = []
+    for first in batches:
+        with open_at(start) as part:
+            for batch in chain((first,), batches):
+                rows = rows_of(batch)
+                with held_back():
+                    part.write(rows, sum(row.status == "error" for row in rows))
+                    done(batch, rows)
+                if part.full:
+                    break
+        start = part.stop
+        if part.kept is not None:
+            parts.append(part.kept)
+    return parts
+
+
+def parts_of(work: Path) -> list[Part]:
+    """The parts that are in a work folder, in order; some may have rows of others, too."""
+    found: list[Part] = []
+    for path in work.glob("rows-*"):
+        if (match := _PART.fullmatch(path.name)) is not None:
+            found.append(Part(int(match[1]), int(match[2]), int(match[3]), path))
+    return sorted(found)
+
+
 class Parts(Generic[Row]):
     """The parts of one output, which this process alone writes; made by `open_parts`.
 
@@ -198,13 +243,32 @@ class Parts(Generic[Row]):
             end = part.stop
         return gaps if end == total else [*gaps, (end, total)]
 
+    def units(self, size: int) -> Iterator[tuple[int, list[str]]]:
+        """The names of inputs without rows, at most `size` at a time, each time with the number of the first.
+
+        None of them reaches into two files of a folder.
+        """
+        for start, end in self.gaps():
+            names = self.listing.names(start)
+            while start != end:
+                left = size if end is None else min(size, end - start)
+                unit = [*islice(names, min(left, (self._end(start) or start + left) - start))]
+                if not unit:
+                    break
+                self.listing.sync()  # a name must not be lost before its row
+                yield start, unit
+                start += len(unit)
+
+    def _end(self, start: int) -> int | None:
+        """Where the file of a folder ends that has the row of this input."""
+        return None if self._rows is None else (start // self._rows + 1) * self._rows
+
     @contextmanager
     def add(self, start: int) -> Generator[OpenPart[Row], None, None]:
         """`open_part` for rows from input `start` on."""
-        end = None if self._rows is None else (start // self._rows + 1) * self._rows
         part = None
         try:
-            with open_part(self.work, self._files, start, end) as part:
+            with open_part(self.work, self._files, start, self._end(start)) as part:
                 try:
                     yield part
                 finally:
@@ -255,10 +319,7 @@ class Parts(Generic[Row]):
 
     def _found(self) -> list[Part]:
         """The parts on disk, in order."""
-        found: list[Part] = []
-        for path in self.work.glob("rows-*"):
-            if (match := _PART.fullmatch(path.name)) is not None:
-                found.append(Part(int(match[1]), int(match[2]), int(match[3]), path))
+        found = parts_of(self.work)
         for path in self.output.glob(_SEALED) if self._rows is not None else ():
             start = int(path.stem.removeprefix("part-")) * (self._rows or 0)
             count, errors = self._files.count(path)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from torchclas.data.decode import is_image
 from torchclas.data.loader import Batch
 from torchclas.data.sources import at_least_one, expand, identity
+from torchclas.data.stores import in_store
 from torchclas.errors import Error, OutputError
 from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.inference.parts import Parts, open_parts
+from torchclas.inference.parts import Parts, open_parts, write_parts
 from torchclas.inference.request import request_of
 from torchclas.reporting.rows import PredictionFiles, Writer, format_of, open_device, open_stream
 from torchclas.signals import held_back
 from torchclas.vocabulary import RowFormat
 
 if TYPE_CHECKING:
+    from torchclas.distributed.workers import Cluster, Workers
     from torchclas.reporting.contact_sheet import Montage
 
 
@@ -58,6 +60,7 @@ def classify(
     folder: bool = False,
     restart: bool = False,
     montage: Path | None = None,
+    cluster: Cluster | None = None,
     stdin: Iterable[str] | None = None,
     note: Callable[[str], None] = lambda remark: None,
 ) -> Summary:
@@ -65,19 +68,23 @@ def classify(
 
     Without `output` rows go to standard output. A file appears when all rows are there; whatever stops the command
     before that, the same one goes on (see `torchclas.inference.parts`), unless it is to `restart`. The same holds for a
-    `folder` of Parquet files. `montage` is an image file for a contact sheet of the first pictures; on Ctrl-C and
-    signals like it, of those done by then. `note` is told what becomes of rows done before, or until a command stops.
+    `folder` of Parquet files, and where workers of a `cluster` do it. `montage` is an image file for a contact sheet of
+    the first pictures; on Ctrl-C and signals like it, of those done by then. `note` is told what becomes of rows done
+    before, or until a command stops.
 
     Raises:
         DataError: the sources name nothing.
         OutputError: a file cannot be written, or is an input, or has rows of another command. What was there before is
             untouched.
+        ClusterError: the cluster cannot be reached, or does not work.
     """
     folder = folder or (output is not None and output.is_dir())
     resumable = output is not None and (folder or output.is_file() or not output.exists())
     chosen_format = _folder_format(output_format) if folder else format_of(output, output_format)
     if restart and not resumable:
         raise Error("--restart drops the rows kept for an output file: name it with --output FILE")
+    if cluster is not None and (not resumable or montage is not None):
+        raise Error("--cluster writes rows to a file or a folder alone: name it with --output, and leave --montage out")
     _spare_inputs(sources, output, montage)
     images = at_least_one(sources, stdin)  # before the seconds that a model takes
     if montage is not None and (there := identity(montage)) is not None:
@@ -85,13 +92,52 @@ def classify(
     if output is None or not resumable:
         return _stream(images, make_classifier, output, chosen_format, montage)
     with open_parts(output, images, folder=folder, restart=restart) as parts:
-        if "-" not in sources:  # else names may be long in coming, and are not waited for
+        # Else names may be long in coming, and are not waited for.
+        if not any(source == "-" or in_store(source) for source in sources):
             parts.listing.read_all()
+        if cluster is not None:
+            from torchclas.distributed.workers import open_workers
+
+            with open_workers(cluster, make_classifier, parts.work) as workers:
+                return _gather(parts, workers, chosen_format, note)
         classifier = make_classifier()
-        files = PredictionFiles(chosen_format, classifier.top_k, classifier.batch_size)
-        request = {"command": "predict", "format": chosen_format, **request_of(classifier)}
-        parts.begin(request, files, batch_size=classifier.batch_size)
+        _begin(parts, chosen_format, request_of(classifier), classifier.top_k, classifier.batch_size)
         return _fill(parts, classifier, montage, note)
+
+
+def _begin(
+    parts: Parts[Prediction], row_format: RowFormat, request: Mapping[str, object], top_k: int, batch_size: int
+) -> PredictionFiles:
+    files = PredictionFiles(row_format, top_k, batch_size)
+    parts.begin({"command": "predict", "format": row_format, **request}, files, batch_size=batch_size)
+    return files
+
+
+def _gather(parts: Parts[Prediction], workers: Workers, row_format: RowFormat, note: Callable[[str], None]) -> Summary:
+    """Have workers classify what has no rows yet, and make the output of all."""
+    first, start = workers.opened(), time.perf_counter()
+    files = _begin(parts, row_format, first.request, first.top_k, first.batch_size)
+    before, total = parts.rows, parts.listing.count if parts.listing.complete else None
+    with _kept(parts, note), _progress(shown=True, total=total, done=before) as advance:
+        units = parts.units(workers.unit(None if total is None else total - before, first.batch_size))
+        for part in workers.run(files, units):
+            parts.keep(part)
+            advance(part.stop - part.start)
+        parts.finish()
+    return Summary(parts.rows, parts.errors, before, time.perf_counter() - start)
+
+
+@contextmanager
+def _kept(parts: Parts[Prediction], note: Callable[[str], None]) -> Generator[None, None, None]:
+    """Say what was done before, and where the block is stopped, what is kept."""
+    if parts.rows:
+        note(f"{parts.name}: {parts.rows:,} images were done before, and are not done again")
+    try:
+        yield
+    except BaseException:
+        if parts.rows:
+            note(f"stopped: {parts.rows:,} images are done, and the same command goes on with the others")
+        raise
 
 
 def _fill(
@@ -100,52 +146,29 @@ def _fill(
     """Classify what has no rows yet, and make the output of all."""
     summary, start = Summary(parts.rows, parts.errors, before=parts.rows), time.perf_counter()
     total = parts.listing.count if parts.listing.complete else None
-    if parts.rows:
-        note(f"{parts.name}: {parts.rows:,} images were done before, and are not done again")
-    try:
-        with _sheet(montage, classifier) as sheet, _progress(shown=True, total=total, done=parts.rows) as advance:
-            if sheet is not None and parts.rows:  # pictures are not kept
-                for batch in classifier.batches(islice(parts.listing.names(), sheet.room)):
-                    sheet.add(batch, [*classifier.rows(batch)])
-                sheet = None
+    with (
+        _kept(parts, note),
+        _sheet(montage, classifier) as sheet,
+        _progress(shown=True, total=total, done=parts.rows) as advance,
+    ):
+        if sheet is not None and parts.rows:  # pictures are not kept
+            for batch in classifier.batches(islice(parts.listing.names(), sheet.room)):
+                sheet.add(batch, [*classifier.rows(batch)])
+            sheet = None
 
-            def done(batch: Batch, rows: Sequence[Prediction]) -> None:
-                summary.add(rows)
-                if sheet is not None:
-                    sheet.add(batch, rows)
-                advance(len(rows))
+        def done(batch: Batch, rows: Sequence[Prediction]) -> None:
+            summary.add(rows)
+            if sheet is not None:
+                sheet.add(batch, rows)
+            advance(len(rows))
 
-            for first, end in parts.gaps():
-                names = parts.listing.names(first)
-                _add(parts, first, classifier, names if end is None else islice(names, end - first), done)
-            parts.finish()
-    except BaseException:
-        if parts.rows:
-            note(f"stopped: {parts.rows:,} images are done, and the same command goes on with the others")
-        raise
+        for first, end in parts.gaps():
+            names = parts.listing.names(first)
+            batches = classifier.batches(names if end is None else islice(names, end - first))
+            write_parts(parts.add, first, batches, lambda batch: [*classifier.rows(batch)], done)
+        parts.finish()
     summary.seconds = time.perf_counter() - start
     return summary
-
-
-def _add(
-    parts: Parts[Prediction],
-    start: int,
-    classifier: Classifier,
-    names: Iterable[str],
-    done: Callable[[Batch, Sequence[Prediction]], None],
-) -> None:
-    """Add parts with the rows of consecutive inputs, of which the first has the number `start`."""
-    batches = classifier.batches(names)
-    for first in batches:
-        with parts.add(start) as part:
-            for batch in chain((first,), batches):
-                rows = list(classifier.rows(batch))
-                with held_back():
-                    part.write(rows, _errors(rows))
-                    done(batch, rows)
-                if part.full:
-                    break
-        start = part.stop
 
 
 def _stream(
