@@ -88,6 +88,9 @@ def theirs(network: Network, library: Library, wanted: Mapping[str, Tensor]) -> 
     for name, _ in _tables(network, names):
         if name not in wanted:
             del found[name]
+    for name, tensor in _derived(network, library):
+        if name in wanted:
+            found[name] = tensor
     for name in wanted.keys() - found.keys():
         if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in found:
             found[name] = torch.zeros_like(wanted[name])
@@ -139,6 +142,15 @@ def _tables(network: Network, names: Mapping[str, PublishedName]) -> Iterator[tu
         if tables is not None:
             for leaf, tensor in tables().items():
                 yield names[f"{name}.{leaf}"].name, tensor
+
+
+def _derived(network: Network, library: Library) -> Iterator[tuple[str, Tensor]]:
+    """What follows from the architecture here, and some keep like a weight."""
+    buffers = dict(network.named_buffers())
+    rules = models.renames(network.arch)[layout_of(library, network.arch)]
+    names = published_names([*network.state_dict(), *buffers], rules, paddle=False)  # blocks are counted over all
+    for name in buffers.keys() - network.state_dict().keys():
+        yield names[name].name, buffers[name]
 
 
 def _identities(network: Network, names: Mapping[str, PublishedName]) -> Iterator[tuple[str, Tensor]]:
