@@ -108,8 +108,10 @@ class _Lowered:
         kept = [attribute for attribute in node.attribute if attribute.name in schema.attributes]
         for attribute in node.attribute:
             if attribute.name not in schema.attributes and not self._is_default(node, attribute):
-                what = f"the {attribute.name} of {node.op_type}"
-                raise Error(f"{what} has no words in operator set {self.opset}: choose a newer one")
+                raise Error(
+                    f"the {attribute.name} of {node.op_type} has no words in operator set {self.opset}: "
+                    "choose a newer one"
+                )
         if len(node.input) > schema.max_input:
             raise Error(f"{node.op_type} takes less in operator set {self.opset}: choose a newer one")
         copy = onnx.NodeProto()
