@@ -18,6 +18,8 @@ pytest.importorskip("playwright.sync_api", reason="there is no Playwright here: 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
+import torchclas
+
 DOCS = Path(__file__).parents[2] / "docs"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -84,6 +86,20 @@ def test_both_languages_have_the_same_pages(site: Path) -> None:
     ]
     assert names[0] == names[1]
     assert 'lang="zh-CN"' in (site / "zh" / "training.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_api_links_its_types_here_and_elsewhere(site: Path, language: str) -> None:
+    page = Html(site / language / "api.html")
+    assert {
+        "https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor",
+        "https://numpy.org/doc/stable/reference/generated/numpy.ndarray.html#numpy.ndarray",
+        "https://docs.python.org/3/library/pathlib.html#pathlib.Path",
+        "#torchclas.Preset",
+        "#torchclas.layers.network.Network",
+        "#torchclas.errors.CheckpointError",
+    } <= set(page.links)
+    assert {f"torchclas.{name}" for name in torchclas.__all__} - {"torchclas.__version__"} <= page.ids
 
 
 def test_a_page_that_no_table_of_contents_names_fails_the_build(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_help_is_in_the_language_of_messages(language: str, capsys: pytest.Captu
     assert ("把模型写成 8 位整数" in text, "任何命令都可以加" in text) == ((language == "zh",) * 2)
     assert ("Write a model in 8-bit integers" in text) is (language == "en")
     assert "--calibration" in text
+    assert ("[必需]" in text, "[默认: 300]" in text) == ((language == "zh",) * 2)
+    assert ("[required]" in text, "[default: 300]" in text) == ((language == "en",) * 2)
 
 
 def public_names(text: str) -> set[str]:

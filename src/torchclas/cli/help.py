@@ -9,7 +9,7 @@ from cyclopts.help import DefaultFormatter, InlineText
 from torchclas.messages import help_text, language
 
 if TYPE_CHECKING:
-    from cyclopts.help import HelpPanel
+    from cyclopts.help import HelpEntry, HelpPanel
 
 
 class HelpFormatter(DefaultFormatter):
@@ -18,8 +18,7 @@ class HelpFormatter(DefaultFormatter):
     def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
         """Print a box of options or commands."""
         if language() != "en":
-            entries = [entry.copy(description=_translated(entry.description)) for entry in panel.entries]
-            panel = panel.copy(title=help_text(str(panel.title)), entries=entries)
+            panel = panel.copy(title=help_text(str(panel.title)), entries=list(map(_spoken, panel.entries)))
         super().__call__(console, options, panel)
 
     def render_description(self, console: Any, options: Any, description: Any) -> None:
@@ -27,6 +26,25 @@ class HelpFormatter(DefaultFormatter):
         if language() != "en":
             description = _translated(description)
         super().render_description(console, options, description)
+
+
+def _spoken(entry: HelpEntry) -> HelpEntry:
+    """An option, whose facts in brackets cyclopts would add in English."""
+    from rich.text import Text
+
+    description = _translated(entry.description)
+    if not isinstance(description, InlineText):
+        return entry.copy(description=description)
+    facts = (
+        ("choices", ", ".join(entry.choices or ())),
+        ("default", "" if entry.default in (None, "False") else entry.default),
+    )
+    for word, value in facts:
+        if value:
+            description.append(Text(f"[{help_text(word)}: {value}]", f"cyclopts.{word}"))
+    if entry.required:
+        description.append(Text(f"[{help_text('required')}]", "cyclopts.required"))
+    return entry.copy(description=description, choices=None, default=None, required=False)
 
 
 def _translated(text: Any) -> Any:
