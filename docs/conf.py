@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "src")]
+
+from python_page import read_docstring, resolve, with_plain_lines  # noqa: E402 - it is beside this file
+
 LANGUAGE = os.environ.get("SITE_LANGUAGE", "en")
 TWIN = {
     "en": {"site": "zh", "lang": "zh-CN", "name": "简体中文"},
@@ -33,11 +37,13 @@ TWIN = {
 CONTENTS: dict[str, Any] = tomllib.loads((FOLDER / "contents.toml").read_text(encoding="utf-8"))
 # On a code host, this is how a page says that it has a twin; here a button does.
 SWITCH = re.compile(r"^(?:English \| \[简体中文\]\([^)]+\)|\[English\]\([^)]+\) \| 简体中文)(?: · )?", re.MULTILINE)
+# Chinese has no spaces between its words, and a browser would show one where a line of the source ends.
+WITHIN_CHINESE = re.compile(r"(?<=[一-鿿、。，；：！？）」】])\n(?=[一-鿿（「【])")
 LINK_UP = re.compile(r"(?<=\]\()\.\./[^)#]+\.md(?=\))")
 
 project = "torchclas"
 language = {"en": "en", "zh": "zh_CN"}[LANGUAGE]
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 # Chinese pages come first: of two files for a page, Sphinx takes that of the first suffix.
 source_suffix = {".zh-CN.md": "markdown", ".md": "markdown"} if LANGUAGE == "zh" else {".md": "markdown"}
 exclude_patterns = ["_*"] + (
@@ -47,6 +53,11 @@ exclude_patterns = ["_*"] + (
 )
 templates_path = ["_templates"]
 myst_heading_anchors = 4
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
+maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
 # Text may look like anything on a code host; only what is written as code is highlighted.
 highlight_language = "text"
 
@@ -79,6 +90,8 @@ def setup(app: Sphinx) -> None:
     jieba.setLogLevel("WARNING")  # otherwise it says on stderr that it reads its dictionary
     app.add_search_language(ChineseSearch)
     app.connect("source-read", prepare_page)
+    app.connect("autodoc-process-docstring", read_docstring, priority=400)  # before napoleon, which reads sections
+    app.connect("missing-reference", resolve)
     app.connect("html-page-context", complete_context, priority=900)  # after furo, whose tree of pages it corrects
 
 
@@ -87,6 +100,12 @@ def prepare_page(app: Sphinx, name: str, source: list[str]) -> None:
     folder = (FOLDER / name).parent
     text = SWITCH.sub("", source[0], count=1)
     text = LINK_UP.sub(lambda link: _as_download(folder, link), text)
+    if LANGUAGE == "zh":
+        text = WITHIN_CHINESE.sub("", text)
+    if name == "commands":
+        from commands_page import commands
+
+        text += "\n" + commands("zh" if LANGUAGE == "zh" else "en")
     if name == "index":
         text += "".join(_toctree(section["pages"], section[LANGUAGE]) for section in CONTENTS["section"])
     elif name in CONTENTS["below"]:
@@ -108,6 +127,10 @@ def _toctree(pages: list[str], caption: str = "") -> str:
 def complete_context(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Tell the templates where the page is in the other language, and the headings of the tree their level."""
     context["twin"] = {**TWIN, "href": f"{'../' * (name.count('/') + 1)}{TWIN['site']}/{name}.html"}
+    if name == "api":
+        context["body"] = with_plain_lines(context["body"])
+    if name == "errors":  # messages are longer than a phone is wide, and may be broken
+        context["body"] = context["body"].replace('class="highlight-text', 'class="wraps highlight-text')
     if "furo_navigation_tree" in context:
         tree = context["furo_navigation_tree"]
         context["furo_navigation_tree"] = tree.replace(' role="heading"', ' role="heading" aria-level="2"')

@@ -18,6 +18,14 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // int(os.environ.get("PYTEST
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What only the sweep runs: importing it takes seconds.
+SWEPT_FOLDERS = {Path(__file__).parent / name for name in ("browser", "sweep")}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("markexpr") == "not sweep" and collection_path in SWEPT_FOLDERS else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Weights are converted once per session, never into the user's cache, and the network is left alone."""

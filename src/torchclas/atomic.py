@@ -6,12 +6,18 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torchclas.errors import Error, OutputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -71,6 +77,59 @@ def locked(path: Path) -> Generator[None, None, None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def alone(path: Path, otherwise: str) -> Generator[None, None, None]:
+    """Hold `path`, an empty file that goes with the block, as no other process can at the same time.
+
+    The system ends the hold with the process, however that dies. Where a file system has no locks, nobody is kept out.
+
+    Raises:
+        OutputError: another process holds it (that is `otherwise`), or it cannot be made.
+    """
+    file = _held(path, otherwise)
+    try:
+        yield
+    finally:
+        if os.name == "nt":  # where an open file cannot be removed
+            os.close(file)
+            path.unlink(missing_ok=True)
+        else:  # removed while it is held: who opens it later makes another
+            path.unlink(missing_ok=True)
+            os.close(file)
+
+
+def _held(path: Path, otherwise: str) -> int:
+    while True:
+        _make_folder(path.parent)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # who had the folder has removed it meanwhile
+            continue
+        except OSError as error:
+            raise OutputError(f"{path.parent}: cannot be written: {error.strerror}") from error
+        if not _lock(file):
+            os.close(file)
+            raise OutputError(otherwise)
+        try:
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        os.close(file)  # it was removed between the two steps, and keeps nobody out
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file unless another process has it; not filelock, whose import takes longer than some pictures."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
+    return True
 
 
 def need_space(path: Path, size: int) -> None:

@@ -154,6 +154,7 @@ class Entry:
     size, `params_m` millions of parameters; None where nothing was published. `latency` maps a device's id to
     milliseconds, one per column of that device. `weights` is None where no file was published; `alternates` are the
     same weights in other layouts. `quantized_from` names the model that `torchclas quantize` makes this one from.
+    `license` is the SPDX identifier of the terms that the weights come under.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Entry:
     recipe: str | None
     note: str
     quantized_from: str | None
+    license: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +380,7 @@ def _read_entry(
         recipe=row.take("recipe", text, arch) or None,
         note=row.take("note", text, ""),
         quantized_from=row.take("quantized_from", text, None),
+        license=row.take("license", text, "Apache-2.0"),
     )
     row.close()
     return entry

@@ -56,3 +56,11 @@ def complexity(arch: str, *, num_classes: int = 1000, size: int | Size = 224) ->
     with torch.no_grad():
         fused(image)
     return Complexity(params, counter.get_total_flops() // 2, upstream)
+
+
+def parameters(arch: str, *, num_classes: int, in_channels: int = 3, size: int | Size = 224) -> int:
+    """How many numbers `arch` learns, for images of `size` pixels, a side or [height, width]."""
+    with torch.device("meta"):
+        network = models.build(arch, num_classes=num_classes, in_channels=in_channels)
+        network.set_input_size(to_size(size))
+    return sum(parameter.numel() for parameter in network.parameters())

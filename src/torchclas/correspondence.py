@@ -59,6 +59,12 @@ def counterparts(library: Library) -> Mapping[str, Counterpart]:
     return _table().counterparts[library]
 
 
+def written_as(library: Library, arch: str) -> Counterpart | None:
+    """The counterpart that weights of ours go to; None where they cannot."""
+    counterpart = counterparts(library).get(arch)
+    return None if counterpart is None or counterpart.only == "load" else counterpart
+
+
 def lookalikes(arch: str) -> tuple[str, ...]:
     """Networks of timm that have the same tensors and compute something else with them."""
     return _table().lookalikes.get(arch, ())

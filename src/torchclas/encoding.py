@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import json
 import warnings
 from pathlib import Path
+from typing import TypeVar
 
 from torchclas.errors import DataError
+
+T = TypeVar("T")
 
 
 def read_text(path: Path) -> str:
@@ -37,6 +41,23 @@ def decode_text(content: bytes) -> tuple[str, str]:
         return content.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
         return content.decode("gbk"), "gbk"
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """What a JSON file that was written here holds; None where there is none.
+
+    Raises:
+        DataError: it cannot be read, or holds something else than a `kind`.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged, or not written by torchclas: remove it ({error})") from error
+    if not isinstance(content, kind):
+        raise DataError(f"{path}: not written by torchclas: remove it")
+    return content
 
 
 def _marked(content: bytes) -> str | None:

@@ -118,7 +118,8 @@ class Augment:
     `crop` is a random one of a `scale` (share of the area) and `ratio` (width over height, of squares), or what
     evaluation does (`center`), which squeezes or pads where the preset does. `flip` and `erasing` are probabilities.
     `policy` changes a share of the images, `policy_prob`; `rand-m9-mstd0.5-inc1` moves their pixels with the
-    interpolation of the crop, or with `policy_interpolation`.
+    interpolation of the crop, or with `policy_interpolation`. `shift` moves the image up or down and to a side by at
+    most so many pixels [height, width]; what comes into it is black.
 
     What is erased is a rectangle of an `erasing_area` (share of the image); the ratio of its sides is drawn by its
     logarithm or evenly (`erasing_ratio`), and it becomes noise or the mean colour (`erasing_fill`). `cutout` is the
@@ -135,6 +136,7 @@ class Augment:
     policy: Policy = ""
     policy_prob: float = 1.0
     policy_interpolation: Literal["", Interpolation] = ""
+    shift: tuple[int, int] | None = None
     erasing: float = 0.0
     erasing_area: tuple[float, float] = (0.02, 1 / 3)
     erasing_ratio: Literal["log", "even"] = "log"
@@ -151,6 +153,8 @@ class Augment:
         least, most = self.erasing_area
         _check(0 < least <= most <= 1, "erasing_area", "two rising numbers in 0..1", self.erasing_area)
         _check((self.cutout or 1) <= LARGEST_INPUT, "cutout", f"an integer in 1..{LARGEST_INPUT}", self.cutout)
+        good = max(self.shift or (1,)) <= LARGEST_INPUT
+        _check(good, "shift", f"two integers in 1..{LARGEST_INPUT}", self.shift)
         for key in ("flip", "policy_prob", "erasing", "mixup_prob", "cutmix_prob"):
             _check(0 <= getattr(self, key) <= 1, f"{key}", "a probability", getattr(self, key))
         for key in ("mixup", "cutmix"):
@@ -172,12 +176,13 @@ class Loss:
     `class_weights` weighs the images by their class: "balanced" lets every class count as much as any other, however
     few images it has; numbers are for the classes in their order, and only their ratios matter. Where an image has any
     number of classes, they multiply the loss of those it has; "balanced" takes as many times as there are images
-    without the class for each with it.
+    without the class for each with it. "exponential" is for "bce" alone: of a class with a share s of the images, it
+    weighs by exp(1 - s) what an image has and by exp(s) what it has not (PaddleClas's `weight_ratio`).
     """
 
     label_smoothing: float = 0.0
     head_weights: tuple[float, ...] = (1.0,)
-    class_weights: Literal["", "balanced"] | tuple[float, ...] = ""
+    class_weights: Literal["", "balanced", "exponential"] | tuple[float, ...] = ""
     name: Literal["cross_entropy", "bce", "asymmetric"] = "cross_entropy"
     gamma_positive: float = 1.0
     gamma_negative: float = 4.0
@@ -193,6 +198,8 @@ class Loss:
         if isinstance(self.class_weights, tuple):
             good = min(self.class_weights, default=-1) >= 0 and max(self.class_weights) > 0
             _check(good, "class_weights", "balanced, or a number of 0 or more for each class", self.class_weights)
+        good = self.class_weights != "exponential" or self.name != "asymmetric"
+        _check(good, "class_weights", "balanced or numbers where the loss is asymmetric", self.class_weights)
 
 
 @dataclass(frozen=True, slots=True)

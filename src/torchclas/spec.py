@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Literal
 from torchclas import catalog
 from torchclas.catalog import Entry, Preset
 from torchclas.data.preprocess import Preprocess
+from torchclas.digest import sha256_of
 from torchclas.errors import CheckpointError, DataError
 from torchclas.labels import LabelSet, label_set, label_set_names, read_names
 from torchclas.vocabulary import LANGUAGES, OUTPUTS, Activation, Output
+from torchclas.weights import hub
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
+from torchclas.weights.exported import parts
+from torchclas.weights.kinds import PARAMETERS, PROGRAMS, files_of
 from torchclas.weights.kinds import SUFFIXES as WEIGHTS_SUFFIXES
-from torchclas.weights.location import BEST, checkpoint, quantized_path, without_suffix
+from torchclas.weights.location import BEST, checkpoint, converted_name, quantized_path, without_suffix
 from torchclas.weights.metadata import Metadata, find_metadata
 
 if TYPE_CHECKING:
@@ -35,7 +39,8 @@ class ModelSpec:
     `path` holds its weights (None: the published ones), or, where `graph` is set, the whole network as `torchclas
     export` or `torchclas quantize` wrote it, in that precision; `outputs` are what it can give. `pixels` says that it
     prepares images itself: its input is uint8 [N, H, W, 3], RGB, of any size. `activation` and `thresholds` are those
-    of `torchclas.weights.metadata.Metadata`.
+    of `torchclas.weights.metadata.Metadata`. `address` is where the Hugging Face Hub has the weights, whatever becomes
+    of the repository later.
     """
 
     name: str
@@ -50,6 +55,7 @@ class ModelSpec:
     outputs: tuple[Output, ...] = OUTPUTS
     activation: Activation = "softmax"
     thresholds: tuple[float, ...] = ()
+    address: hub.Address | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -67,12 +73,15 @@ class ModelSpec:
         """What files that are made of this model are called by default: after its own file, where it has one.
 
         The best weights of a run are called after the run's folder, and files with other names that say nothing
-        (`best_model.pdparams`) after theirs, so that two checkpoints of one architecture differ.
+        (`best_model.pdparams`) after theirs, so that two checkpoints of one architecture differ. Those of the Hub are
+        called after their repository.
         """
         if self.path is None:
             return self.name
         if self.path.name != BEST and self.path.stem.lower() not in _COMMON_NAMES:
             return self.path.stem
+        if self.address is not None:
+            return self.address.name
         folder = self.path.absolute().parent
         parent = f"{folder.parent.name}-" if folder.name == "finetune" else ""  # the second phase of distillation
         return f"{parent}{folder.name}" or self.path.stem
@@ -104,6 +113,35 @@ class ModelSpec:
             raise CheckpointError(f"{self.path}: an exported model takes images as it was made for them")
         return replace(self, preset=preset)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the weights, first the one that names them; none of published ones.
+
+        Raises CheckpointError: one of two is missing.
+        """
+        path = self.path
+        if path is None:
+            return ()
+        if path.suffix == ".xml":
+            return path, path.with_suffix(".bin")
+        if path.suffix in (PARAMETERS, *PROGRAMS):
+            return files_of(path)
+        if path.suffix == ".onnx" and (data := path.with_name(f"{path.name}.data")).is_file():
+            return path, data
+        return parts(path)
+
+    def content(self) -> list[str]:
+        """What tells the weights from others: which published file they are, or the SHA-256 of each of `files`.
+
+        Raises CheckpointError: never published, or a file cannot be read.
+        """
+        if self.path is None:
+            return [converted_name(catalog.find(self.name)).removesuffix(".safetensors")]
+        try:
+            return [sha256_of(file) for file in self.files]
+        except OSError as error:
+            raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
     def metadata(self, /, **origin: object) -> Metadata:
         """What a file that is made from this model says of itself."""
         published = self.classes.name in label_set_names() and self.classes is label_set(self.classes.name)
@@ -118,8 +156,29 @@ class ModelSpec:
             class_names=() if published else self.classes.names(),
             activation=self.activation,
             thresholds=self.thresholds,
-            origin=origin,
+            origin=origin if self.address is None else {**origin, "hub": str(self.address)},
         )
+
+
+def named_models(
+    names: Sequence[str], *, series: str | None = None, having: Callable[[Entry], bool] = lambda entry: True
+) -> list[str]:
+    """Published names in place of globs such as `PPLCNet_*`: in catalog order, of a series, for which `having` is true.
+
+    Other names, and files, stay; each comes once.
+
+    Raises UnknownNameError: no such model or series, or none that a glob fits.
+    """
+    found = dict[str, None]()
+    for name in names:
+        if any(character in name for character in "*?["):
+            fitting = [each for each in catalog.names(name, series=series) if having(catalog.find(each))]
+            if not fitting:
+                catalog.find(name)  # says what is like it
+            found |= dict.fromkeys(fitting)
+        else:
+            found[name if _is_file_name(name) else catalog.find(name).name] = None
+    return [*found]
 
 
 def find_model(
@@ -137,20 +196,27 @@ def find_model(
     else wrote (`.pdparams`, `.pth`, `.safetensors`) where only one architecture has such tensors. `weights` takes the
     place of a name's published weights, with as many classes as are in it. `labels` are names of the classes, or a file
     of them (see `torchclas.labels.read_names`), `preset` is how images are prepared, `activation` whether they have one
-    class or any number of them, in place of what the model says. Nothing is fetched; of our own files only the metadata
-    is read.
+    class or any number of them, in place of what the model says. Of our own files only the metadata is read.
+
+    A file may be one of the Hugging Face Hub: `hf://OWNER/NAME[@REVISION]` (see `torchclas.weights.hub`). Only such a
+    file is fetched, unless it is here; published weights are when a network is made with them.
 
     With `headless`, a file without a classifier will do; `num_classes` is then 0.
 
     Raises:
         UnknownNameError: no such model.
         CheckpointError: the file is not there, is of another kind, or fits no model, or not the one that was named.
+        DownloadError: the Hub does not have it, or cannot be asked.
         DataError: `labels` are not as many as there are classes, or cannot be read.
     """
+    name_or_file, named = _here(name_or_file)
+    weights, of_weights = _here(weights)
     if name_or_file is None:
         spec = _find(DEFAULT_MODEL, None) if weights is None else _of_file(Path(weights))
     else:
         spec = _find(name_or_file, weights)
+    if (address := of_weights or named) is not None:
+        spec = replace(spec, address=address)
     if spec.num_classes == 0 and not headless:
         raise CheckpointError(
             f"{spec.path}: weights of {spec.arch} without its classifier: train one (`torchclas train --from`)"
@@ -186,6 +252,12 @@ def preset_of(network: Network) -> Preset:
     return preset if network.input_size is None else preset.at(network.input_size)
 
 
+def _here(name: str | Path | None) -> tuple[str | Path | None, hub.Address | None]:
+    """What is named, or, of a model on the Hub, its file on this machine and its lasting address."""
+    address = hub.address_of(name)
+    return (name, None) if address is None else hub.fetch(address)
+
+
 def _find(name: str | Path, weights: str | Path | None) -> ModelSpec:
     if _is_file_name(name):
         if isinstance(name, str) and not Path(name).exists():
@@ -193,6 +265,8 @@ def _find(name: str | Path, weights: str | Path | None) -> ModelSpec:
 
             if namesakes(name):
                 catalog.find(name)  # raises: a name of timm's on the Hugging Face Hub
+            if hub.is_repository(name) and not Path(name).parent.is_dir():
+                raise CheckpointError(f"{name}: no such file; a model of the Hugging Face Hub is called hf://{name}")
         if weights is not None:
             raise CheckpointError(f"{name} and {weights} are both files of weights: with one of them name the model")
         return _of_file(Path(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-EngineName = Literal["torch", "compile", "onnxruntime", "openvino", "ncnn"]
+EngineName = Literal["torch", "compile", "onnxruntime", "openvino", "ncnn", "mnn", "executorch"]
 EngineChoice = Literal["auto", EngineName]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]  # of what runs a network
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
@@ -15,7 +15,7 @@ Fit = Literal["crop", "squeeze", "pad"]  # how an image of another shape comes t
 
 TestTimeAugmentation = Literal["flip", "five-crop"]  # views of an image whose scores are averaged
 
-ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm", "ncnn", "web"]
+ExportFormat = Literal["onnx", "openvino", "torch-export", "tensorrt", "timm", "ncnn", "mnn", "executorch", "web"]
 ExportPrecision = Literal["fp32", "fp16"]  # of the numbers in an exported file
 ExportInput = Literal["float32", "uint8"]  # prepared images, or pixels that the graph prepares
 

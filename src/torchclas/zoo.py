@@ -71,10 +71,14 @@ def create_model(
 
 def load_model(spec: ModelSpec) -> Network:
     """The network of `spec` with its weights, in evaluation mode; fetches published ones at first use."""
-    path = published_file(catalog.find(spec.name)) if spec.path is None else spec.path
-    network = _loaded(spec, path, spec.num_classes, spec.in_channels, new_head=spec.num_classes == 0)
+    network = _loaded(spec, weights_of(spec), spec.num_classes, spec.in_channels, new_head=spec.num_classes == 0)
     network.preset = spec.preset
     return network.eval()
+
+
+def weights_of(spec: ModelSpec) -> Path:
+    """The file with the weights of `spec`; fetches published ones at first use."""
+    return published_file(catalog.find(spec.name)) if spec.path is None else spec.path
 
 
 def save_checkpoint(

@@ -18,6 +18,8 @@ pytest.importorskip("playwright.sync_api", reason="there is no Playwright here: 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
+import torchclas
+
 DOCS = Path(__file__).parents[2] / "docs"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -86,10 +88,24 @@ def test_both_languages_have_the_same_pages(site: Path) -> None:
     assert 'lang="zh-CN"' in (site / "zh" / "training.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_api_links_its_types_here_and_elsewhere(site: Path, language: str) -> None:
+    page = Html(site / language / "api.html")
+    assert {
+        "https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor",
+        "https://numpy.org/doc/stable/reference/generated/numpy.ndarray.html#numpy.ndarray",
+        "https://docs.python.org/3/library/pathlib.html#pathlib.Path",
+        "#torchclas.Preset",
+        "#torchclas.layers.network.Network",
+        "#torchclas.errors.CheckpointError",
+    } <= set(page.links)
+    assert {f"torchclas.{name}" for name in torchclas.__all__} - {"torchclas.__version__"} <= page.ids
+
+
 def test_a_page_that_no_table_of_contents_names_fails_the_build(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("conf.py", "_templates", "_static"):
+    for name in ("conf.py", "python_page.py", "elsewhere.toml", "_templates", "_static"):
         copy = shutil.copytree if (DOCS / name).is_dir() else shutil.copy
         copy(DOCS / name, docs / name)
     contents = '[[section]]\nen = "A"\nzh = "A"\npages = ["named"]\n[below]\n'
@@ -123,7 +139,7 @@ def test_axe_finds_nothing_and_the_button_leads_to_the_twin(site: Path, width: i
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox())
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            for name in ("index", "distillation", "series/PPLCNet"):
+            for name in ("index", "start", "api", "errors", "distillation", "series/PPLCNet"):
                 page.goto((site / "zh" / f"{name}.html").as_uri())
                 found = Axe().run(page)
                 assert found.violations_count == 0, found.generate_report()

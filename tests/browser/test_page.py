@@ -112,6 +112,30 @@ def test_a_chosen_picture_is_answered_as_the_service_answers_it(
     shoot(page, "try")
 
 
+def test_a_class_shows_what_speaks_for_it(open_page: Open, photographs: Path) -> None:
+    page = open_page()
+    choose(page, photographs / "coffee.png")
+    first = answers(page).first
+    espresso, cup = first.locator(".shows").nth(0), first.locator(".shows").nth(1)
+    espresso.click()
+    heat = first.locator(".where img")
+    expect(heat).to_have_js_property("complete", True)
+    expect(heat).to_have_js_property("naturalWidth", 600)
+    expect(first.locator(".where")).to_contain_text("espresso")
+    before = heat.get_attribute("src")
+    cup.click()
+    expect(heat).to_have_js_property("naturalWidth", 600)
+    assert heat.get_attribute("src") != before
+    expect(espresso).to_have_attribute("aria-pressed", "false")
+    expect(cup).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="中文").click()
+    expect(first.locator(".where")).to_contain_text("杯子")
+    shoot(page, "where")
+    accuse(page)
+    cup.click()
+    expect(heat).to_have_count(0)
+
+
 @pytest.mark.parametrize("event", ["paste", "drop"])
 def test_a_pasted_or_dropped_picture(open_page: Open, event: str) -> None:
     page = open_page()

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from PIL import Image
 
 from tests.parity.golden import golden
 from torchclas import cli
+from torchclas.data.loader import Batch
+from torchclas.inference.classifier import Classifier, Prediction
+from torchclas.inference.parts import Parts
 from torchclas.weights.pdparams import read_pdparams
 
 
@@ -56,6 +60,9 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     code = f"""
 import sys
 from torchclas import cli
+from torchclas.data.loader import Batch
+from torchclas.inference.classifier import Classifier, Prediction
+from torchclas.inference.parts import Parts
 code = cli.run({arguments!r})
 heavy = {{"torch", "numpy", "cv2", "PIL", "matplotlib"}} & set(sys.modules)
 sys.exit(code or (f"imported {{heavy}}" if heavy else 0))
@@ -123,6 +130,16 @@ def test_predict_writes_csv_and_parquet(folder: Path, tmp_path: Path) -> None:
     assert {len(row["labels"]) for row in table} == {0, 1}
 
 
+def test_links_and_devices_stay_what_they_are(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("file.csv")
+    (tmp_path / "null.csv").symlink_to("/dev/null")
+    for name in ("link.csv", "null.csv"):
+        assert cli.run(["predict", str(folder), "-o", str(tmp_path / name)]) == 1
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "file.csv").read_text().startswith("source,")
+    assert (tmp_path / "null.csv").is_char_device()
+
+
 def test_montage(folder: Path, tmp_path: Path) -> None:
     cli.run(["predict", str(folder), "--montage", str(tmp_path / "sheet.png"), "-o", str(tmp_path / "x.csv")])
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -174,28 +191,112 @@ def test_full_disk_leaves_the_old_file(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_stops_it_keeps_the_rows_done_so_far(tmp_path: Path, number: int) -> None:
+def test_what_was_stopped_goes_on_with_the_same_command(tmp_path: Path, number: int) -> None:
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "0.png")
-    for i in range(1, 3000):
+    for i in range(1, 200):
         (images / f"{i}.png").symlink_to("0.png")
     output = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "torchclas", "predict", str(images), "-o", str(output), "--batch-size", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (partial := list(tmp_path.glob(".out*"))) or partial[0].stat().st_size == 0:
+    while not (partial := list(tmp_path.glob(".out*/.rows*"))) or partial[0].stat().st_size == 0:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(number)
     _, remarks = process.communicate(timeout=60)
     assert process.returncode == 128 + number
+    assert "the same command goes on" in remarks
     assert "Traceback" not in remarks
+    assert not output.exists()
+    resumed = subprocess.run(command, capture_output=True, text=True)
+    assert "images were done before" in resumed.stderr
+    assert resumed.returncode == 0
     found = rows(output.read_text())
-    assert 0 < len(found) < 3000
+    assert [row["source"] for row in found] == [str(path) for path in sorted(images.iterdir())]
     assert all(row["status"] == "ok" for row in found)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out.jsonl"]
+
+
+def test_a_stopped_sheet_is_drawn_whole_by_the_same_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str) -> int:
+        files = ["-o", str(tmp_path / f"{name}.csv"), "--montage", str(tmp_path / f"{name}.png")]
+        return cli.run(["predict", str(folder), *files, "--batch-size", "2", "--lang", "zh"])
+
+    def interrupt(classifier: Classifier, batch: Batch) -> Iterator[Prediction]:
+        if not batch.sources[0].endswith("a.png"):
+            raise KeyboardInterrupt
+        return rows_of(classifier, batch)
+
+    assert run("whole") == 1
+    rows_of = Classifier.rows
+    with monkeypatch.context() as changed:
+        changed.setattr(Classifier, "rows", interrupt)
+        assert run("stopped") == 130
+    assert "已停止：2 张图像已完成，再次运行同一条命令即可继续" in capsys.readouterr().err
+    with Image.open(tmp_path / "stopped.png") as sheet:
+        few = sheet.size
+    assert run("stopped") == 1
+    assert "stopped.csv：此前已完成 2 张图像" in capsys.readouterr().err
+    assert (tmp_path / "stopped.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    with Image.open(tmp_path / "stopped.png") as sheet, Image.open(tmp_path / "whole.png") as whole:
+        assert sheet.size == whole.size != few
+        assert sheet.tobytes() == whole.tobytes()
+
+
+def test_rows_of_another_command_are_not_mixed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(folder), "-o", str(tmp_path / "out.csv")]
+    with monkeypatch.context() as changed:
+        changed.setattr(Parts, "finish", lambda parts: signal.raise_signal(signal.SIGTERM))  # pyright: ignore
+        assert cli.run(command) == 143
+    capsys.readouterr()
+    assert cli.run([*command, "--top-k", "3"]) == 2
+    message = "out.csv: there are rows of another command (top_k: 5, now 3): run that one again, or add --restart"
+    assert message in capsys.readouterr().err
+    (folder / "more.png").touch()
+    assert cli.run(command) == 2
+    assert f"input 5 was {folder}/zero.png, and now is {folder}/more.png" in capsys.readouterr().err
+    assert cli.run([*command, "--top-k", "3", "--restart"]) == 1
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
+
+
+def test_predict_fills_a_folder_with_parquet_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    assert cli.run(["predict", str(folder), "-o", str(tmp_path / "out.parquet")]) == 1
+    for remark in ("5 images, 2 of them failed", "5 images, 2 of them failed, 5 of them done before"):
+        assert cli.run(["predict", str(folder), "-o", f"{tmp_path / 'rows'}/"]) == 1
+        assert remark in capsys.readouterr().err
+    files = sorted(path.name for path in (tmp_path / "rows").iterdir())
+    assert files == ["_manifest.json", "part-00000.parquet"]
+    assert pq.read_table(tmp_path / "rows").equals(pq.read_table(tmp_path / "out.parquet"))
+    manifest = json.loads((tmp_path / "rows" / "_manifest.json").read_bytes())
+    assert (manifest["inputs"], manifest["errors"], manifest["request"]["model"]) == (5, 2, "EfficientNet_lite0")
+
+
+def test_a_folder_of_other_files_is_not_filled(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in ([], ["--restart"]):
+        assert cli.run(["predict", str(folder), "-o", str(folder), *options]) == 2
+        assert "holds other files" in capsys.readouterr().err
+    assert cli.run(["predict", str(folder), "-o", f"{tmp_path / 'new'}/", "--format", "csv"]) == 2
+    assert "a folder is filled with Parquet files, not with csv" in capsys.readouterr().err
+    assert cli.run(["predict", str(folder), "--restart"]) == 2
+    assert "--restart drops the rows kept for an output file" in capsys.readouterr().err
+
+
+def test_a_dash_is_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["predict", str(folder / "a.png"), "-o", "-", "--format", "jsonl"]) == 0
+    assert [row["status"] for row in rows(capsys.readouterr().out)] == ["ok"]
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,9 @@ def test_any_number_of_classes(project: Path, capsys: pytest.CaptureFixture[str]
     assert run(["predict", *arguments, "--format", "jsonl"]) == 0
     [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(score >= 0.4 for score in row["scores"])
-    classifier = torchclas.Classifier(ARCH, weights="several.pdparams", activation="sigmoid", device="cpu")
+    classifier = torchclas.Classifier(
+        ARCH, weights="several.pdparams", activation="sigmoid", device="cpu", engine="torch"
+    )
     assert classifier.spec.multi_label
 
 

@@ -50,6 +50,10 @@ class TestTuning:
         names = {path.name for path in folder.iterdir()}
         assert {"recipe.toml", "environment.json", "run.json", "log.csv", "tensorboard", "last"} <= names
         assert {"best.safetensors", "curves.png", "curves.svg", "confusion.png", "report.html"} <= names
+        assert {"README.md", "report.json", "per_class.csv"} <= names
+        figures = json.loads((folder / "report.json").read_text())
+        assert figures["top1"]["total"] == figures["images"]
+        assert f"| top-1 | {100 * figures['top1']['value']:.2f} % |" in (folder / "README.md").read_text()
         assert Recipe.from_toml((folder / "recipe.toml").read_text()).optimizer.name == "adamw"
         page = (folder / "report.html").read_text()
         assert 'src="http' not in page

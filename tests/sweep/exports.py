@@ -23,13 +23,12 @@ import onnx
 from tests.parity.check import loaded
 from tests.parity.golden import cases, golden, mosaic
 from torchclas import models
-from torchclas.exporting.gate import TOLERANCE, Array, ExportedFile, relative_error
+from torchclas.exporting.gate import TOLERANCE, Array, ExportedFile, compute, relative_error
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
 from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
-from torchclas.tasks.export import compute
 from torchclas.weights.metadata import Metadata
 from torchclas.zoo import load_model
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchclas.catalog import Backend, Interpolation, Preset
-from torchclas.data.augment import TrainTransform, cut_out, erase, generator, random_crop
+from torchclas.data.augment import TrainTransform, cut_out, erase, generator, random_crop, shift
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import ImageError
 from torchclas.recipes import Augment, Policy
@@ -150,6 +150,22 @@ def test_a_square_is_cut_out() -> None:
     transform = TrainTransform(Augment(cutout=8), PRESET, 32)
     white = np.full((32, 32, 3), 255, np.uint8)
     assert all(float(transform(white, generator(0, 0, draw)).min()) == 0 for draw in range(20))
+
+
+def test_a_shift_is_a_crop_of_what_got_a_black_border() -> None:
+    """PaddleClas's `Padv2` to the centre, then `RandomCropImage`."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 255, (6, 8, 3), np.uint8)
+    padded = np.zeros((10, 10, 3), np.uint8)
+    padded[2:8, 1:9] = pixels
+    crops = [padded[top : top + 6, left : left + 8] for top in range(5) for left in range(3)]
+    found = [shift(pixels, rng, (2, 1)) for _ in range(300)]
+    counts = [sum(np.array_equal(each, crop) for each in found) for crop in crops]
+    assert sum(counts) == 300
+    assert min(counts) > 5, "each as often"
+    transform = TrainTransform(Augment(crop="center", flip=0, shift=(3, 3)), PRESET, 32)
+    plain = TrainTransform(Augment(crop="center", flip=0), PRESET, 32)(photo(), generator(0, 0, 0))
+    assert any(not torch.equal(transform(photo(), generator(0, 0, draw)), plain) for draw in range(3))
 
 
 def test_a_policy_changes_its_share_of_the_images() -> None:

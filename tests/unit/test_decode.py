@@ -74,6 +74,26 @@ def test_opencv_without_rgb_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_array_equal(decode(file), pixels)
 
 
+def test_a_jpeg_that_is_more_than_enough_is_decoded_smaller() -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (10, 13, 3), np.uint8)
+    whole = Image.fromarray(coarse).resize((1300, 1000), Image.Resampling.BICUBIC)
+    data = encoded(np.asarray(whole), "JPEG")
+    for enough, scale in ((501, 1), (500, 2), (251, 2), (250, 4), (125, 8), (1, 8)):
+        pixels = decode(data, enough=enough)
+        width, height = -(-1300 // scale), 1000 // scale
+        assert pixels.shape == (height, width, 3)
+        expected = np.asarray(whole.resize((width, height), Image.Resampling.BOX), np.int16)
+        assert np.abs(pixels - expected).mean() < 3
+    assert np.array_equal(decode(data, enough=501), decode(data))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = io.BytesIO()
+    whole.save(turned, "JPEG", exif=exif)
+    assert decode(turned.getvalue(), enough=250).shape == (325, 250, 3)
+    png = encoded(np.asarray(whole), "PNG")
+    assert np.array_equal(decode(png, enough=1), np.asarray(whole))
+
+
 def test_gif_is_its_first_frame() -> None:
     frames = [Image.fromarray(np.full((8, 9, 3), color, np.uint8)) for color in ((255, 0, 0), (0, 0, 255))]
     file = io.BytesIO()

@@ -299,7 +299,8 @@ def test_a_student_comes_to_agree_with_its_teacher_without_any_label(files: Simp
     best = read_metadata(summary.output / "best.safetensors")
     assert best.class_ids == CLASSES
     assert best.preset == PRESET
-    assert best.origin["teacher"] == "teacher"
+    assert best.origin["teacher"] == best.origin["labels_by"] == "teacher"
+    assert "agrees with its teacher teacher" in (summary.output / "README.md").read_text(encoding="utf-8")
     [again] = distill(options(files, epochs=12, output=tmp_path / "run"))
     assert again.was_finished
 

@@ -18,7 +18,8 @@ from torchclas import Embedder
 from torchclas.cli import run
 from torchclas.data.loader import Batch
 from torchclas.errors import Error
-from torchclas.inference.embedder import Provenance, unit_length, weights_identity
+from torchclas.inference.embedder import Provenance, unit_length
+from torchclas.inference.request import WeightsFiles
 from torchclas.spec import find_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,11 +119,12 @@ def test_weights_are_told_apart_by_what_they_hold(checkpoint: Path, tmp_path: Pa
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
     identities = [
-        weights_identity(find_model(path))
+        WeightsFiles(find_model(path)).identity()
         for path in (checkpoint, copy, small_checkpoint(tmp_path / "b.safetensors", 1))
     ]
     assert identities[0] == identities[1] != identities[2]
-    assert weights_identity(find_model("ResNet50_vd")) != weights_identity(find_model("ResNet50_vd_ssld"))
+    first, other = (WeightsFiles(find_model(name)).identity() for name in ("ResNet50_vd", "ResNet50_vd_ssld"))
+    assert first != other
 
 
 def test_probes_tell_networks_apart_whatever_their_classifier(checkpoint: Path, tmp_path: Path) -> None:

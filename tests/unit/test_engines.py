@@ -450,7 +450,7 @@ def test_an_engine_that_is_not_installed(spec: ModelSpec, monkeypatch: pytest.Mo
 def test_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys; from torchclas.engines import installed; print(*installed()); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["torch", "compile", "onnxruntime", "openvino", "ncnn"]
+    assert done.stdout.split() == ["torch", "compile", "onnxruntime", "openvino", "ncnn", "mnn", "executorch"]
     monkeypatch.setitem(engine.PACKAGES, "openvino", "no-such-package")
     engine.version.cache_clear()
     assert "openvino" not in installed()

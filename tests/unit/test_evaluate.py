@@ -298,14 +298,34 @@ def test_weights_of_ones_own(folders: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     metadata = Metadata("PPLCNet_x0_25", 4, preset, class_ids=names, class_names=names)
     save_checkpoint(network, path, metadata)
-    report = evaluate(folders, **cast("dict[str, Any]", {**SETTINGS, "model": None}), weights=path)
+    settings = cast("dict[str, Any]", {**SETTINGS, "model": None, "engine": "torch"})  # without an export of each
+    report = evaluate(folders, **settings, weights=path)
     assert (report.model, report.arch, report.weights, report.images) == ("own", "PPLCNet_x0_25", str(path), 8)
 
     with torch.no_grad():
         next(network.parameters()).fill_(torch.nan)
     save_checkpoint(network, path, metadata)
     with pytest.raises(Error, match="own computes NaN"):
-        evaluate(folders, **cast("dict[str, Any]", {**SETTINGS, "model": None}), weights=path)
+        evaluate(folders, **settings, weights=path)
+
+
+def test_of_two_classes_the_recall_of_the_second_at_few_false_alarms(folders: Path, tmp_path: Path) -> None:
+    preset = Preset(32, (32, 32), "bilinear", "opencv", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    path = tmp_path / "two.safetensors"
+    save_checkpoint(create_model("PPLCNet_x0_25", num_classes=2), path, Metadata("PPLCNet_x0_25", 2, preset))
+    lines = [f"{degrees}/page {seed}.png {label // 2}" for label, degrees in enumerate(ROTATIONS) for seed in range(2)]
+    pages = folders / "two.txt"
+    pages.write_text("\n".join(lines), encoding="utf-8")
+    settings: dict[str, Any] = {**SETTINGS, "model": path, "engine": "torch"}
+    report = evaluate(pages, **settings, max_fpr=0.25, output=tmp_path / "report")
+    rows = list(csv.DictReader((tmp_path / "report" / "predictions.csv").open()))
+    second = [float(row[f"score_{1 + (row['class_id_1'] != '1')}"]) for row in rows]
+    limit = sorted(second[:4])[-2]  # one of the four may be as high as it likes
+    assert report.recall_at_fpr == sum(score > limit for score in second[4:]) / 4
+    assert report.to_dict()["max_fpr"] == 0.25
+    assert "at 25 % (1)" in printed(report)
+    with pytest.raises(Error, match="--max-fpr"):
+        evaluate(pages, **settings, max_fpr=1.0)
 
 
 def test_the_matrix_of_many_classes_is_drawn_in_groups() -> None:

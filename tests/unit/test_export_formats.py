@@ -28,7 +28,7 @@ from torchclas.exporting.gate import DivergenceError
 from torchclas.exporting.onnx import OnnxFile
 from torchclas.exporting.openvino import write_openvino
 from torchclas.exporting.preprocess import Axis, OpenCV, Pillow
-from torchclas.exporting.trace import traceable
+from torchclas.exporting.trace import out_of_place, traceable
 from torchclas.layers.fold import fold_batch_norms
 from torchclas.layers.network import Network
 from torchclas.spec import find_model
@@ -70,6 +70,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "pets.safetensors"
     save_checkpoint(tiny(), path, METADATA)
     return path
+
+
+def test_modules_overwrite_their_inputs_again_once_they_are_traced() -> None:
+    network = models.build("PPLCNet_x0_25", num_classes=3)
+    before = [getattr(module, "inplace", None) for module in network.modules()]
+    assert True in before
+    with out_of_place(network):
+        assert not any(getattr(module, "inplace", False) for module in network.modules())
+    assert [getattr(module, "inplace", None) for module in network.modules()] == before
 
 
 def written(checkpoint: Path, name: str, to: ExportFormat, *options: str) -> Path:
@@ -119,7 +128,7 @@ def test_a_file_computes_what_the_network_does(any_file: gate.ExportedFile, chec
     network = load_model(find_model(checkpoint))
     for count in (1, 2, 5):
         images = np.random.default_rng(count).standard_normal((count, 3, 64, 64), np.float32)
-        want = task.compute(network, METADATA.preset, images)["logits"]
+        want = gate.compute(network, METADATA.preset, images)["logits"]
         assert gate.relative_error(any_file(images)["logits"], want) < 1e-5
 
 
@@ -209,18 +218,18 @@ def test_pixels_in(to: ExportFormat, pixels_file: Path, checkpoint: Path, tmp_pa
         write_openvino(pixels_file, path, METADATA)
     file, network = FORMATS[to].open(path, Options()), load_model(find_model(checkpoint))
     for pixels in pictures():
-        want = task.compute(network, METADATA.preset, pixels[None])["logits"]
+        want = gate.compute(network, METADATA.preset, pixels[None])["logits"]
         assert gate.relative_error(file(np.repeat(pixels[None], 2, 0))["logits"][:1], want) < 1e-5
 
 
 def test_the_gate_names_the_first_layer_that_differs(any_file: gate.ExportedFile) -> None:
     network = fold_batch_norms(tiny())
     images = np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)
-    cases = [(images, task.compute(network, METADATA.preset, images))]
+    cases = [(images, gate.compute(network, METADATA.preset, images))]
     assert gate.check(any_file, network, cases) < 1e-5
     with torch.no_grad():
         network.get_submodule(f"{CHANGED}.conv").weight[0, 0] += 0.1  # pyright: ignore[reportIndexIssue]
-    cases = [(images, task.compute(network, METADATA.preset, images))]
+    cases = [(images, gate.compute(network, METADATA.preset, images))]
     with pytest.raises(DivergenceError, match=rf"first layer that differs is {CHANGED}\.conv \(Conv2d\)"):
         gate.check(any_file, network, cases)
 
@@ -230,7 +239,7 @@ def test_the_gate_looks_behind_the_preprocessing(pixels_file: Path) -> None:
     with torch.no_grad():
         network.stem.get_submodule("conv").weight.mul_(1.01)  # pyright: ignore[reportCallIssue]
     images = pictures()[0][None]
-    cases = [(images, task.compute(network, METADATA.preset, images))]
+    cases = [(images, gate.compute(network, METADATA.preset, images))]
     with pytest.raises(DivergenceError, match=r"first layer that differs is network\.stem\.conv"):
         gate.check(OnnxFile(pixels_file), traceable(network, METADATA, pixels=True), cases)
 

@@ -16,11 +16,14 @@ from torch import nn
 
 import torchclas
 from tests.inference_models import CASES, names, parameters, program, unpack
-from torchclas import cli
+from torchclas import cli, models
 from torchclas.catalog import find
 from torchclas.errors import CheckpointError, DataError, Error
 from torchclas.labels import label_set
+from torchclas.layers.network import Network
+from torchclas.sizes import Size
 from torchclas.spec import find_model
+from torchclas.weights import dataflow
 from torchclas.weights.deploy_config import deploy_config
 from torchclas.weights.identity import recognise
 from torchclas.weights.inference_model import Array, read_inference_model, read_program
@@ -80,6 +83,24 @@ def test_is_recognised_by_its_tensors(tmp_path: Path) -> None:
     assert [str(found) for found in recognise(path, *read_checkpoint(path))] == [
         "PPLCNet_x0_25 (inference model layout, 1000 classes)"
     ]
+
+
+def test_data_is_followed_only_through_networks_with_such_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = unpack("RepVGG_A0-folded.pdmodel", tmp_path)
+    followed: list[str] = []
+    flow_of_network = dataflow.flow_of_network
+
+    def noted(network: Network, size: Size | None, *, heads: bool = False) -> dataflow.Flow:
+        followed.append(network.arch)
+        return flow_of_network(network, size, heads=heads)
+
+    monkeypatch.setattr(dataflow, "flow_of_network", noted)
+    assert [found.arch for found in recognise(path, *read_checkpoint(path))] == ["RepVGG_A0"]
+    assert {models.family(arch) for arch in followed} == {"repvgg"}
+    odd = replace(read_program(path), image=(-1, 3, 100, 100))
+    assert not dataflow.has_weights("DeiT_tiny_patch16_224", odd), "which takes no images of that size"
 
 
 def test_a_folder_that_is_called_after_the_model_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

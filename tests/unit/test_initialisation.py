@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from math import sqrt
 
 import pytest
@@ -72,3 +74,16 @@ def test_depthwise_convolutions_count_the_inputs_of_all_groups(arch: str) -> Non
     for conv in convs:
         assert conv.weight.std().item() == pytest.approx(sqrt(2 / conv.weight[:, 0].numel()), rel=0.15)
     assert len(convs) > 5
+
+
+def test_on_the_meta_device_no_compiler_is_loaded() -> None:
+    code = """
+import sys, torch
+from torchclas import models
+for arch in ("PPLCNet_x0_25", "SwinTransformer_tiny_patch4_window7_224", "LeViT_128S", "GoogLeNet", "DPN68"):
+    with torch.device("meta"):
+        network = models.build(arch, num_classes=7)
+    assert all(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())), arch
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

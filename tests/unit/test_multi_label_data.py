@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from torchclas.catalog import find
+from torchclas.data.datasets import Dataset, Relabelled
 from torchclas.data.multi_label import is_multi_label, rarest
 from torchclas.data.opening import fingerprint, open_data, open_for_model, open_training
 from torchclas.data.preprocess import Preprocess
@@ -209,3 +210,14 @@ def test_a_label_more_is_another_data_set(write: Write) -> None:
     first = open_data(write("a.csv", csv_table(WEAR.ids))).images
     second = open_data(write("b.csv", csv_table(WEAR.ids, [*ROWS[:3], [1, 1, 0]]))).images
     assert fingerprint(first) != fingerprint(second)
+
+
+def test_names_that_are_given_find_the_columns_of_a_table(write: Write) -> None:
+    path = write("train.csv", csv_table(WEAR.ids))
+    images = open_data(path, labels=("bag", "hat", "coat")).images
+    assert images.classes == ("bag", "hat", "coat")
+    assert isinstance(images, Relabelled)
+    assert isinstance(images.images, Dataset)
+    assert images.labels.tolist() == [[row[2], row[0], row[1]] for row in ROWS]
+    with pytest.raises(DataError, match="does not name the classes coat"):
+        open_data(path, labels=("bag", "hat", "Mantel"))

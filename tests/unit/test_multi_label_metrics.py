@@ -12,9 +12,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn
 
-from torchclas.metrics.multi_label import best_thresholds, figures, mean_average_precision
+from torchclas.metrics.multi_label import best_thresholds, figures, mean_average_precision, recall_at
 
 SK: Any = sklearn
+
+
+@pytest.mark.parametrize("max_fpr", [0.001, 0.01, 0.2])
+def test_recall_at_a_false_positive_rate_is_paddleclass(max_fpr: float) -> None:
+    """Its `TprAtFpr`: of 10,000 thresholds, whose scores are above them; here scores lie between these."""
+    rng = np.random.default_rng(0)
+    positive = rng.random(400) < 0.3
+    scores = np.round(np.clip(rng.normal(0.35 + 0.3 * positive, 0.15), 0.0001, 0.9998), 4) + 0.00005
+    best = 0.0
+    for threshold in np.arange(10_000) / 10_000:
+        if (scores[~positive] > threshold).mean() <= max_fpr:
+            best = max(best, float((scores[positive] > threshold).mean()))
+    assert recall_at(max_fpr, scores, positive) == pytest.approx(best, abs=1e-12)
 
 
 def drawn(seed: int, images: int = 60, classes: int = 7, *, steps: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -39,6 +52,7 @@ def test_equal_to_scikit_learn(seed: int, steps: int, dtype: type[Any]) -> None:
     expected = [SK.average_precision_score(labels[:, k], scores[:, k]) for k in np.flatnonzero(present)]
     assert made.mean_average_precision == pytest.approx(np.mean(expected), abs=1e-9)
     assert made.exact == pytest.approx(SK.accuracy_score(labels, predicted), abs=1e-9)
+    assert made.label_accuracy == pytest.approx(1 - SK.hamming_loss(labels, predicted), abs=1e-9)
     for row, k in zip(made.classes, range(labels.shape[1]), strict=True):
         if not present[k]:
             assert row.average_precision is row.recall is row.f1 is None

@@ -17,6 +17,7 @@ from timm.loss.asymmetric_loss import AsymmetricLossMultiLabel
 from torch.nn import functional as F
 
 from torchclas import Classifier
+from torchclas.data.training import exponential_weights
 from torchclas.errors import Error
 from torchclas.recipes import Loss, RecipeError
 from torchclas.reporting.console import Console
@@ -41,6 +42,19 @@ def test_binary_cross_entropy_is_torchs() -> None:
     found = classification_loss(LOGITS, TARGETS, Loss(name="bce"), weights)
     expected = F.binary_cross_entropy_with_logits(LOGITS, TARGETS.float(), pos_weight=weights, reduction="sum") / 5
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_exponential_weights_are_paddleclass() -> None:
+    """Its `ratio2weight`: exp(1 - share) for what an image is of, exp(share) for what it is not."""
+    weights = exponential_weights(TARGETS.numpy())
+    shares = TARGETS.float().mean(0)
+    by_hand = torch.zeros(())
+    for logits, targets in zip(LOGITS, TARGETS, strict=True):
+        for logit, target, share in zip(logits, targets, shares, strict=True):
+            weight = torch.exp(target * (1 - share) + (1 - target) * share)
+            by_hand = by_hand + weight * F.binary_cross_entropy_with_logits(logit, target.float())
+    found = classification_loss(LOGITS, TARGETS, Loss(name="bce", class_weights="exponential"), weights)
+    assert float(found) == pytest.approx(float(by_hand) / 5, rel=1e-6)
 
 
 @pytest.mark.parametrize(("positive", "negative", "margin"), [(1, 4, 0.05), (0, 2, 0.2), (0, 0, 0.0)])
@@ -73,6 +87,11 @@ def test_soft_targets_and_smoothing() -> None:
     smoothed = classification_loss(LOGITS, TARGETS, Loss(0.2, name="bce"))
     by_hand = classification_loss(LOGITS, TARGETS * 0.8 + 0.1, Loss(name="bce"))
     assert float(smoothed) == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_what_goes_with_exponential_weights_is_checked() -> None:
+    with pytest.raises(RecipeError, match="class_weights"):
+        Loss(name="asymmetric", class_weights="exponential")
 
 
 def test_a_margin_is_checked() -> None:

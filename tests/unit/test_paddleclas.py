@@ -216,7 +216,7 @@ NOT_HERE: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"DataLoader__Eval__dataset__name": "VeriWild"}, "DataLoader.Eval.dataset.name", ("train", "evaluate")),
     ({"DataLoader__Train__sampler__name": "PKSampler"}, "DataLoader.Train.sampler.name", ("train",)),
     ({"DataLoader__Train__sampler__shuffle": False}, "DataLoader.Train.sampler.shuffle", ("train",)),
-    ({"Infer__PostProcess__name": "PersonAttribute"}, "Infer.PostProcess.name", ("predict",)),
+    ({"Infer__PostProcess__name": "GenderAge"}, "Infer.PostProcess.name", ("predict",)),
     ({"Metric__Eval": [{"mAP": {}}]}, "Metric.Eval.0.mAP", ("evaluate",)),
     ({"Slim": {"quant": {"name": "pact"}}}, "Slim", ("train", "evaluate", "predict", "export")),
     ({"SomethingElse": 1}, "SomethingElse", ("train", "evaluate", "predict", "export")),
@@ -261,13 +261,23 @@ def test_any_number_of_classes(opened: Any) -> None:
     assert (project.train.delimiter, project.train.multi_label) == ("\t", True)
     assert (project.recipe.loss.name, project.recipe.loss.head_weights) == ("bce", (1.0,))
     for changes, key in (
-        ({"Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True}}]}, "Loss.Train.0.MultiLabelLoss.weight_ratio"),
         ({"Loss__Train": [{"MultiLabelAsymmetricLoss": None}]}, "Loss.Train.0.MultiLabelAsymmetricLoss"),
-        ({"DataLoader__Train__dataset__label_ratio": True}, "DataLoader.Train.dataset.label_ratio"),
         ({"DataLoader__Eval__dataset__name": "ImageNetDataset"}, "Global.use_multilabel"),
-        ({"Metric__Eval": [{"HammingDistance": None}]}, "Metric.Eval.0.HammingDistance"),
+        ({"Metric__Eval": [{"TprAtFpr": None}]}, "Metric.Eval.0.TprAtFpr"),
     ):
         assert unsupported(opened(several(**changes))) == [key]
+    ratio: dict[str, Any] = {
+        "Loss__Train": [{"MultiLabelLoss": {"weight_ratio": True, "size_sum": True}}],
+        "DataLoader__Train__dataset__label_ratio": True,
+        "Metric__Eval": [{"HammingDistance": None}, {"AccuracyScore": {"base": "sample"}}],
+    }
+    weighed = opened(several(**ratio))
+    assert not unsupported(weighed)
+    assert weighed.recipe.loss.class_weights == "exponential"
+    assert [each.why.split(",")[0] for each in weighed.findings if each.key.startswith("Metric")] == [
+        "it is called 1 minus labels right here",
+        "it is called all classes right here",
+    ]
 
 
 def test_what_has_no_effect_is_said(opened: Any) -> None:
@@ -313,6 +323,33 @@ def test_images_that_are_squeezed(opened: Any) -> None:
     assert (recipe.augment.policy_prob, recipe.augment.policy_interpolation) == (0.5, "bicubic")
 
 
+def test_pictures_of_attributes(opened: Any) -> None:
+    """PULC pads them, crops what it padded, and flips them last."""
+    seen: list[Any] = [DECODE, {"ResizeImage": {"size": [192, 256]}}, NORMALIZE]
+    policy = {"TimmAutoAugment": {"prob": 0.8, "config_str": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic"}}
+    border, crop = {"size": [212, 276], "pad_mode": 1, "fill_value": 0}, {"RandomCropImage": {"size": [192, 256]}}
+
+    def steps(*ops: object) -> Any:
+        both: dict[str, Any] = {"Train": [*seen[:2], *ops, NORMALIZE], "Eval": seen}
+        return opened(config(**{f"DataLoader__{side}__dataset__transform_ops": ops for side, ops in both.items()}))
+
+    project = steps(policy, {"Padv2": border}, crop, FLIP)
+    assert not unsupported(project)
+    augment = project.recipe.augment
+    assert (augment.shift, augment.flip, augment.policy_prob) == ((10, 10), 0.5, 0.8)
+    assert (project.recipe.size, project.recipe.fit, augment.crop) == ((256, 192), "squeeze", "center")
+    where = "DataLoader.Train.dataset.transform_ops"
+    for ops, key in (
+        (({"Padv2": {**border, "fill_value": [127.5] * 3}}, crop), f"{where}.2.Padv2"),
+        (({"Padv2": {**border, "pad_mode": 0}}, crop), f"{where}.2.Padv2"),
+        (({"Padv2": {**border, "size": [213, 276]}}, crop), f"{where}.3.RandomCropImage"),
+        ((crop,), f"{where}.2.RandomCropImage"),
+        (({"Padv2": border},), where),
+        (({"AutoAugment": None}, FLIP), f"{where}.3.RandFlipImage"),
+    ):
+        assert unsupported(steps(*ops))[0] == key
+
+
 def _crop(**options: object) -> dict[str, Any]:
     return {"RandCropImage": {"size": 224, **options}}
 
@@ -321,7 +358,7 @@ def _crop(**options: object) -> dict[str, Any]:
     ("steps", "key"),
     [
         ([DECODE, {"HideAndSeek": None}, {"RandCropImage": {"size": 224}}, NORMALIZE], "1.HideAndSeek"),
-        ([DECODE, FLIP, {"RandCropImage": {"size": 224}}, NORMALIZE], "2.RandCropImage"),
+        ([DECODE, NORMALIZE, {"RandCropImage": {"size": 224}}], "2.RandCropImage"),
         ([DECODE, _crop(interpolation="random"), NORMALIZE], "1.RandCropImage.interpolation"),
         ([DECODE, _crop(), {"RandFlipImage": {"flip_code": 0}}, NORMALIZE], "2.RandFlipImage.flip_code"),
         ([DECODE, _crop(), {"TimmAutoAugment": {"config_str": "rand-m7"}}, NORMALIZE], "2.TimmAutoAugment.config_str"),
@@ -365,6 +402,29 @@ def test_other_augmentations(opened: Any) -> None:
     project = steps(None, {"GridMask": {"d1": 96, "d2": 224, "rotate": 1, "ratio": 0.5, "mode": 0}})
     assert not unsupported(project)
     assert "stays 0" in next(each.why for each in project.findings if each.key.endswith("GridMask"))
+
+
+def test_recall_at_a_false_positive_rate_is_for_two_classes(opened: Any) -> None:
+    metric = {"Eval": [{"TprAtFpr": {"max_fpr": 0.01}}, {"TopkAcc": {"topk": [1, 2]}}]}
+    project = opened(config(Arch__class_num=2, Metric=metric))
+    assert not unsupported(project)
+    assert project.max_fpr == 0.01
+    assert opened(config(Arch__class_num=2, Metric={"Eval": [{"TprAtFpr": None}]})).max_fpr == 0.001
+    assert unsupported(opened(config(Arch__class_num=3, Metric=metric))) == ["Metric.Eval.0.TprAtFpr"]
+
+
+def test_what_becomes_of_the_scores_of_attributes(opened: Any) -> None:
+    def after(**options: object) -> Any:
+        return opened(several(Infer__PostProcess=options))
+
+    project = after(name="VehicleAttribute", color_threshold=0.4, type_threshold=0.4)
+    assert not unsupported(project)
+    assert project.infer.threshold == 0.4
+    assert any("one by one" in each.why for each in project.findings)
+    assert unsupported(after(name="PersonAttribute")) == ["Infer.PostProcess.glasses_threshold"]
+    project = after(name="PersonAttribute", threshold=0.5, glasses_threshold=0.5, hold_threshold=0.6)
+    assert unsupported(project) == ["Infer.PostProcess.hold_threshold"]
+    assert project.unsupported("train") == ()
 
 
 def test_one_statistic_for_training_and_evaluation(opened: Any) -> None:
@@ -460,7 +520,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
     [
         ("- a\n- b", "it has no tables"),
         ("Global: {epochs: 1}", "no table Arch"),
-        ("ARCHITECTURE: {name: ResNet50}", "PaddleClas 2.0 or older"),
+        ("ARCHITECTURE: ResNet50", "no table Arch"),
         ("Global: {inference_model_dir: x}\nPreProcess: {}", "of PaddleClas's deployment"),
         ("base_config_file: x.yaml\nsearch_dict: []", "a search over configurations"),
         ("Arch: !!python/object/apply:os.system ['true']", "tag"),
@@ -527,3 +587,87 @@ def test_pillow_is_taken_for_pillow(opened: Any) -> None:
     assert (project.preset.backend, project.preset.interpolation) == ("pillow", "bicubic")
     assert (project.recipe.augment.backend, project.recipe.augment.policy_interpolation) == ("pillow", "")
     assert "DataLoader.Train.dataset.transform_ops.0.DecodeImage.backend" in {each.key for each in project.findings}
+
+
+OLD = """
+mode: 'train'
+ARCHITECTURE:
+    name: "ResNet50_vd"
+    params: {drop_rate: 0.2}
+pretrained_model: "./pretrained/ResNet50_vd_pretrained"
+load_static_weights: true
+model_save_dir: "./runs/"
+classes_num: 102
+total_images: 1020
+save_interval: 1
+validate: True
+epochs: 20
+topk: 5
+image_shape: [3, 224, 224]
+use_mix: True
+ls_epsilon: 0.1
+LEARNING_RATE:
+    function: 'CosineWarmup'
+    params: {lr: 0.1, warmup_epoch: 2}
+OPTIMIZER:
+    function: 'Momentum'
+    params: {momentum: 0.8}
+    regularizer: {function: 'L2', factor: 0.00007}
+TRAIN:
+    batch_size: 64
+    num_workers: 4
+    file_list: "./flowers/train_list.txt"
+    data_dir: "./flowers/"
+    shuffle_seed: 3
+    transforms:
+        - DecodeImage: {to_rgb: True, channel_first: False}
+        - RandCropImage: {size: 224}
+        - NormalizeImage: {scale: 1./255., mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], order: ''}
+        - ToCHWImage:
+    mix:
+        - MixupOperator: {alpha: 0.2}
+VALID:
+    batch_size: 20
+    file_list: "./flowers/val_list.txt"
+    data_dir: "./flowers/"
+    transforms:
+        - DecodeImage: {to_rgb: True, channel_first: False}
+        - ResizeImage: {resize_short: 256}
+        - CropImage: {size: 224}
+        - NormalizeImage: {scale: 1.0/255.0, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], order: ''}
+        - ToCHWImage:
+"""
+
+
+def test_the_form_of_paddleclas_2_0(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD, encoding="utf-8")
+    project = open_project(path, devices=4)
+    assert not unsupported(project)
+    assert project.network is not None
+    assert (project.network.arch, project.network.classes, project.network.dropout) == ("ResNet50_vd", 102, 0.2)
+    assert project.weights == Path("pretrained/ResNet50_vd_pretrained.pdparams")
+    assert project.output == Path("runs/ResNet50_vd")
+    recipe = project.recipe
+    assert recipe is not None
+    assert (recipe.epochs, recipe.batch_size, recipe.devices) == (20, 16, 4), "its batch is that of all devices"
+    assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.1, 0.8, 7e-5)
+    assert (recipe.schedule.name, recipe.schedule.warmup_epochs) == ("cosine", 2)
+    assert (recipe.loss.label_smoothing, recipe.augment.mixup, recipe.augment.flip) == (0.1, 0.2, 0.0)
+    assert project.train is not None
+    assert (project.train.path, project.train.root) == (Path("flowers/train_list.txt"), Path("flowers"))
+    assert project.preset is not None
+    assert (project.preset.resize_short, project.preset.size) == (256, (224, 224))
+    said = {each.key for each in project.findings}
+    assert said >= {"total_images", "load_static_weights", "DataLoader.Train.loader.shuffle_seed"}
+
+
+def test_what_is_not_known_of_the_form_of_2_0_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD + "use_se: True\n", encoding="utf-8")
+    changes = ["LEARNING_RATE.function=Piecewise", "LEARNING_RATE.params={'lr': 0.1, 'decay_epochs': [5, 10]}"]
+    project = open_project(path, [*changes, "TRAIN.fancy=1", "OPTIMIZER.params.nesterov=1"])
+    assert unsupported(project) == ["DataLoader.Train.fancy", "Optimizer.nesterov", "use_se"]
+    assert project.recipe is not None
+    assert project.recipe.schedule.milestones == (5, 10)
+    assert project.recipe.schedule.values == pytest.approx((0.1, 0.01, 0.001))

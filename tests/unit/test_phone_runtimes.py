@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from torchclas.errors import CheckpointError, Error
 from torchclas.exporting import formats, gate
 from torchclas.exporting.formats import FORMATS
 from torchclas.exporting.gate import DivergenceError
+from torchclas.exporting.mnn import write_mnn
 from torchclas.exporting.ncnn import write_ncnn
 from torchclas.exporting.onnx import write_onnx
 from torchclas.layers.fold import fold_batch_norms
@@ -37,7 +41,8 @@ from torchclas.weights.exported import RUNTIMES, sidecar_of
 from torchclas.weights.metadata import read_metadata
 from torchclas.zoo import load_model
 
-RUNTIME_NAMES: list[EngineName] = list(RUNTIMES.values())
+# ExecuTorch's files take most of a minute to write: tests/sweep/test_executorch.py.
+RUNTIME_NAMES: list[EngineName] = [name for name in RUNTIMES.values() if name != "executorch"]
 PRECISIONS: tuple[ExportPrecision, ...] = get_args(ExportPrecision)
 BOTH = replace(METADATA, outputs=OUTPUTS)
 
@@ -96,7 +101,7 @@ def test_a_file_computes_what_the_network_does(
     network, allowed = load_model(find_model(checkpoint)), 1e-5 if precision == "fp32" else 5e-3
     errors: list[float] = []
     for count in (1, 3):
-        got, want = classifier.engine.run(images(count)), task.compute(network, METADATA.preset, images(count), OUTPUTS)
+        got, want = classifier.engine.run(images(count)), gate.compute(network, METADATA.preset, images(count), OUTPUTS)
         errors += [gate.relative_error(got[name], want[name]) for name in OUTPUTS]
     assert max(errors) < allowed
     assert (max(errors) > 1e-5) == (precision == "fp16")  # its numbers are rounded
@@ -211,6 +216,45 @@ def test_a_file_that_differs_is_not_written(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_process_goes_on_with_it(runtime: EngineName, written: dict[tuple[str, str], Path]) -> None:
+    code = (
+        "import os, sys, numpy; from torchclas import Classifier; "
+        "engine = Classifier(sys.argv[1], threads=2).engine; images = numpy.ones((2, 3, 64, 64), numpy.float32); "
+        "before = engine(images); child = os.fork(); after = engine(images); same = numpy.allclose(before, after); "
+        "os._exit(not same) if child == 0 else sys.exit(os.waitpid(child, 0)[1] or not same)"
+    )
+    subprocess.run([sys.executable, "-c", code, written[runtime, "fp32"]], timeout=60, check=True)
+
+
+def test_rows_are_alone_on_standard_output(
+    runtime: EngineName, written: dict[tuple[str, str], Path], photographs: Path
+) -> None:
+    command = [sys.executable, "-m", "torchclas", "predict", photographs / "coffee.png", "--format", "jsonl"]
+    done = subprocess.run([*command, "-m", written[runtime, "fp32"]], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["engine"] == f"{runtime} fp32"
+
+
+def test_mnn_takes_any_number_of_images_or_a_fixed_one(
+    checkpoint: Path, written: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    path = task.export(checkpoint, to="mnn", batch=2, output=tmp_path / "two.mnn", outputs=OUTPUTS).path
+    assert json.loads(sidecar_of(path).read_text())["input"]["shape"] == [2, 3, 64, 64]
+    for count in (1, 2, 5):
+        got, want = (Classifier(file).engine(images(count)) for file in (path, written["mnn", "fp32"]))
+        assert gate.relative_error(got, want) < 1e-5
+    sidecar_of(path).write_text(sidecar_of(path).read_text().replace('"shape"', '"form"'))
+    with pytest.raises(CheckpointError, match="not a description"):
+        Classifier(path)
+
+
+def test_mnn_without_a_layer(tmp_path: Path) -> None:
+    graph = tmp_path / "strange.onnx"
+    _write_strange(graph, "NoSuchOperator")
+    with pytest.raises(Error, match="MNN's converter failed"):
+        write_mnn(graph, tmp_path / "strange.mnn", precision="fp32")
+
+
 def test_ncnn_takes_one_image(checkpoint: Path) -> None:
     with pytest.raises(Error, match="one at a time"):
         task.export(checkpoint, to="ncnn", batch=2)
@@ -227,11 +271,11 @@ def test_ncnn_without_a_layer(checkpoint: Path, tmp_path: Path) -> None:
         write_ncnn(graph, tmp_path / "strange.ncnn.param", ("logits",), precision="fp32")
 
 
-def _write_strange(path: Path) -> None:
+def _write_strange(path: Path, operator: str = "NonZero") -> None:
     shape = [1, 3, 64, 64]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("NonZero", ["images"], ["logits"])],
+        [helper.make_node(operator, ["images"], ["logits"])],
         "strange",
         [value("images", onnx.TensorProto.FLOAT, shape)],
         [value("logits", onnx.TensorProto.INT64, None)],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from PIL import Image
 
 import torchclas
 from torchclas.catalog import find
-from torchclas.errors import Error
+from torchclas.errors import CheckpointError, Error
 from torchclas.inference.classifier import Classifier
+from torchclas.inference.request import request_of
 from torchclas.layers.network import Network
 from torchclas.vocabulary import EngineName
 from torchclas.weights.checkpoint import save_checkpoint
@@ -89,6 +92,29 @@ def test_own_classes(tmp_path: Path, photographs: Path) -> None:
     (row,) = Classifier(path, lang="zh", engine="torch").predict(photographs / "chelsea.png")
     assert sorted(zip(row.class_ids, row.labels, strict=True)) == [("c", "cat"), ("d", "dog")]
     assert sum(row.scores) == pytest.approx(1)
+
+
+def test_what_decides_the_rows(tmp_path: Path) -> None:
+    """Rows are mixed where it is the same, and nowhere else."""
+    path = own_model(tmp_path / "own.safetensors")
+
+    def decides(**options: Any) -> dict[str, object]:
+        return request_of(Classifier(path, engine="torch", **options))
+
+    first = decides()
+    assert decides(workers=0) == first == json.loads(json.dumps(first))
+    changes: list[dict[str, Any]] = [
+        {"top_k": 1}, {"threshold": 0.5}, {"labels": ["dog", "cat"]}, {"tta": "flip"}, {"max_pixels": 1000},
+        {"activation": "sigmoid"}, {"threads": 1}, {"precision": "bf16"},
+        {"preset": find("PPLCNet_x0_25").preset.at(192)},
+    ]  # fmt: skip
+    for change in changes:
+        assert decides(**change) != first, change
+    classifier = Classifier(path, engine="torch")
+    own_model(path)
+    with pytest.raises(CheckpointError, match="was written while it was read"):
+        request_of(classifier)
+    assert decides() == {**first, "weights": decides()["weights"]} != first
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Preprocessing against values that the reference implementation computed."""
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from torchclas.catalog import Backend, Preset
-from torchclas.data.preprocess import Preprocess
+from torchclas.data.preprocess import OVERSAMPLED, Preprocess
 from torchclas.errors import DataError
 
 GOLDEN = Path(__file__).parents[1] / "data" / "preprocess"
@@ -80,6 +81,21 @@ def test_strip_shows_its_middle(preset: Preset) -> None:
     np.testing.assert_allclose(array[0], (1 - preset.mean[0]) / preset.std[0], atol=1e-5)
 
 
+def test_fast_decode_is_for_large_jpeg_files_alone() -> None:
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8))
+
+    def differ(size: tuple[int, int], kind: str) -> float:
+        file = io.BytesIO()
+        coarse.resize(size, Image.Resampling.BICUBIC).save(file, kind)
+        exact, fast = (Preprocess(PILLOW, fast_decode=fast).array(file.getvalue()) for fast in (False, True))
+        return float(np.abs(exact - fast).mean())
+
+    enough = OVERSAMPLED * 256
+    assert differ((4 * enough, 2 * enough - 1), "JPEG") == 0
+    assert 0 < differ((4 * enough, 2 * enough), "JPEG") < 0.05
+    assert differ((4 * enough, 2 * enough), "PNG") == 0
+
+
 def test_equality_and_repr() -> None:
     assert Preprocess(OPENCV) == Preprocess(Preset(256, (224, 224), "bilinear", "opencv", OPENCV.mean, OPENCV.std))
     assert Preprocess(OPENCV) != Preprocess(PILLOW)
@@ -97,7 +113,7 @@ def test_arrays_need_no_torch() -> None:
         "import sys, numpy as np\n"
         "from torchclas.catalog import Backend, Preset\n"
         "from torchclas.data.loader import load\n"
-        "from torchclas.data.preprocess import Preprocess\n"
+        "from torchclas.data.preprocess import OVERSAMPLED, Preprocess\n"
         "preprocess = Preprocess(Preset(8, (8, 8), 'bilinear', 'opencv', (0, 0, 0), (1, 1, 1)))\n"
         "[batch] = load([np.zeros((9, 9, 3), np.uint8)], preprocess, batch_size=2, workers=1)\n"
         "assert batch.images.shape == (1, 3, 8, 8)\n"

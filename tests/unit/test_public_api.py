@@ -32,17 +32,19 @@ SIGNATURES = {
     "labels: 'str | Path | Sequence[str] | None' = None, preset: 'Preset | None' = None, "
     "activation: 'Activation | None' = None, "
     "outputs: 'Sequence[Output] | None' = ('logits',), tta: 'TestTimeAugmentation | None' = None, "
-    "**others: 'Never') -> 'None'",
+    "fast_decode: 'bool' = False, **others: 'Never') -> 'None'",
     "Embedder": "(name_or_checkpoint: 'str | Path | None' = None, *, weights: 'str | Path | None' = None, "
     "device: 'str' = 'auto', batch_size: 'int' = 16, workers: 'int | None' = None, engine: 'EngineChoice' = 'auto', "
     "precision: 'Precision' = 'fp32', threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
-    "preset: 'Preset | None' = None, tta: 'TestTimeAugmentation | None' = None, normalize: 'bool' = False, "
+    "preset: 'Preset | None' = None, tta: 'TestTimeAugmentation | None' = None, fast_decode: 'bool' = False, "
+    "normalize: 'bool' = False, "
     "dtype: 'VectorType' = 'fp32', **others: 'Never') -> 'None'",
     "evaluate": "(data: 'str | Path', *, model: 'str | Path | None' = None, weights: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, delimiter: 'str' = ' ', root: 'str | Path | None' = None, "
     "relabel: 'bool' = False, preset: 'Preset | None' = None, activation: 'Activation | None' = None, "
-    "tta: 'TestTimeAugmentation | None' = None, classes: 'str | Path | None' = None, "
-    "real: 'str | Path | None' = None, batch_size: 'int' = 32, workers: 'int | None' = None, device: 'str' = 'auto', "
+    "tta: 'TestTimeAugmentation | None' = None, fast_decode: 'bool' = False, classes: 'str | Path | None' = None, "
+    "real: 'str | Path | None' = None, max_fpr: 'float' = 0.001, batch_size: 'int' = 32, "
+    "workers: 'int | None' = None, device: 'str' = 'auto', "
     "engine: 'EngineChoice' = 'auto', precision: 'Precision' = 'fp32', "
     "threads: 'int | None' = None, max_pixels: 'int' = 100000000, "
     "output: 'str | Path | None' = None, explain: 'bool' = False) -> 'EvaluationReport'",
@@ -58,7 +60,7 @@ SIGNATURES = {
     "output: 'str | Path | None' = None, batch: 'int | None' = None, "
     "input: 'ExportInput' = 'float32', size: 'int | Size | None' = None, "
     "outputs: 'Sequence[Output]' = ('logits',), runtime: 'str | Path | None' = None, "
-    "precision: 'ExportPrecision' = 'fp32') -> 'Exported'",
+    "precision: 'ExportPrecision' = 'fp32', opset: 'int | None' = None) -> 'Exported'",
     "quantize": "(model: 'str | Path | None' = None, *, calibration: 'str | Path', "
     "weights: 'str | Path | None' = None, val: 'str | Path | None' = None, "
     "labels: 'str | Path | Sequence[str] | None' = None, root: 'str | Path | None' = None, delimiter: 'str' = ' ', "

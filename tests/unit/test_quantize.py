@@ -223,6 +223,7 @@ def test_the_command_leaves_it_where_predict_finds_it(
     assert "calibrated with 4 images" in shown
     assert "checked with 24 images" in shown
     report = json.loads(int8_path(find_model(checkpoint)).with_suffix(".json").read_text())
+    assert "agreement with float32" in int8_path(find_model(checkpoint)).with_suffix(".md").read_text(encoding="utf-8")
     assert "95 % interval" in report["notes"][1]
     assert report["int8"]["top1"] == pytest.approx(100 * right / 24)
 

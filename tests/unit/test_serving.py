@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.servers import Running, picture, running, stubbed, until, write_model
-from torchclas import catalog
+from torchclas import Explainer, catalog
+from torchclas.data.decode import decode
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
+from torchclas.reporting.heat import draw
 from torchclas.serving import server
 from torchclas.serving.options import ServeOptions, is_loopback, seconds, size_in_bytes, split_name
+from torchclas.serving.simple import EXPLAINED_SIDE
 
 
 def options(*models: Path | str, **others: Any) -> ServeOptions:
@@ -196,6 +199,31 @@ def test_the_view_is_what_the_network_sees(service: Running, classifier: Classif
     with Image.open(io.BytesIO(answer.content)) as view:
         np.testing.assert_array_equal(np.asarray(view), preprocess.pixels(preprocess.array(picture(5))))
     assert service.client.post("/v1/view", content=b"no").status_code == 422
+
+
+def test_an_explanation_is_the_heat_map_of_the_command(service: Running, model: Path) -> None:
+    explainer = Explainer(model)
+    image = picture(3, (90, 60))
+    (expected,) = explainer.explain([image], ["dog"])
+    answer = service.client.post("/v1/explain", content=image, params={"class": "dog"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+    assert np.array_equal(decode(answer.content), np.asarray(draw(expected, 0, EXPLAINED_SIDE)))
+    (best,) = explainer.explain([image])
+    shown = decode(service.client.post("/v1/explain", content=image).content)
+    assert np.array_equal(shown, np.asarray(draw(best, 0, EXPLAINED_SIDE)))
+
+
+def test_what_cannot_be_explained(service: Running) -> None:
+    def ask(content: bytes, **parameters: str) -> tuple[int, str]:
+        answer = service.client.post("/v1/explain", content=content, params=parameters)
+        return answer.status_code, error_of(answer)["message"]
+
+    assert ask(picture(1), **{"class": "dgo"}) == (422, "unknown class 'dgo'")
+    assert ask(picture(1), **{"class": "3"})[0] == 422
+    assert ask(b"no picture")[0] == 422
+    files = {"a": ("a.jpg", picture(1)), "b": ("b.jpg", picture(2))}
+    answer = service.client.post("/v1/explain", files=files)
+    assert (answer.status_code, error_of(answer)["message"]) == (400, "2 images were sent")
 
 
 def test_docs_need_nothing_from_elsewhere(service: Running) -> None:

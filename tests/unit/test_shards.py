@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ import torch
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages
-from torchclas.data.opening import open_data
+from torchclas.data.opening import open_data, open_for_model, open_training
 from torchclas.data.shards import TarShards, tar_index
 from torchclas.data.training import TrainingBatches
 from torchclas.errors import DataError, ImageError, MissingDependencyError
+from torchclas.labels import LabelSet
 from torchclas.recipes import Augment
 
 
@@ -210,3 +212,77 @@ def test_archives_train_as_files_do(tmp_path: Path, kind: str) -> None:
         assert len(resumed) == len(expected) - 1
         for first, second in zip(resumed, expected[1:], strict=True):
             assert all(map(torch.equal, first, second))
+
+
+ROWS = [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+FEATURES = {"info": {"features": {"labels": {"feature": {"names": ["hat", "coat", "bag", "cap"]}, "_type": "List"}}}}
+
+
+def write_several(path: Path, metadata: object = None, **columns: object) -> Path:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"image": [png(number) for number in range(3)], **columns})
+    described = {} if metadata is None else {"huggingface": json.dumps(metadata)}
+    pq.write_table(table.replace_schema_metadata(described), path)
+    return path
+
+
+def lists_of(rows: list[list[int]], names: Sequence[object] = range(3)) -> list[list[object]]:
+    return [[name for name, value in zip(names, row, strict=True) if value] for row in rows]
+
+
+def test_parquet_with_a_column_for_each_class(tmp_path: Path) -> None:
+    columns = dict(zip(("hat", "coat", "bag"), zip(*ROWS, strict=True), strict=True))
+    images = open_dataset(write_several(tmp_path / "a.parquet", id=["x", "y", "z"], **columns))
+    assert images.labels.tolist() == ROWS
+    assert images.classes == ("hat", "coat", "bag"), "text is no class"
+    assert contents(pickle.loads(pickle.dumps(images))) == [png(number) for number in range(3)]
+    flags = {name: [bool(value) for value in column] for name, column in reversed(columns.items())}
+    both = write_several(tmp_path / "b.parquet", **flags).parent
+    images = open_dataset(both)
+    assert images.labels.tolist() == ROWS * 2, "columns of the second file are found by name"
+
+
+def test_parquet_with_lists_of_labels(tmp_path: Path) -> None:
+    images = open_dataset(write_several(tmp_path / "a.parquet", labels=lists_of(ROWS)))
+    assert (images.labels.tolist(), images.classes) == (ROWS, None)
+    images = open_dataset(write_several(tmp_path / "b.parquet", label=lists_of(ROWS, ("hat", "coat", "bag"))))
+    assert images.classes == ("bag", "coat", "hat")
+    assert images.labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    images = open_dataset(write_several(tmp_path / "c.parquet", FEATURES, labels=lists_of(ROWS)))
+    assert images.classes == ("hat", "coat", "bag", "cap")
+    assert images.labels.tolist() == [[*row, 0] for row in ROWS]
+
+
+def test_lists_of_labels_need_not_have_all_classes(tmp_path: Path) -> None:
+    train = write_several(tmp_path / "train.parquet", labels=lists_of(ROWS, ("hat", "coat", "bag")))
+    val = write_several(tmp_path / "val.parquet", labels=[["hat"], [], ["hat"]])
+    data = open_training(train, val)
+    assert data.classes == ("bag", "coat", "hat")
+    assert data.validation is not None
+    assert data.validation.labels.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 1]]
+    wear = LabelSet("wear", ("hat", "coat", "bag"), {"en": ("hat", "coat", "bag")})
+    numbers = write_several(tmp_path / "numbers.parquet", labels=[[0], [], [0, 1]])
+    opened = open_for_model(numbers, wear, "wear", multi_label=True)
+    assert opened.images.labels.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
+    named = open_data(numbers, labels=wear.ids)
+    assert (named.images.classes, named.images.labels.shape) == (wear.ids, (3, 3))
+    with pytest.raises(DataError, match="shoe"):
+        open_training(train, write_several(tmp_path / "other.parquet", labels=[["shoe"], [], []]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": [7, 8, 9], "hat": [0, 1, 1]}, r"row 0: id is 7: expected 1 .* leave columns out"),
+        ({"hat": [0, 1, None], "coat": [1, 1, 1]}, "row 2: hat is None"),
+        ({"labels": [[0], [-1], []]}, "the class -1"),
+        ({"labels": [[0], [2_000_000], []]}, "the class 2000000"),
+        ({"labels": [[0], None, []]}, "a row has no list"),
+        ({"labels": [[0], [None], []]}, "an empty place"),
+        ({"labels": [[0], [1], []], "label": [[0], [1], []]}, "expected the columns"),
+    ],
+)
+def test_bad_labels_of_several_classes(tmp_path: Path, columns: dict[str, object], message: str) -> None:
+    path = write_several(tmp_path / "a.parquet", **columns)
+    with pytest.raises(DataError, match=message):
+        open_dataset(path).labels  # noqa: B018

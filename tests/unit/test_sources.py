@@ -127,7 +127,7 @@ def test_expansion_is_lazy() -> None:
         ("photos/b.jpg/x.jpg", "Not a directory"),
         ("x" * 5000, "too long"),
         ("nul\0.jpg", "cannot be read"),
-        ("s3://bucket/x.jpg", "s3:// is not supported"),
+        ("sftp://host/x.jpg", "sftp:// is not supported"),
         ("file:///etc/passwd", "file:// is not supported"),
     ],
 )

@@ -214,6 +214,19 @@ def test_a_folder_that_timm_wrote(theirs: Any, tmp_path: Path, photo: NDArray[np
     assert prediction.labels[0] == NAMES[int(logits(theirs, images).argmax())]
 
 
+def test_a_file_of_torchvision_with_its_tables(tmp_path: Path) -> None:
+    """Its Swin keeps which bias belongs to which pair of places beside the weights."""
+    from torchvision.models import get_model
+
+    theirs = get_model("swin_t", num_classes=3)
+    randomise(theirs)
+    torch.save(theirs.state_dict(), tmp_path / "swin_t.pth")
+    with pytest.warns(UserWarning, match=r"resized as torchvision does it"):
+        ours = torchclas.create_model("SwinTransformer_tiny_patch4_window7_224", weights=tmp_path / "swin_t.pth")
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits(ours, images), logits(theirs, images), rtol=1e-4, atol=1e-5)
+
+
 WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "as it is": lambda state: state,
     "of timm's train.py": lambda state: {"epoch": 3, "arch": "resnet18", "state_dict": state},

@@ -72,7 +72,7 @@ def test_other_convolutions_stay_in_bf16(groups: int) -> None:
 KEPT = """
 import resource
 import torch
-from torchclas.training.cpu import keep_freed_memory
+from torchclas.allocator import keep_freed_memory
 
 def fresh_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from torchclas import messages
+from torchclas.metrics.multi_label import figures
 from torchclas.metrics.single_label import Tally
 from torchclas.reporting import confusion, svg_chart, training_page
 from torchclas.reporting.fonts import chinese_font, matplotlib_fonts, pillow_font
@@ -71,6 +72,25 @@ def test_the_page_in_chinese(tmp_path: Path) -> None:
     ):
         assert text in page
     assert "<h2>Epochs" not in page
+
+
+def test_of_several_classes_the_missed_and_the_added_ones_have_their_scores(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    heat = np.eye(3, dtype=np.float32)
+    wrong = {"missed": (("hat", 0.02), ("coat", 0.4)), "added": (("dog", 0.97),)}
+    mistake = Mistake("x.jpg", "hat, coat", "hat", 0.02, pixels, heat, **wrong)
+    scores, labels = np.array([[0.02, 0.4, 0.97]]), np.array([[1, 1, 0]])
+    run = replace(run_of(NAMES), tally=figures(scores, labels), mistakes=[mistake])
+    texts = page_of(run, tmp_path).texts
+    assert [text for text in texts if text.startswith(("missed", "added", "said", "heat map"))] == [
+        "missed hat 2%, coat 40%",
+        "added dog 97%",
+        "heat map: hat",
+    ]
+    draw_mistakes([mistake], tmp_path / "sheet.png")
+    draw_mistakes([replace(mistake, missed=())], tmp_path / "shorter.png")
+    heights = [Image.open(tmp_path / name).height for name in ("sheet.png", "shorter.png")]
+    assert heights[0] - heights[1] == 18, "a line for each kind of mistake"
 
 
 class Text(HTMLParser):

@@ -20,7 +20,7 @@ from torchclas.inference.classifier import Classifier
 from torchclas.labels import label_set, subsets
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.spec import find_model
-from torchclas.vocabulary import TEST_TIME_AUGMENTATIONS
+from torchclas.vocabulary import OUTPUTS, TEST_TIME_AUGMENTATIONS
 from torchclas.zoo import create_model, save_checkpoint
 
 IMAGENET = label_set("imagenet1k")
@@ -78,7 +78,7 @@ def test_scores_are_the_mean_of_the_views(model: Path, engine: str) -> None:
     preset = find_model(model).preset
     usual = Classifier(model, engine="torch")
     for tta in TEST_TIME_AUGMENTATIONS:
-        several = Classifier(model, engine=engine, tta=tta)  # pyright: ignore[reportArgumentType]
+        several = Classifier(model, engine=engine, tta=tta, outputs=OUTPUTS)  # pyright: ignore[reportArgumentType]
         views = SeveralViews(preset, views=tta)
         rows = list(several.predict(images))
         vectors = list(several.embed(images))
@@ -95,6 +95,14 @@ def test_scores_are_the_mean_of_the_views(model: Path, engine: str) -> None:
                 assert off < 1e-4 * np.abs(embeddings).max()
 
 
+def test_rows_say_that_files_were_decoded_fast(model: Path) -> None:
+    preset = replace(find_model(model).preset, backend="pillow")
+    classifier = Classifier(model, engine="torch", preset=preset, fast_decode=True)
+    rows = [*classifier.predict([picture(1), b"broken"])]
+    assert [row.engine for row in rows] == ["torch fp32, fast decode", None]
+    assert [row.status for row in rows] == ["ok", "error"]
+
+
 def test_a_sheet_shows_the_usual_view(model: Path, tmp_path: Path) -> None:
     batch = next(Classifier(model, engine="torch", tta="flip").batches([picture(1)]))
     np.testing.assert_array_equal(batch.images[0], Preprocess(find_model(model).preset).array(picture(1)))
@@ -106,6 +114,10 @@ def test_views_that_there_are_not(model: Path, tmp_path: Path) -> None:
     graph = torchclas.export(model, to="onnx", input="uint8", output=tmp_path / "pixels.onnx").path
     with pytest.raises(Error, match="inside its graph"):
         Classifier(graph, tta="flip")
+    with pytest.raises(Error, match="leave out fast_decode"):
+        Classifier(graph, fast_decode=True)
+    with pytest.raises(Error, match="OpenCV picks without smoothing"):
+        Classifier(model, fast_decode=True)
 
 
 def test_subsets_are_of_imagenet() -> None:

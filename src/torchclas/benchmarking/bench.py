@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -19,13 +19,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from torchclas import catalog
 from torchclas.benchmarking import timing
 from torchclas.benchmarking.results import Case, Result, Results, Timing, Weights, published
 from torchclas.engines import installed
 from torchclas.engines.machine import this_machine, usable_threads
 from torchclas.errors import Error
-from torchclas.spec import find_model
+from torchclas.spec import find_model, named_models
 from torchclas.vocabulary import EngineChoice, Precision
 from torchclas.weights.cache import cache_dir
 from torchclas.weights.location import is_converted
@@ -48,19 +47,11 @@ def cases(
 
     `threads` is by default as many as this process may use. Raises `UnknownNameError`.
     """
-    names = dict.fromkeys(name for model in models or ("*",) for name in _names(model, series))
+    names = named_models(models or ("*",), series=series, having=lambda entry: entry.weights is not None)
+    # A file that is not there should not be found missing hours later, nor a name on the Hub mean another one then.
+    names = [str(find_model(name).address or name) for name in names]
     settings = product(engines, precisions, batches, threads or (usable_threads(),))
     return [Case(name, *setting, device) for name, setting in product(names, list(settings))]
-
-
-def _names(model: str, series: str | None) -> Iterable[str]:
-    if any(character in model for character in "*?["):
-        found = [name for name in catalog.names(model, series=series) if catalog.find(name).weights is not None]
-        if not found:
-            catalog.find(model)  # says what is like it
-        return found
-    spec = find_model(model)
-    return (model,) if spec.path is not None else (catalog.find(model).name,)
 
 
 class Bench:

@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EPILOGUE = str(app.help_epilogue)  # in English
 READER_GONE = 141  # 128 + SIGPIPE
 
 
@@ -88,6 +89,7 @@ def _run(arguments: Sequence[str]) -> int:
     arguments = [*(option for option in arguments[:end] if option != "--debug"), *names]
     try:
         arguments = _choose_language(arguments)
+        app.help_epilogue = messages.help_text(EPILOGUE)
         spellings.check(app, arguments)
         code = app(arguments)
         sys.stdout.flush()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter, convert
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from torchclas.allocator import keep_freed_memory
+from torchclas.cli.help import HelpFormatter
 from torchclas.completion import MODELS
 from torchclas.errors import Error
 from torchclas.messages import say
@@ -27,6 +29,7 @@ app = App(
     name="torchclas",
     help="The ImageNet model zoo of PaddleClas in PyTorch. `torchclas COMMAND --help` says more about a command.",
     help_epilogue="Anywhere: with --lang zh, messages are in Chinese; with --debug, errors come with their traceback.",
+    help_formatter=HelpFormatter(),
     version=f"torchclas {__version__}",
     help_format="plaintext",
     result_action="return_value",
@@ -42,7 +45,8 @@ Model = Annotated[
     MODELS,
     Parameter(
         name=("--model", "-m"),
-        help="Published name, a checkpoint, a run's folder, or an exported model. Default: EfficientNet_lite0.",
+        help="Published name, a checkpoint, a run's folder, an exported model, or hf://OWNER/NAME. "
+        "Default: EfficientNet_lite0.",
     ),
 ]
 Weights = Annotated[
@@ -148,6 +152,7 @@ def log_to_stderr() -> None:
 def start_lean(verbose: bool) -> None:
     """Begin a command that runs a model, without what only few of them need."""
     skip_converter()
+    keep_freed_memory()  # the next photograph needs as much again
     if verbose:
         log_to_stderr()
 

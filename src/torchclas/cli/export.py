@@ -59,8 +59,11 @@ def export(
         Parameter(help="Where a web site has onnxruntime-web from: npm (fetched once), cdn, or a path."),
     ] = None,
     precision: Annotated[
-        ExportPrecision, Parameter(help="fp16: half as large, right to 0.01 of the largest logit (ncnn).")
+        ExportPrecision, Parameter(help="fp16: half as large, right to 0.01 of the largest logit (ncnn, mnn).")
     ] = "fp32",
+    opset: Annotated[
+        int | None, Parameter(help="Version of the operators in an ONNX file, 11 to 20. Default: 20.")
+    ] = None,
     config: Config = None,
     config_overrides: Overrides = (),
     lenient: Lenient = False,
@@ -89,6 +92,7 @@ def export(
         outputs=outputs,
         runtime=runtime,
         precision=precision,
+        opset=opset,
     )
     how = f"{mebibytes(done.size)}, logits within {done.error:.0e} of the model's, {done.seconds:.1f} s"
     print(f"{printable(str(done.path))}: {say(how)}", file=sys.stderr)

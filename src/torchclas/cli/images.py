@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import (
+    SEVERAL,
     BatchSize,
     Config,
     Device,
@@ -29,14 +33,31 @@ from torchclas.cli.app import (
     app,
     follow,
     start_lean,
+    stderr,
     stdout,
 )
 from torchclas.cli.spellings import refuse_options
+from torchclas.completion import MODELS, SERIES
 from torchclas.errors import Error
 from torchclas.messages import say
 from torchclas.text import printable
 from torchclas.vocabulary import Language, RowFormat, TestTimeAugmentation
 
+if TYPE_CHECKING:
+    from torchclas.inference.accuracy_table import Settings
+
+TABLE = "Many models"  # a group of options
+FastDecode = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="Decode large JPEG files to 1/2, 1/4 or 1/8, if that is 4 times what the model takes: faster, not exact.",
+    ),
+]
+MaxFpr = Annotated[
+    float | None,
+    Parameter(help="Of two classes: share of images of the first that may be taken for the second. Default: 0.001."),
+]
 Tta = Annotated[
     TestTimeAugmentation | None,
     Parameter(help="Average the scores of several views: flip has the mirror image, too, five-crop the corners."),
@@ -48,7 +69,8 @@ def predict(
     *sources: Annotated[
         str | Path,  # which says to a shell that files complete it; all values are str
         Parameter(
-            help="Images: files, folders, globs, URLs; - reads such names from standard input.",
+            help="Images: files, folders, globs, URLs, s3://BUCKET/FOLDER (gs, az, hf); - reads such names from "
+            "standard input.",
             allow_leading_hyphen=True,  # for - itself
         ),
     ],
@@ -73,9 +95,26 @@ def predict(
     format: Annotated[  # noqa: A002 - the option's name
         RowFormat | None, Parameter(help="Default: what the output's suffix stands for, or else table.")
     ] = None,
-    output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="File instead of standard output.")] = None,
+    output: Annotated[
+        str | Path | None,  # which says to a shell that files complete it; all values are str, and may end in /
+        Parameter(
+            name=("--output", "-o"),
+            help="File instead of standard output; FOLDER/: Parquet files in a folder.",
+            allow_leading_hyphen=True,  # for - alone, which is standard output
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, Parameter(negative="", help="Drop what an interrupted command left for this output, and begin anew.")
+    ] = False,
     montage: Annotated[Path | None, Parameter(help="Draw the first 64 images with their classes to this file.")] = None,
+    cluster: Annotated[
+        str | None,
+        Parameter(
+            help="Let the workers of a Ray cluster do it: its HOST:PORT, or auto, which begins one if none runs."
+        ),
+    ] = None,
     tta: Tta = None,
+    fast_decode: FastDecode = False,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_pixels: MaxPixels = 100_000_000,
@@ -90,11 +129,13 @@ def predict(
 ) -> int:
     """Classify images: one row for each, in order.
 
-    An image that cannot be read has a row that says why; the exit code is then 1. Ctrl-C keeps the rows done so far.
+    An image that cannot be read has a row that says why; the exit code is then 1. What is stopped before its end, the
+    same command goes on with.
     """
     refuse_options(app, "predict", sources)
     start_lean(verbose)
 
+    from torchclas.distributed.workers import Cluster
     from torchclas.inference.classifier import Classifier
     from torchclas.tasks.predict import classify
 
@@ -104,32 +145,42 @@ def predict(
         model, weights, batch_size = used.model, used.weights, batch_size or used.batch_size
         threshold = used.threshold if threshold is None else threshold
         top_k, device = top_k or used.top_k, used.device if device == "auto" else device
+    destination, folder = _destination(output)
+    if cluster is not None:  # as many workers as there are cores, rather than one with as many threads
+        threads, workers = threads or 1, 1 if workers is None else workers
+    make_classifier = partial(
+        Classifier,
+        model,
+        weights=weights,
+        labels=labels or (used and used.labels),
+        preset=used and used.preset,
+        activation=used and used.activation,
+        device=device,
+        batch_size=batch_size or 16,
+        top_k=top_k,
+        threshold=threshold,
+        lang=lang,
+        tta=tta,
+        fast_decode=fast_decode,
+        workers=workers,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        max_pixels=max_pixels,
+    )
     summary = classify(
         list(map(str, sources)),
-        lambda: Classifier(
-            model,
-            weights=weights,
-            labels=labels or (used and used.labels),
-            preset=used and used.preset,
-            activation=used and used.activation,
-            device=device,
-            batch_size=batch_size or 16,
-            top_k=top_k,
-            threshold=threshold,
-            lang=lang,
-            tta=tta,
-            workers=workers,
-            engine=engine,
-            precision=precision,
-            threads=threads,
-            max_pixels=max_pixels,
-        ),
-        output=output,
+        make_classifier,
+        output=destination,
         output_format=format,
+        folder=folder,
+        restart=restart,
         montage=montage,
+        cluster=None if cluster is None else Cluster(cluster, threads or 1, device),
+        note=lambda remark: print(say(printable(remark)), file=sys.stderr),
     )
-    if summary.errors or output is not None:
-        where = "" if output is None else f" → {printable(str(output))}"
+    if summary.errors or destination is not None:
+        where = "" if destination is None else f" → {printable(str(output))}"
         print(f"{say(str(summary))}, {summary.seconds:.1f} s{where}", file=sys.stderr)
     return 1 if summary.errors else 0
 
@@ -144,6 +195,22 @@ def evaluate(
     *,
     model: Model = None,
     weights: Weights = None,
+    models: Annotated[
+        tuple[str, ...],
+        MODELS,
+        SEVERAL,
+        Parameter(
+            show_default=False,
+            group=TABLE,
+            help="Names, globs such as 'PPLCNet_*', or files, separated by commas: a table of all.",
+        ),
+    ] = (),
+    series: Annotated[
+        str | None, SERIES, Parameter(group=TABLE, help="All of this series with a published accuracy.")
+    ] = None,
+    all: Annotated[  # noqa: A002 - the option's name
+        bool, Parameter(group=TABLE, negative="", help="All models with a published accuracy.")
+    ] = False,
     labels: Annotated[
         Path | None,
         Parameter(help="File that names the classes in the order of a list's numbers, or of the model's outputs."),
@@ -153,9 +220,13 @@ def evaluate(
     relabel: Relabel = False,
     output: Annotated[
         Path | None,
-        Parameter(name=("--output", "-o"), help="Folder for figures, a row for each image, mistakes and charts."),
+        Parameter(
+            name=("--output", "-o"),
+            help="Folder for figures, a row for each image, mistakes and charts; of many models for the table.",
+        ),
     ] = None,
     tta: Tta = None,
+    fast_decode: FastDecode = False,
     classes: Annotated[
         str | None,
         Parameter(
@@ -166,6 +237,7 @@ def evaluate(
     real: Annotated[
         Path | None, Parameter(help="ReaL's real.json: count the validation images of ImageNet by its labels, too.")
     ] = None,
+    max_fpr: MaxFpr = None,
     explain: Annotated[
         bool, Parameter(negative="", help="Draw what the model looked at beside each mistake on the sheet.")
     ] = False,
@@ -195,12 +267,36 @@ def evaluate(
     lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> int:
-    """Measure a model on labelled images: accuracy, calibration, what it confuses.
+    """Measure a model on labelled images: accuracy, calibration, what it confuses. Or many: their accuracies.
 
-    The exit code is 1 where some images could not be read; the figures are then over the others.
+    The exit code is 1 where some images could not be read; the figures are then over the others. Of many models, it is
+    also 1 where one could not be measured, or a published figure is not within the 95 % interval of the measured one.
     """
     start_lean(verbose)
+    if models or series is not None or all:
+        alone = {"--model": model, "--weights": weights, "--tta": tta, "--real": real, "--config": config}
+        switches = {"--explain": explain, "--fast-decode": fast_decode, "--knn": knn}
+        _refuse_with_many({**alone, "--against": against, **{name: given or None for name, given in switches.items()}})
 
+        from torchclas.inference.accuracy_table import Settings, selected
+
+        settings = Settings(
+            labels=labels,
+            delimiter=delimiter,
+            root=root,
+            relabel=relabel,
+            classes=classes,
+            max_pixels=max_pixels,
+            precision=precision,
+            batch_size=batch_size or 32,
+            workers=workers,
+            device=device,
+            engine=engine,
+            threads=threads,
+        )
+        return _evaluate_many(selected(models, series=series, everything=all), data, settings, output)
+
+    from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
     from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
 
@@ -217,6 +313,7 @@ def evaluate(
         "weights": weights,
         "preset": used and used.preset,
         "tta": tta,
+        "fast_decode": fast_decode,
         "batch_size": batch_size or 32,
         "workers": workers,
         "device": device,
@@ -240,12 +337,36 @@ def evaluate(
         activation=used and used.activation,
         classes=classes,
         real=real,
+        max_fpr=max_fpr or (used and used.max_fpr) or FALSE_POSITIVE_RATE,
         explain=explain,
         **running,
         **opening,
     )
     print_report(report, stdout())
     return 0 if report.complete else 1
+
+
+def _destination(output: str | Path | None) -> tuple[Path | None, bool]:
+    """Where rows go, None for standard output; and whether that is named as a folder."""
+    if output is None or str(output) == "-":
+        return None, False
+    return Path(output), str(output).endswith(("/", os.sep))
+
+
+def _evaluate_many(models: Sequence[str], data: Path | None, settings: Settings, output: Path | None) -> int:
+    from torchclas.tasks.accuracy_table import accuracy_table
+
+    if data is None:
+        raise Error("which images? Name class folders, a list file, or shards")
+    table = accuracy_table(models, data, settings, output=output, console=stdout(), notes=stderr())
+    return 0 if table.passed else 1
+
+
+def _refuse_with_many(options: dict[str, object]) -> None:
+    """Raise `Error` for an option that goes with one model alone."""
+    for name, value in options.items():
+        if value is not None:
+            raise Error(f"{name} goes with one model: leave it out, or --models, --series and --all")
 
 
 def _evaluate_knn(

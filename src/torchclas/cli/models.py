@@ -71,9 +71,16 @@ def list_models(
 
 @app.command
 def info(
-    name: Annotated[str, NAMES, Parameter(help="A published name or an architecture, in any case.")],
+    name: Annotated[
+        str,
+        NAMES,
+        Parameter(help="A published name or an architecture, in any case; for --card also a file or a run's folder."),
+    ],
     /,
     *,
+    card: Annotated[
+        bool, Parameter(negative="", help="Print a model card in Markdown, for a repository of weights.")
+    ] = False,
     compute: Annotated[bool, Parameter(negative="", help="Count parameters and multiply-adds; takes seconds.")] = False,
     json: Json = False,
 ) -> None:
@@ -81,6 +88,12 @@ def info(
     from torchclas import catalog
     from torchclas.reporting import catalog_rows
 
+    if card:
+        from torchclas.reporting.model_card import model_card
+        from torchclas.spec import find_model
+
+        print(model_card(find_model(name)), end="")
+        return
     entry = catalog.find(name)
     computed: dict[str, int] = {}
     if compute:

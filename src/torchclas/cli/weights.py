@@ -1,4 +1,4 @@
-"""`weights fetch`, `convert`, `inspect`, `path` and `clear`."""
+"""`weights fetch`, `convert`, `push`, `inspect`, `path` and `clear`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from torchclas.cli.app import Labels, app, stderr, stdout
-from torchclas.completion import NAMES, SERIES
+from torchclas.cli.app import Labels, Weights, app, stderr, stdout
+from torchclas.completion import MODELS, NAMES, SERIES
 from torchclas.messages import say
 from torchclas.text import printable
 
@@ -54,6 +54,50 @@ def convert(
 
     task.convert(source, destination, model=model, layout=layout, labels=labels)
     print(printable(f"{source} → {destination}"), file=sys.stderr)
+
+
+@weights_app.command
+def push(
+    model: Annotated[str, MODELS, Parameter(help="A checkpoint, the folder of a run, or a published name.")],
+    repository: Annotated[str, Parameter(help="OWNER/NAME; made if it does not exist.")],
+    /,
+    *,
+    weights: Weights = None,
+    labels: Labels = None,
+    message: Annotated[str | None, Parameter(help="Of the commit. Default: the model's name.")] = None,
+    license: Annotated[  # noqa: A002 - the Hub's word
+        str | None, Parameter(help="SPDX identifier for the page. Default: that of published weights, else none.")
+    ] = None,
+    private: Annotated[bool, Parameter(negative="", help="Make a repository that only its owner sees.")] = False,
+    new_card: Annotated[
+        bool, Parameter(negative="", help="Write the page (README.md) anew, where there is one already.")
+    ] = False,
+) -> None:
+    """Upload a model to the Hugging Face Hub: weights, a page of facts, and where timm has the network its config.json.
+
+    timm opens the files and must give equal logits before they are uploaded, in one commit.
+    """
+    from torchclas.reporting.amounts import mebibytes
+    from torchclas.tasks import weights as task
+
+    done = task.push(
+        model,
+        repository,
+        weights=weights,
+        labels=labels,
+        message=message,
+        license=license,
+        private=private,
+        new_card=new_card,
+    )
+    print(done.url)
+    print(f"{done.address} ({mebibytes(done.size)})", file=sys.stderr)
+    if done.error is None:
+        print(say("timm has no such network: the weights are a checkpoint of torchclas"), file=sys.stderr)
+    else:
+        print(say(f"timm's logits differ by {done.error:.0e} of the largest"), file=sys.stderr)
+    if done.card_kept:
+        print(say("README.md was there already, and stays as it is (--new-card writes it anew)"), file=sys.stderr)
 
 
 @weights_app.command

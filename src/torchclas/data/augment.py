@@ -1,4 +1,4 @@
-"""From an image to a training input, as the published recipes made it: crop, flip, policy, normalisation, erasing."""
+"""From an image to a training input, as the published recipes made it: crop, flip, policy, shift, normalise, erase."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ class TrainTransform:
             pixels = cv2.flip(pixels, 1)  # pyright: ignore[reportAssignmentType]
         if self._policy is not None and (self.augment.policy_prob == 1 or rng.random() < self.augment.policy_prob):
             pixels = np.asarray(self._policy(Image.fromarray(pixels), rng))
+        if self.augment.shift is not None:
+            pixels = shift(np.asarray(pixels, np.uint8), rng, self.augment.shift)
         normalized = self._evaluation.normalize(np.asarray(pixels, np.uint8))
         if rng.random() < self.augment.erasing:
             erase(normalized, rng, self.augment)
@@ -85,6 +87,14 @@ def random_crop(
     left = int(rng.integers(width - crop_width + 1))
     top = int(rng.integers(height - crop_height + 1))
     return np.ascontiguousarray(pixels[top : top + crop_height, left : left + crop_width])
+
+
+def shift(pixels: Pixels, rng: np.random.Generator, most: Size) -> Pixels:
+    """The image moved by at most so many pixels [height, width] either way; what comes into it is black."""
+    (height, width), (down, right) = pixels.shape[:2], most
+    padded = np.pad(pixels, ((down, down), (right, right), (0, 0)))
+    top, left = int(rng.integers(2 * down + 1)), int(rng.integers(2 * right + 1))
+    return np.ascontiguousarray(padded[top : top + height, left : left + width])
 
 
 def erase(image: npt.NDArray[np.float32], rng: np.random.Generator, settings: Augment = Augment()) -> None:  # noqa: B008

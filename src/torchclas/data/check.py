@@ -161,6 +161,7 @@ class _Image:
     name: str
     classes: tuple[int, ...] | None  # None: it has no label
     is_val: bool
+    is_file: bool  # and no part of an archive
     facts: Facts
 
     @property
@@ -217,8 +218,7 @@ def check(
     start, bad_lines, faults = time.perf_counter(), list[DataError](), list[DataError]()
     opened = open_training(data, val, labels=labels, root=root, delimiter=delimiter, bad_lines=bad_lines, faults=faults)
     train, validation = opened.train, opened.validation
-    files = train.images if isinstance(train, Relabelled) else train
-    if output is not None and not isinstance(files, Dataset):
+    if output is not None and not isinstance(_unlabelled(train), Dataset):
         raise DataError(f"{data}: a clean list names files, but these images are in archives: leave it out")
     sides = [(train, False)] if validation is None else [(train, False), (validation, True)]
     with watch(sum(len(images) for images, _ in sides)) as advance:
@@ -259,12 +259,17 @@ def _look_at_all(
     images: LabelledImages, is_val: bool, workers: int | None, max_pixels: int, advance: Callable[[int], None]
 ) -> Iterator[_Image]:
     places, classes = iter(range(len(images))), _classes(images)
+    are_files = isinstance(_unlabelled(images), Dataset)
     # Threads suffice: decoding, hashing and resizing release Python's lock.
     with ThreadPoolExecutor(os.cpu_count() if workers is None else max(workers, 1)) as pool:
         while some := list(islice(places, AHEAD)):
             for place, facts in zip(some, pool.map(partial(_look_at, images, max_pixels), some), strict=True):
-                yield _Image(images.name(place), classes[place], is_val, facts)
+                yield _Image(images.name(place), classes[place], is_val, are_files, facts)
                 advance(1)
+
+
+def _unlabelled(images: LabelledImages) -> LabelledImages:
+    return images.images if isinstance(images, Relabelled) else images
 
 
 def _classes(images: LabelledImages) -> list[tuple[int, ...] | None]:
@@ -330,7 +335,7 @@ def _add_traits(image: _Image, found: _Findings) -> None:
         found.add("unlabelled", [image.name])
     if not image.listable:
         found.add("line_breaks", [image.name])
-    if " " in image.name:
+    if image.is_file and " " in image.name:
         found.add("spaces", [image.name])
     for kind, detail in image.facts.traits:
         found.add(kind, [image.name], detail)

@@ -50,18 +50,24 @@ FORMATS = tuple(_PLUGINS)
 # Since OpenCV 4.11 decoders write RGB themselves, which saves a pass over the pixels.
 _RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 
+# Decoders of JPEG leave out the frequencies that a smaller picture does not need. There is no flag for RGB.
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
 # A bad image is reported as an ImageError; OpenCV's own lines on stderr would only repeat it without its name.
 set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4 or 5
 set_log_level(0)
 
 
-def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS, enough: int | None = None) -> Pixels:
     """Return an image (path, URL, file content, Pillow image or array) as uint8 RGB of shape [H, W, 3].
 
     Arrays are uint8 in RGB order: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. The result may share their memory, or be
     read-only. A Pillow image is turned as its EXIF orientation says, as the file would be.
     `max_pixels` is compared with the size in the header, before anything is decoded; it bounds the size of a file too,
     which is not read beyond that, and the work that a JPEG of many scans makes. No side is longer than 64,000 pixels.
+
+    With `enough` a JPEG file is decoded to the smallest of 1/1, 1/2, 1/4 and 1/8 of its size of which no side is
+    shorter than that: in less time, to about the pixels that averaging gives.
 
     A truncated file is an error, not a half-gray image: a JPEG without its end marker, or any file that ends before
     its pixels do. (Damage inside a JPEG that has its end marker is not detectable; it decodes as in OpenCV.)
@@ -71,7 +77,7 @@ def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     if isinstance(image, (str, Path)):
         try:
             file = read(image, max_bytes=max_file_bytes(max_pixels), accept=_check_start)
-            return _decode_bytes(file, max_pixels)
+            return _decode_bytes(file, max_pixels, enough)
         except ImageError as error:
             raise ImageError(f"{image}: {error}") from error.__cause__
     if isinstance(image, np.ndarray):
@@ -79,7 +85,7 @@ def decode(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     if isinstance(image, Image.Image):
         return _from_pillow(image, max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return _decode_bytes(bytes(image), max_pixels)
+        return _decode_bytes(bytes(image), max_pixels, enough)
     raise ImageError(
         f"cannot read an image from {type(image).__name__}: give a path, URL, bytes, Pillow image or NumPy array"
     )
@@ -95,21 +101,28 @@ def is_image(start: bytes) -> bool:
     return _format(start) is not None
 
 
-def _decode_bytes(data: bytes, max_pixels: int) -> Pixels:
+def _decode_bytes(data: bytes, max_pixels: int, enough: int | None) -> Pixels:
     header = _open(data)
     _check_size(header.size, max_pixels)
     _check_codestream(header, data, max_pixels)
     if header.format in OPENCV_FORMATS and _reaches_its_end(data):
+        scale = 1 if enough is None or header.format not in ("JPEG", "MPO") else _scale(header.size, enough)
+        flag = _REDUCED.get(scale, cv2.IMREAD_COLOR if _RGB is None else _RGB)
         try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if _RGB is None else _RGB)
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
         except cv2.error:  # beyond OpenCV's own limits on sides and pixels
             pixels = None
         # Without an array the file is broken, or of a variety only Pillow knows (CMYK TIFF): Pillow tells which.
         if pixels is not None:
-            if _RGB is None:
+            if flag != _RGB:
                 pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
             return pixels  # pyright: ignore[reportReturnType]
     return _from_pillow(header, max_pixels)
+
+
+def _scale(size: tuple[int, int], enough: int) -> int:
+    """By how much a JPEG may be smaller without a side below `enough` pixels."""
+    return max((scale for scale in _REDUCED if min(size) // scale >= enough), default=1)
 
 
 def _open(data: bytes) -> Image.Image:

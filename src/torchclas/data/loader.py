@@ -71,6 +71,11 @@ def load(
             yield batch
 
 
+def usual_workers() -> int:
+    """How many threads read images where nobody says how many: one per core."""
+    return os.cpu_count() or 1
+
+
 def load_one(
     name: str, source: ImageLike | Entry, preprocess: Preprocess | NoPreprocess
 ) -> npt.NDArray[Any] | ImageError:

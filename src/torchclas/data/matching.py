@@ -10,7 +10,7 @@ import numpy as np
 
 from torchclas.data.datasets import Dataset, LabelledImages, Relabelled, Sample
 from torchclas.data.folders import Split, listed
-from torchclas.data.multi_label import is_multi_label
+from torchclas.data.multi_label import is_multi_label, named_columns
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet
 
@@ -45,9 +45,7 @@ def with_names(opened: Opened, names: tuple[str, ...], source: str) -> Opened:
     """
     images, own = opened.images, opened.images.classes
     if is_multi_label(images):
-        if (columns := images.labels.shape[1]) != len(names):
-            raise DataError(f"{source}: names {len(names):,} classes, but the labels have {columns:,} columns")
-        named = renamed(images, names)
+        named = named_columns(images, names, source)
     elif own is None:
         _check_range(images, len(names), f"the {len(names):,} classes that {source} names")
         named = renamed(images, names)

@@ -1,6 +1,7 @@
 """Images that have any number of classes: labels [N, classes] of 0 and 1, and which column is which class.
 
-They come from lists of `path 0,1,0,1` lines, as PaddleClas has them, and from CSV files with a column for each class.
+They come from lists of `path 0,1,0,1` lines, as PaddleClas has them, from CSV and Parquet files with a column for each
+class, and from Parquet files whose rows list the classes of an image.
 Names of columns decide, where there are any; numbers of columns where one side has no names.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from torchclas.data.datasets import Dataset, Indices, LabelledImages, Relabelled, Sample
 from torchclas.data.folders import listed
+from torchclas.data.shards import ParquetImages
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet
 
@@ -27,6 +29,22 @@ _VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 def is_multi_label(images: LabelledImages) -> bool:
     """Whether an image has any number of classes."""
     return images.labels.ndim == 2
+
+
+def lists_classes(images: LabelledImages) -> bool:
+    """Whether each image lists its classes, so that a class that no image is of may have no column."""
+    while isinstance(images, Relabelled):
+        images = images.images
+    return isinstance(images, ParquetImages) and images.lists
+
+
+def in_columns(
+    images: LabelledImages, columns: Sequence[int], classes: tuple[str, ...] | None, count: int
+) -> Relabelled:
+    """The images with each column of their labels at another place of `count`; what has none is 0."""
+    labels = np.zeros((len(images), count), np.int64)
+    labels[:, list(columns)] = images.labels
+    return Relabelled(images.images if isinstance(images, Relabelled) else images, labels, classes)
 
 
 def from_rows(
@@ -93,8 +111,7 @@ def columns_in_model(data: str | Path, images: LabelledImages, classes: LabelSet
         DataError: the classes of the data are not those of the model.
     """
     if images.classes is None:
-        _check_count(data, images, len(classes), model)
-        return images
+        return _counted(data, images, len(classes), model)
     return _in_order(data, images, classes.places(), classes.ids, model)
 
 
@@ -105,11 +122,29 @@ def columns_in_training(val: str | Path, images: LabelledImages, classes: tuple[
         DataError: they have other classes.
     """
     if images.classes is None:
-        _check_count(val, images, len(classes), "the images for training")
-        return images
+        return _counted(val, images, len(classes), "the images for training")
     if classes == tuple(map(str, range(len(classes)))) and len(images.classes) == len(classes):
         return Relabelled(images, images.labels, classes)
     return _in_order(val, images, {name: i for i, name in enumerate(classes)}, classes, "the images for training")
+
+
+def named_columns(images: LabelledImages, names: tuple[str, ...], source: str) -> LabelledImages:
+    """The images with a column for each of the names: their own if they have such names, else in the same order.
+
+    Raises:
+        DataError: they have names that are not among these, or another number of columns.
+    """
+    own = images.classes
+    if own is not None and own != tuple(map(str, range(len(own)))):
+        if unknown := [name for name in own if name not in names]:
+            raise DataError(f"{source}: does not name the classes {listed(unknown)} that the data has")
+        if (missing := [name for name in names if name not in own]) and not lists_classes(images):
+            raise DataError(f"{source}: names {listed(missing)}, and the data has no column of that name")
+        return in_columns(images, [names.index(name) for name in own], names, len(names))
+    columns = images.labels.shape[1]
+    if columns != len(names) and not (columns < len(names) and lists_classes(images)):
+        raise DataError(f"{source}: names {len(names):,} classes, but the labels have {columns:,} columns")
+    return in_columns(images, range(columns), names, len(names))
 
 
 def network_columns(
@@ -158,16 +193,19 @@ def _in_order(
     columns = Counter(places[name] for name in own if name in places)
     if twice := [name for name in own if columns[places.get(name, -1)] > 1]:
         raise DataError(f"{data}: the columns {listed(twice)} stand for one class")
-    if unknown or missing:
+    if unknown or (missing and not lists_classes(images)):
         what = f"has the columns {listed(unknown)}" if unknown else f"has no column for {listed(missing)}"
         raise DataError(
             f"{data}: {what}, and {whose} the classes {listed(classes)}: give both the same, a column for each"
         )
-    order = np.empty(len(classes), np.int64)
-    order[[places[name] for name in own]] = np.arange(len(own))
-    return Relabelled(images, images.labels[:, order], classes)
+    return in_columns(images, [places[name] for name in own], classes, len(classes))
 
 
-def _check_count(data: str | Path, images: LabelledImages, count: int, whose: str) -> None:
-    if (columns := images.labels.shape[1]) != count:
+def _counted(data: str | Path, images: LabelledImages, count: int, whose: str) -> LabelledImages:
+    """The images with as many columns of labels as there are classes."""
+    columns = images.labels.shape[1]
+    if columns < count and lists_classes(images):
+        return in_columns(images, range(columns), None, count)
+    if columns != count:
         raise DataError(f"{data}: its images have {columns} columns of 0 and 1, but {whose} {count} classes")
+    return images

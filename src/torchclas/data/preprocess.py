@@ -36,6 +36,8 @@ PILLOW_INTERPOLATION = {
 # than one source pixel.
 MAX_ASPECT = 16
 
+OVERSAMPLED = 4  # times as large as the resized image is what a fast decoder leaves; by 2, more classes change
+
 
 class Rectangle(NamedTuple):
     """A part of a picture, in its pixels from the upper left corner; it may reach beyond the picture."""
@@ -67,12 +69,15 @@ class _Placement(NamedTuple):
 class Preprocess:
     """The evaluation transform of one preset, for anything `decode` reads.
 
-    With `channels=1` images become gray, and are normalised by the averages of `mean` and `std`.
+    With `channels=1` images become gray, and are normalised by the averages of `mean` and `std`. `fast_decode` makes
+    large JPEG files faster, and other pixels than the published evaluations had: they are decoded to a half, a quarter
+    or an eighth of their size, if that is still four times the size that they are brought to.
     """
 
     preset: Preset
     max_pixels: int = MAX_PIXELS
     channels: int = 3
+    fast_decode: bool = False
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -95,7 +100,12 @@ class Preprocess:
 
     def array(self, image: ImageLike) -> npt.NDArray[np.float32]:
         """Return float32 [channels, height, width] without importing torch."""
-        return self.normalize(self.fit(decode(image, max_pixels=self.max_pixels)))
+        return self.normalize(self.fit(self.decode(image)))
+
+    def decode(self, image: ImageLike) -> Pixels:
+        """The image as uint8 RGB [H, W, 3]; raises ImageError."""
+        enough = OVERSAMPLED * max(self.preset.resize_short, *self.preset.size) if self.fast_decode else None
+        return decode(image, max_pixels=self.max_pixels, enough=enough)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -222,7 +232,7 @@ class SeveralViews(Preprocess):
 
     def array(self, image: ImageLike) -> npt.NDArray[np.float32]:
         """Return float32 [views, channels, height, width]."""
-        pixels = decode(image, max_pixels=self.max_pixels)
+        pixels = self.decode(image)
         if self.views == "flip":
             usual = self.normalize(self.fit(pixels))
             return np.stack([usual, usual[:, :, ::-1]])

@@ -27,11 +27,10 @@ import numpy as np
 from torchclas.atomic import atomic_path, disk_is_full, locked
 from torchclas.data.datasets import Indices
 from torchclas.data.kept import break_seal, is_sealed, kept_path, seal
+from torchclas.data.parquet_labels import MAX_LABEL, holds_lists, label_columns, read_classes, read_labels
 from torchclas.data.sources import SUFFIXES
 from torchclas.errors import DataError, Error, ImageError, MissingDependencyError, OutputError
-from torchclas.tables import mapping, texts
 
-MAX_LABEL = 1_000_000  # no data set has more classes; what is larger is a mistake, such as a date
 _MAX_HEADER = 2**16  # bytes of a tar header with all that belongs to it: long names, attributes
 _MAX_LABEL_FILE = 2**20  # bytes
 # Images are compressed already: Parquet makes them hardly smaller, unless the same ones stand in many rows.
@@ -85,7 +84,7 @@ class TarShards:
 
 @dataclass(frozen=True, eq=False)
 class ParquetImages:
-    """The rows of Parquet files with the columns `image` (bytes, or Hugging Face's {bytes, path}) and `label`.
+    """The rows of Parquet files with the column `image` (bytes, or Hugging Face's {bytes, path}) and labels.
 
     Raises DataError: other columns, or a file that cannot be read. MissingDependencyError: no pyarrow.
     """
@@ -98,18 +97,23 @@ class ParquetImages:
         self._copies[:] = [_unpack(Path(path)) for path in self.paths]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_tables": []}  # each process maps the files itself
+        kept = {key: value for key, value in self.__dict__.items() if key not in ("labels", "classes")}
+        return {**kept, "_tables": []}  # each process maps the files itself
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...] | None:
-        """The names in the Hugging Face metadata, where there are any."""
-        names = _class_names(self.paths[0], (self._mapped()[0].schema.metadata or {}).get(b"huggingface"))
-        return names or None
+        """The names that columns, lists or the Hugging Face metadata have, where there are any."""
+        return read_classes(self.paths, self._mapped())
 
     @property
+    def lists(self) -> bool:
+        """Whether a row lists the classes that its image is of, so that the labels of others may be missing."""
+        return holds_lists(self._mapped()[0])
+
+    @cached_property
     def labels(self) -> Indices:
-        """The class of every image, [N]; -1 where the row has none."""
-        return np.concatenate([_labels(path, table) for path, table in zip(self.paths, self._mapped(), strict=True)])
+        """The class of every image, [N], -1 where the row has none; or [N, classes] of 0 and 1."""
+        return read_labels(self.paths, self._mapped())
 
     @cached_property
     def _starts(self) -> Indices:
@@ -283,15 +287,12 @@ def _unpack(path: Path) -> Path:
             if is_sealed(copy):  # made by another process meanwhile
                 return copy
             columns = file.schema_arrow
-            _check_columns(columns, path)
-            fields = [
-                columns.field("image").with_type(_without_text(columns.field("image").type)),
-                columns.field("label"),
-            ]
+            kept = ["image", *label_columns(columns, path)]
+            fields = [columns.field(name).with_type(_without_text(columns.field(name).type)) for name in kept]
             schema = pa.schema(fields, columns.metadata)
             with atomic_path(copy) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
                 size = 0
-                for rows in _batches(file, path, limit):
+                for rows in _batches(file, path, limit, kept):
                     size += rows.nbytes
                     if size > limit:
                         raise _too_large(path, size)
@@ -310,12 +311,16 @@ def _without_text(kind: Any) -> Any:
     """The type of a column with bytes in place of text, which need not be UTF-8."""
     import pyarrow as pa
 
+    if pa.types.is_list(kind):
+        return pa.list_(_without_text(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_text(kind.value_type))
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_without_text(field.type)) for field in kind])
     return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind, kind)
 
 
-def _batches(file: Any, path: Path, limit: int) -> Iterator[Any]:
+def _batches(file: Any, path: Path, limit: int, columns: list[str]) -> Iterator[Any]:
     """The rows, in pieces that stay small also where one large value stands for many rows."""
     for group in range(file.metadata.num_row_groups):
         # Not the sum over its columns: pyarrow ends the process where the statistics of one contradict themselves.
@@ -323,7 +328,7 @@ def _batches(file: Any, path: Path, limit: int) -> Iterator[Any]:
         if not 0 <= size <= limit:
             raise _too_large(path, size)
         rows = min(64, max(1, 2**28 // max(size, 1)))
-        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=["image", "label"])
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
 
 def _too_large(path: Path, size: int) -> DataError:
@@ -341,7 +346,7 @@ def _mapped(path: Path, copy: Path) -> Any:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
             table.validate(full=True)
-            _check_columns(table.schema, copy)
+            label_columns(table.schema, copy)
             table.schema.to_string()  # which fails where a name in it is no text
         except (pa.ArrowException, OSError, ValueError, DataError) as error:
             if last:
@@ -352,47 +357,3 @@ def _mapped(path: Path, copy: Path) -> Any:
         else:
             return table
     raise AssertionError
-
-
-def _class_names(path: str, description: bytes | None) -> tuple[str, ...]:
-    """The names in Hugging Face's metadata; none where it names none."""
-    if description is None:
-        return ()
-    try:
-        value: object = json.loads(description)
-        for key in ("info", "features", "label"):
-            value = mapping(value).get(key, {})
-        names = texts(mapping(value).get("names") or ())
-    except (ValueError, RecursionError):
-        raise DataError(f"{path}: the class names in its Hugging Face metadata cannot be understood") from None
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path}: two classes are called {twice!a}")
-    return names
-
-
-def _labels(path: str, table: Any) -> Indices:
-    column = table.column("label")
-    numbers = column.fill_null(0).to_numpy()  # unsigned ones have no -1
-    if len(numbers) and numbers.max() > MAX_LABEL:
-        raise DataError(f"{path}: it has the class {numbers.max()}, above {MAX_LABEL:,}: classes are counted from 0")
-    return np.where(column.is_valid().to_numpy(), np.maximum(numbers.astype(np.int64), -1), -1)
-
-
-def _check_columns(schema: Any, path: Path) -> None:
-    import pyarrow as pa
-
-    def is_binary(kind: Any) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-    if schema.names.count("image") == schema.names.count("label") == 1:
-        image, label = schema.field("image").type, schema.field("label").type
-        if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0:
-            image = image.field("bytes").type
-        if is_binary(image) and pa.types.is_integer(label):
-            return
-    found = [f"{field.name} ({field.type})" for field in schema]
-    raise DataError(
-        f"{path}: expected the columns image (bytes, or a struct with bytes) and label (integers), "
-        f"not {', '.join(found[:8])}{' …' if len(found) > 8 else ''}"
-    )

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from torchclas.data import stores
+from torchclas.data.stores import StoreError, in_store
 from torchclas.errors import DataError, ImageError
 
 SUFFIXES = frozenset(
@@ -24,6 +26,7 @@ SUFFIXES = frozenset(
 
 CONNECT_SECONDS, READ_SECONDS, DOWNLOAD_SECONDS = 5.0, 15.0, 60.0
 MAX_DOWNLOAD_BYTES = 128 * 2**20
+MAX_LISTING_BYTES = 32 * 2**20  # of a page that lists a folder
 MAX_FILE_BYTES = 2**30
 LARGE_FILE_BYTES = 2**24  # that are not read before a look at the first of them
 MAX_NAME_BYTES = 2**20  # of a line of standard input; no system has names of a sixteenth of it
@@ -34,11 +37,15 @@ def expand(arguments: Iterable[str | Path], *, stdin: Iterable[str] | None = Non
 
     - A folder stands for the images below it, in sorted order; names that begin with a dot are skipped.
     - A glob stands for its sorted matches.
+    - An address in an object store stands for the image there, for those below it in the order of the store, or, with
+      wildcards, for its matches; so does the address of a web server's listing that ends with a slash.
     - `-` stands for the lines of `stdin` (by default the process's standard input), each a file, folder, glob or URL.
     - Anything else stands for itself. So do a path that does not exist, a glob without a match, and a folder that
       is empty or unreadable: `read` then tells what is wrong, and the caller gets a row for it instead of a gap.
 
     Duplicates are kept.
+
+    Raises DataError: an object store or a listing cannot be read.
     """
     for argument in map(str, arguments):
         if argument == "-":
@@ -78,7 +85,7 @@ def read(
     max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     accept: Callable[[bytes], object] | None = None,
 ) -> bytes:
-    """Return the bytes behind a path or an http(s) URL.
+    """Return the bytes behind a path, an http(s) URL or an address in an object store.
 
     A file of more than `max_bytes` is an error; of a large one `accept` is shown the start before the rest is read, and
     raises ImageError where it is none that could be used.
@@ -86,6 +93,11 @@ def read(
     A URL is fetched from wherever it points to, this machine and its network included: a server must not pass on
     URLs from its clients. Raises ImageError with the reason alone, without the source.
     """
+    if in_store(source):
+        try:
+            return stores.read(str(source), max_bytes)
+        except StoreError as error:
+            raise ImageError(str(error)) from None
     if isinstance(source, str) and "://" in source:
         return _download(source, min(max_bytes, max_download_bytes))
     return _read_file(Path(source), max_bytes, accept)
@@ -105,8 +117,10 @@ def _stdin_lines() -> Iterator[str]:
 
 
 def _expand_one(argument: str) -> Iterator[str]:
-    if _is_url(argument):
-        yield argument
+    if in_store(argument):
+        yield from _stored(argument)
+    elif _is_url(argument):
+        yield from _linked(argument) if argument.endswith("/") else (argument,)
     elif os.path.isdir(argument):  # noqa: PTH112 - plain strings: Path would rewrite ./names and cost 100,000 objects
         images = _walk(argument, ancestors=())
         first = next(images, None)
@@ -121,6 +135,44 @@ def _expand_one(argument: str) -> Iterator[str]:
                 yield from _expand_one(match)
     else:
         yield argument
+
+
+def _stored(address: str) -> Iterator[str]:
+    """The images that an address in an object store stands for, or itself, which then becomes an error row."""
+    pattern = stores.is_pattern(address)
+    if not pattern and _is_image(address):
+        yield address
+        return
+    some = False
+    try:
+        for found in stores.matches(address) if pattern else stores.files(address):
+            if _is_image(found.url):
+                some = True
+                yield found.url
+    except StoreError as error:
+        raise DataError(f"{address}: {error}") from None
+    if not some:
+        yield address
+
+
+def _linked(address: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The images that the page of a web server's listing leads to, and the pages below it; or else its address."""
+    try:
+        page = _download(address, MAX_LISTING_BYTES).decode("utf-8", "replace")
+    except ImageError as error:
+        raise DataError(f"{address}: {error}") from None
+    folders, files = stores.linked(address, page)
+    images = [file for file in files if _is_image(file)]
+    if not (folders or images or seen):
+        yield address
+    yield from images
+    for folder in folders:
+        if folder not in seen:
+            yield from _linked(folder, seen | {address})
+
+
+def _is_image(address: str) -> bool:
+    return os.path.splitext(address)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:

@@ -333,6 +333,14 @@ def class_weights(labels: Indices, num_classes: int, chosen: Sequence[float] | N
     return torch.from_numpy(weights / mean).float()  # pyright: ignore[reportUnknownMemberType]
 
 
+def exponential_weights(labels: Indices) -> Tensor:
+    """Weights [2, classes] for the loss of what an image is not of, exp(s), and is of, exp(1 - s); s is the share of
+    the images that are of the class, and `labels` are [N, classes].
+    """
+    shares = torch.from_numpy(labels.mean(0)).float()  # pyright: ignore[reportUnknownMemberType]
+    return torch.stack([shares, 1 - shares]).exp()
+
+
 def split_by_hash(images: LabelledImages, fraction: float, *, stratified: bool = True) -> tuple[Subset, Subset]:
     """Divide a data set into (training, validation); `fraction` of it is for validation.
 

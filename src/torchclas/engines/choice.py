@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torchclas.atomic import atomic_path
 from torchclas.engines import compiled
 from torchclas.engines.engine import PRECISIONS, Engine, version
+from torchclas.engines.turns import take_turns
 from torchclas.errors import CheckpointError, DownloadError, OutputError
 from torchclas.spec import ModelSpec
 from torchclas.vocabulary import EngineName, Output, Precision
@@ -78,19 +79,13 @@ def open_fastest(
 def measure(engines: Mapping[EngineName, Engine], images: NDArray[Any]) -> Times:
     """The shortest time that each engine takes for `images`.
 
-    They take turns, since other programs may interfere; for many runs each, since the caches hold what the last one
-    left, and its threads wait for more to do for a while.
+    Each runs many times in a row, since the caches hold what the last one left, and its threads wait for more to do
+    for a while.
     """
-    times: dict[EngineName, list[float]] = {name: [] for name in engines}
-    for turn in range(1, TURNS + 1):
-        for name, engine in engines.items():
-            until = SECONDS * turn / TURNS
-            if sum(times[name]) < until:
-                engine.run(images)  # not counted: the very first call allocates
-            while sum(times[name]) < until:
-                start = time.perf_counter()
-                engine.run(images)
-                times[name].append(time.perf_counter() - start)
+    runs: dict[EngineName, Callable[[], object]] = {
+        name: partial(engine.run, images) for name, engine in engines.items()
+    }
+    times = take_turns(runs, seconds=SECONDS, stretch=SECONDS / TURNS)
     return {name: 1e3 * min(values) for name, values in times.items()}
 
 

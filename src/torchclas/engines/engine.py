@@ -31,6 +31,8 @@ PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
     "ncnn": ("fp32", "fp16"),
+    "mnn": ("fp32", "fp16"),
+    "executorch": ("fp32",),
 }
 
 

@@ -15,9 +15,11 @@ from torchclas.engines.forks import Reopening, with_openmp
 from torchclas.engines.graph import Signature
 from torchclas.engines.machine import usable_threads
 from torchclas.errors import Error
+from torchclas.runtimes.executorch import ExecutorchFile
+from torchclas.runtimes.mnn import MnnFile
 from torchclas.runtimes.ncnn import NcnnFile
-from torchclas.vocabulary import EngineName, ExportPrecision, Output, Precision
-from torchclas.weights.exported import check_parts
+from torchclas.vocabulary import EngineName, Output, Precision
+from torchclas.weights.exported import batch_of, check_parts
 
 
 class _File(Protocol):
@@ -30,11 +32,6 @@ class _File(Protocol):
     outputs: list[str]
 
     def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]: ...
-
-
-_OPENERS: dict[EngineName, Callable[[Path, ExportPrecision, int], _File]] = {
-    "ncnn": lambda path, precision, threads: NcnnFile(path, precision=precision, threads=threads),
-}
 
 
 class RuntimeFileEngine(Reopening, Engine):
@@ -62,8 +59,7 @@ class RuntimeFileEngine(Reopening, Engine):
         check_parts(self.path)
         # Not all of them can be asked by several threads. A new one: a fork may have left the other one locked.
         self._running = threading.Lock()
-        half: ExportPrecision = "fp16" if self.precision == "fp16" else "fp32"
-        self.file = with_openmp(lambda: _OPENERS[self.name](self.path, half, self.threads))
+        self.file = with_openmp(lambda: _OPENERS[self.name](self))
 
     def run(self, images: NDArray[Any]) -> dict[Output, NDArray[np.float32]]:
         """Images [N, channels, H, W] → each of `outputs`."""
@@ -84,3 +80,10 @@ class RuntimeFileEngine(Reopening, Engine):
     def close(self) -> None:
         """Give its memory back."""
         del self.file
+
+
+_OPENERS: dict[EngineName, Callable[[RuntimeFileEngine], _File]] = {
+    "ncnn": lambda engine: NcnnFile(engine.path, half=engine.precision == "fp16", threads=engine.threads),
+    "mnn": lambda engine: MnnFile(engine.path, batch=batch_of(engine.path), threads=engine.threads),
+    "executorch": lambda engine: ExecutorchFile(engine.path, engine.signature.outputs, threads=engine.threads),
+}

@@ -99,9 +99,10 @@ class Explainer:
                 if isinstance(pixels, ImageError):
                     yield Explanation(source, "error", error=str(pixels))
                 else:
-                    yield self._of_picture(source, pixels, asked)
+                    yield self.of_picture(source, pixels, asked)
 
-    def _of_picture(self, source: str, picture: Pixels, asked: Sequence[int]) -> Explanation:
+    def of_picture(self, source: str, picture: Pixels, asked: Sequence[int] = ()) -> Explanation:
+        """The explanation of a picture that is decoded already, uint8 RGB [H, W, 3]; `asked` are indices."""
         chosen: list[int] = []
 
         def choose(logits: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from torchclas.atomic import disk_is_full
 from torchclas.errors import Error, OutputError
-from torchclas.weights.location import CONFIG, TIMM_WEIGHTS
+from torchclas.weights.location import CARD, CONFIG, TIMM_WEIGHTS
 
-CARD = "README.md"
 WEIGHTS = TIMM_WEIGHTS[0]
 TIMM_FILES = frozenset((CONFIG, WEIGHTS, CARD))
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from torchclas.errors import Error, MissingDependencyError
+from torchclas.exporting.executorch import write_executorch
 from torchclas.exporting.files import TIMM_FILES, folder_beside
 from torchclas.exporting.gate import ExportedFile
+from torchclas.exporting.mnn import write_mnn
 from torchclas.exporting.ncnn import write_ncnn
 from torchclas.exporting.onnx import OnnxFile, write_onnx
 from torchclas.exporting.openvino import OpenVinoFile, write_openvino
+from torchclas.exporting.opset import NEWEST
 from torchclas.exporting.program import ProgramFile, write_program
 from torchclas.exporting.sidecar import write_sidecar
 from torchclas.exporting.tensorrt import TensorRtFile, trtexec, write_tensorrt
@@ -22,25 +25,29 @@ from torchclas.exporting.timm import TimmFolder, write_timm
 from torchclas.exporting.web import MODEL, SITE_FILES, add_runtime, write_web
 from torchclas.exporting.web_runtime import Runtime
 from torchclas.layers.network import Network
+from torchclas.runtimes.executorch import ExecutorchFile
+from torchclas.runtimes.mnn import MnnFile
 from torchclas.runtimes.ncnn import NcnnFile
 from torchclas.vocabulary import ExportFormat, ExportPrecision
-from torchclas.weights.metadata import Metadata
+from torchclas.weights.metadata import Metadata, read_metadata
 
 # What not every format does: images of any size as pixels, a fixed number of images, several of them at once, the
-# vector before the classifier, half precision.
-Wish = Literal["pixels", "batch", "batches", "embedding", "fp16"]
+# vector before the classifier, half precision, an older set of ONNX's operators.
+Wish = Literal["pixels", "batch", "batches", "embedding", "fp16", "opset"]
 
 
 @dataclass(frozen=True)
 class Options:
     """How a file is written.
 
-    `batch` fixes the number of images; with `pixels` the file prepares images of any size itself.
+    `batch` fixes the number of images; with `pixels` the file prepares images of any size itself. `opset` is the
+    version of ONNX's operators, where it is not to be the newest.
     """
 
     batch: int | None = None
     pixels: bool = False
     precision: ExportPrecision = "fp32"
+    opset: int | None = None
 
 
 class Write(Protocol):
@@ -61,7 +68,8 @@ class Format:
     `packages` are needed to write and check it, each with the extra that brings it. `open` takes what the file
     was written with. `folds` says that batch norms are folded into convolutions before it is written. A format
     without a suffix is a folder of some of `files`. `add_runtime` puts what runs the file beside it. `refused` says why
-    it cannot do what other formats can.
+    it cannot do what other formats can. A format that takes a fixed number of images alone has a `default_batch`.
+    `has_opset` says that it may be written in older sets of ONNX's operators.
     """
 
     suffix: str
@@ -71,6 +79,8 @@ class Format:
     find_program: Callable[[], object] | None = None
     folds: bool = True
     files: frozenset[str] = frozenset()
+    default_batch: int | None = None
+    has_opset: bool = False
     add_runtime: Callable[[Path, Runtime], None] | None = None
     refused: Mapping[Wish, str] = field(default_factory=dict["Wish", str])
 
@@ -89,10 +99,13 @@ class Format:
         for wish in wishes:
             if wish in self.refused:
                 raise Error(self.refused[wish])
+            if wish == "opset" and not self.has_opset:
+                raise Error("only ONNX files have a version of operators: leave `--opset` out")
 
 
 def _write_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
-    write_onnx(network, path, metadata, batch=options.batch, pixels=options.pixels)
+    opset = options.opset or NEWEST
+    write_onnx(network, path, metadata, batch=options.batch, pixels=options.pixels, opset=opset)
 
 
 def _write_openvino(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
@@ -111,6 +124,18 @@ def _write_ncnn(network: Network, path: Path, metadata: Metadata, options: Optio
     write_sidecar(path, metadata, runtime="ncnn", precision=options.precision, batch=1)
 
 
+def _write_mnn(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    with _as_onnx(network, path, metadata, options) as graph:
+        write_mnn(graph, path, precision=options.precision)
+    write_sidecar(path, metadata, runtime="mnn", precision=options.precision, batch=options.batch)
+
+
+def _write_executorch(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
+    batch = options.batch or 1
+    write_executorch(network, path, metadata, batch=batch)
+    write_sidecar(path, metadata, runtime="executorch", precision=options.precision, batch=batch)
+
+
 @contextmanager
 def _as_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> Generator[Path, None, None]:
     """The network as an ONNX file, on the disk that `path` will be on."""
@@ -122,6 +147,12 @@ def _as_onnx(network: Network, path: Path, metadata: Metadata, options: Options)
 
 def _write_program(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
     write_program(network, path, metadata, batch=options.batch, pixels=options.pixels)
+
+
+def _open_executorch(path: Path) -> ExecutorchFile:
+    metadata = read_metadata(path)
+    assert metadata is not None  # it was written beside it
+    return ExecutorchFile(path, metadata.outputs)
 
 
 def _write_timm(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
@@ -140,6 +171,7 @@ FORMATS: dict[ExportFormat, Format] = {
         _write_onnx,
         lambda path, _: OnnxFile(path),
         {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
+        has_opset=True,
         refused={"fp16": _FP32_ONLY},
     ),
     "openvino": Format(
@@ -178,12 +210,27 @@ FORMATS: dict[ExportFormat, Format] = {
     "ncnn": Format(
         ".ncnn.param",
         _write_ncnn,
-        lambda path, options: NcnnFile(path, precision=options.precision),
+        lambda path, options: NcnnFile(path, half=options.precision == "fp16"),
         {"onnxscript": "onnx", "pnnx": "mobile", "ncnn": "mobile"},
         refused={
             "pixels": "ncnn takes images of one size: leave `--input uint8` out",
             "batches": "ncnn takes images one at a time: leave `--batch` out",
         },
+    ),
+    "mnn": Format(
+        ".mnn",
+        _write_mnn,
+        lambda path, options: MnnFile(path, batch=options.batch),
+        {"onnxscript": "onnx", "MNN": "mobile"},
+        refused={"pixels": "MNN takes images of one size: leave `--input uint8` out"},
+    ),
+    "executorch": Format(
+        ".pte",
+        _write_executorch,
+        lambda path, _: _open_executorch(path),
+        {"executorch": "executorch"},
+        default_batch=1,
+        refused={"pixels": "ExecuTorch takes images of one size: leave `--input uint8` out", "fp16": _FP32_ONLY},
     ),
     "web": Format(
         "",

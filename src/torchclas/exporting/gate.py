@@ -14,6 +14,7 @@ from torch import nn
 from torchclas.catalog import Preset
 from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error
+from torchclas.layers.network import Network
 from torchclas.vocabulary import Output
 
 TOLERANCE = 1e-4  # of the largest logit, in float32
@@ -36,6 +37,22 @@ class ExportedFile(Protocol):
     def layers(self, images: Array) -> Iterable[tuple[str, Array]]:
         """Module and value of every operation, in the order in which they run."""
         ...
+
+
+@torch.inference_mode()
+def compute(
+    network: Network, preset: Preset, images: Array, outputs: Sequence[Output] = ("logits",)
+) -> dict[Output, NDArray[np.float32]]:
+    """What the network gives for float32 images, or for uint8 pixels prepared as `predict` does it."""
+    if images.dtype == np.uint8:
+        images = np.stack([Preprocess(preset).array(pixels) for pixels in images])
+    values = network.outputs(torch.from_numpy(images), outputs)
+    found: dict[Output, NDArray[np.float32]] = {
+        name: value.numpy() for name, value in zip(outputs, values, strict=True)
+    }
+    if not all(np.isfinite(value).all() for value in found.values()):
+        raise Error("the network's own logits are not finite, so no file can be compared with it: check its weights")
+    return found
 
 
 def check(

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from torchclas.errors import MissingDependencyError
-from torchclas.exporting.trace import example, export_mode, traceable
+from torchclas.exporting.opset import NEWEST, lower_opset
+from torchclas.exporting.trace import example, export_mode, out_of_place, traceable
 from torchclas.labels import label_set
 from torchclas.layers.network import Network
 from torchclas.onnxruntime_guest import open_session
@@ -24,8 +25,6 @@ from torchclas.text import printable
 from torchclas.version import __version__
 from torchclas.vocabulary import INPUT
 from torchclas.weights.metadata import KEY, Metadata
-
-OPSET = 20  # the first with Gelu; ONNX Runtime 1.17, OpenVINO 2024 and TensorRT 10 read it
 
 
 def write_onnx(
@@ -35,31 +34,33 @@ def write_onnx(
     *,
     batch: int | None = None,
     pixels: bool = False,
-    opset: int = OPSET,
+    opset: int = NEWEST,
 ) -> None:
     """Write a network in evaluation mode: `images` float32 [N, channels, height, width] → `logits` [N, classes],
     `embedding` [N, features], or both, as the metadata has it.
 
     N is free unless `batch` gives it. With `pixels` the graph prepares the images itself, as the metadata's preset has
     it: `images` uint8 [N, H, W, 3]. A file beyond 2 GB, which ONNX does not allow, has its weights in `path` + .data.
-    A network whose `fuse` was called makes a better graph.
+    A network whose `fuse` was called makes a better graph. `opset` is the version of ONNX's operators, as
+    `torchclas.exporting.opset` knows them.
 
     Raises:
         MissingDependencyError: onnx or onnxscript is not installed.
+        Error: the graph cannot be said in `opset`.
     """
     try:
         import onnxscript  # pyright: ignore[reportUnusedImport] # noqa: F401 - what torch.onnx needs
     except ImportError:
         raise MissingDependencyError("onnxscript", "'torchclas[onnx]'") from None
     images, free = example(metadata, batch=batch, pixels=pixels)
-    with export_mode():
+    with export_mode(), out_of_place(network):
         program = torch.onnx.export(
             traceable(network, metadata, pixels=pixels),
             (images,),
             input_names=[INPUT],
             output_names=[*metadata.outputs],
             dynamic_shapes=free,
-            opset_version=opset,
+            opset_version=NEWEST,
             custom_translation_table={
                 torch.ops.aten.scaled_dot_product_attention.default: _attention,
                 torch.ops.aten.div.Tensor_mode: _whole_division,
@@ -72,6 +73,8 @@ def write_onnx(
     _name_after_modules(program.model)
     _describe(program.model, metadata)
     program.save(str(path))
+    if opset < NEWEST:
+        lower_opset(Path(path), opset)
 
 
 class OnnxFile:

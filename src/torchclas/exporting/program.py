@@ -1,4 +1,4 @@
-"""Networks as files of `torch.export`: for ExecuTorch, AOTInductor, converters, and C++."""
+"""Networks as files of `torch.export`: for AOTInductor, converters, and C++."""
 
 from __future__ import annotations
 

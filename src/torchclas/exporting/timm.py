@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from importlib import resources
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -27,24 +25,19 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.exporting.files import CARD, WEIGHTS
 from torchclas.exporting.gate import pictures, relative_error
+from torchclas.exporting.timm_page import Difference, OnTimm, card, said
 from torchclas.labels import LabelSet
 from torchclas.layers.network import Network
-from torchclas.text import printable
 from torchclas.weights import libraries
 from torchclas.weights.checkpoint import write_tensors
 from torchclas.weights.location import CONFIG
 from torchclas.weights.metadata import Metadata
 
-_ROUNDING = 1e-3  # levels of 255 by which equal pixels may differ once they are normalised
 _CROP_MODES = {"crop": "center", "squeeze": "squash", "pad": "border"}
 
 
-def write_timm(
-    network: Network, path: str | Path, metadata: Metadata, *, batch: int | None = None, pixels: bool = False
-) -> None:
+def write_timm(network: Network, path: str | Path, metadata: Metadata) -> OnTimm:
     """Write a network in evaluation mode as a folder: `model.safetensors`, `config.json`, and a page about it.
-
-    `batch` and `pixels` are what other formats have.
 
     Raises:
         CheckpointError: timm has no network that computes the same.
@@ -60,9 +53,10 @@ def write_timm(
     write_tensors(tensors, path / WEIGHTS, metadata)
     config = _config(counterpart, model, metadata, arguments)
     (path / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    card = _card(counterpart, metadata, _difference(network, config, metadata.preset))
-    (path / CARD).write_text(card, encoding="utf-8")
+    there = OnTimm(counterpart.name, said(_difference(network, config, metadata.preset), metadata))
+    (path / CARD).write_text(card(there, metadata), encoding="utf-8")
     (path / WEIGHTS).chmod((path / CARD).stat().st_mode)  # safetensors' writer makes a file that nobody else can read
+    return there
 
 
 def build(name: str, network: Network, arguments: dict[str, Any]) -> Any:
@@ -167,20 +161,7 @@ def crop_share(preset: Preset) -> float:
     )
 
 
-# The page
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """How images that timm prepares differ from ours: in 255 levels of intensity, and in logits of the largest."""
-
-    levels: float
-    logits: float
-    same: int
-    pictures: int
-
-
-def _difference(network: Network, config: dict[str, Any], preset: Preset) -> _Difference | None:
+def _difference(network: Network, config: dict[str, Any], preset: Preset) -> Difference | None:
     """None for networks that take no RGB images."""
     from timm.data.config import resolve_data_config
     from timm.data.transforms_factory import create_transform
@@ -195,18 +176,4 @@ def _difference(network: Network, config: dict[str, Any], preset: Preset) -> _Di
         want, got = (network(torch.from_numpy(images)).numpy() for images in (ours, theirs))
     std = np.array(preset.std, np.float32)[:, None, None]
     levels = float((np.abs(ours - theirs) * std * 255).mean())
-    return _Difference(levels, relative_error(got, want), int((got.argmax(1) == want.argmax(1)).sum()), len(shown))
-
-
-def _card(counterpart: Counterpart, metadata: Metadata, difference: _Difference | None) -> str:
-    import jinja2
-
-    text = resources.files("torchclas.exporting").joinpath("timm_card.md.jinja").read_text(encoding="utf-8")
-    template = jinja2.Template(text, keep_trailing_newline=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    return template.render(
-        name=printable(metadata.name or metadata.arch),
-        metadata=metadata,
-        timm=counterpart.name,
-        difference=difference,
-        rounding=_ROUNDING,
-    )
+    return Difference(levels, relative_error(got, want), int((got.argmax(1) == want.argmax(1)).sum()), len(shown))

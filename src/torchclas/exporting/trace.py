@@ -66,3 +66,16 @@ def export_mode() -> Generator[None, None, None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def out_of_place(network: nn.Module) -> Generator[None, None, None]:
+    """Let no module overwrite its input: of what does, torch makes twice the work, and reshapes without an effect."""
+    changed: list[Any] = [module for module in network.modules() if getattr(module, "inplace", False) is True]
+    for module in changed:
+        module.inplace = False
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from torchclas.catalog import Preset
 from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike
-from torchclas.data.loader import Batch, load
+from torchclas.data.loader import Batch, load, usual_workers
 from torchclas.data.preprocess import NoPreprocess, Preprocess, SeveralViews
 from torchclas.engines import Engine, open_engine
 from torchclas.errors import Error, ImageError, UnknownNameError
+from torchclas.inference.request import WeightsFiles
 from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import (
@@ -36,6 +36,7 @@ from torchclas.vocabulary import (
     Precision,
     TestTimeAugmentation,
 )
+from torchclas.weights.hub import address_of
 from torchclas.weights.location import BEST
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,9 @@ class Classifier:
     `tta` averages the scores (and embeddings) of several views of an image: `flip` takes its mirror image too,
     `five-crop` the corners beside the centre, in two and five times the time.
 
+    `fast_decode` decodes large JPEG files to a part of their size: faster, with other pixels than were evaluated; see
+    docs/engines.md for how often the class stays the same. Models whose images OpenCV resizes refuse it.
+
     An image of more than `max_pixels` is an error, before it is decoded. That bounds memory: decoding takes up to 16
     bytes per pixel in each worker, so a server wants less than the default.
 
@@ -126,6 +130,7 @@ class Classifier:
         activation: Activation | None = None,
         outputs: Sequence[Output] | None = ("logits",),
         tta: TestTimeAugmentation | None = None,
+        fast_decode: bool = False,
         **others: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "__class__")}
@@ -138,14 +143,16 @@ class Classifier:
         self.spec: ModelSpec = find_model(
             name_or_checkpoint, weights=weights, labels=labels, preset=preset, activation=activation
         )
-        self._arguments = {name: _absolute(value) if self.spec.path else value for name, value in arguments.items()}
-        self.preprocess = _preprocess(self.spec, max_pixels, tta)
+        self.weights_files = WeightsFiles(self.spec)
+        self._arguments = {name: _lasting(value, self.spec) for name, value in arguments.items()}
+        self.preprocess = _preprocess(self.spec, max_pixels, tta, fast_decode)
         self.tta: TestTimeAugmentation | None = tta
         self.batch_size = 1 if self.spec.pixels else batch_size  # images that nothing has resized differ in size
         self.top_k = min(top_k or (self.spec.num_classes if self.spec.multi_label else TOP_K), self.spec.num_classes)
         self.thresholds = _thresholds(self.spec, threshold)
         self.names = self.spec.classes.names(lang)
-        self.workers = (os.cpu_count() or 1) if workers is None else workers
+        self.workers = usual_workers() if workers is None else workers
+        self.device, self.threads = device, threads
         self._open = partial(
             open_engine,
             self.spec,
@@ -158,7 +165,8 @@ class Classifier:
         self.engine: Engine = self._open(outputs=self.spec.outputs if outputs is None else outputs)
         self._engines: dict[Output, Engine] = dict.fromkeys(self.engine.outputs, self.engine)
         self._opening = threading.Lock()
-        self.engine_name = _name_of(self.engine)
+        self._fast_decode = fast_decode
+        self.engine_name = self._named(self.engine)
         log.info("%s runs with %s", self.spec.name, self.engine_name)
 
     def __reduce__(self) -> tuple[Callable[[], Classifier], tuple[()]]:
@@ -194,7 +202,7 @@ class Classifier:
         """The embedding of one image, of which the engine gave `vector`, [features]."""
         if not np.isfinite(vector).all():
             return Embedding(source, "error", error=damaged(self.spec))
-        return Embedding(source, "ok", vector=vector, engine=_name_of(self.engine_for("embedding")))
+        return Embedding(source, "ok", vector=vector, engine=self._named(self.engine_for("embedding")))
 
     def engine_for(self, output: Output) -> Engine:
         """The engine that gives this output, opened at the first call unless `engine` does."""
@@ -246,7 +254,7 @@ class Classifier:
             labels=tuple(names[i] for i in classes),
             scores=tuple(float(probabilities[i]) for i in classes),
             class_ids=tuple(self.spec.classes.ids[i] for i in classes),
-            engine=_name_of(self.engine_for("logits")),
+            engine=self._named(self.engine_for("logits")),
         )
 
     def probabilities(self, batch: Batch, *, only: Sequence[int] | None = None) -> NDArray[np.float32]:
@@ -275,18 +283,33 @@ class Classifier:
         count, views, *shape = batch.views.shape
         return then(run(batch.views.reshape(-1, *shape))[output]).reshape(count, views, -1).mean(axis=1)
 
+    def _named(self, engine: Engine) -> str:
+        """What a row says of what computed it."""
+        return f"{engine.name} {engine.precision}{', fast decode' if self._fast_decode else ''}"
 
-def _preprocess(spec: ModelSpec, max_pixels: int, tta: TestTimeAugmentation | None) -> Preprocess | NoPreprocess:
+
+def _preprocess(
+    spec: ModelSpec, max_pixels: int, tta: TestTimeAugmentation | None, fast_decode: bool
+) -> Preprocess | NoPreprocess:
     if tta is not None and tta not in TEST_TIME_AUGMENTATIONS:
         known = TEST_TIME_AUGMENTATIONS
         raise UnknownNameError("test-time augmentation", tta, known, f"choose from {', '.join(known)}")
     if spec.pixels:
         if tta is not None:
             raise Error(f"{spec.name} prepares images inside its graph: several views need the model it came from")
+        if fast_decode:
+            raise Error(
+                f"{spec.name} prepares images inside its graph, from all of their pixels: leave out fast_decode"
+            )
         return NoPreprocess(max_pixels)
+    if fast_decode and spec.preset.backend == "opencv":
+        raise Error(
+            f"{spec.name} is given pixels that OpenCV picks without smoothing, and smaller pictures have others: the "
+            "class would change for one in five; leave out fast_decode"
+        )
     if tta is None:
-        return Preprocess(spec.preset, max_pixels, channels=spec.in_channels)
-    return SeveralViews(spec.preset, max_pixels, channels=spec.in_channels, views=tta)
+        return Preprocess(spec.preset, max_pixels, spec.in_channels, fast_decode)
+    return SeveralViews(spec.preset, max_pixels, spec.in_channels, fast_decode, tta)
 
 
 def _thresholds(spec: ModelSpec, chosen: float | None) -> NDArray[np.float32] | None:
@@ -303,19 +326,17 @@ def several(sources: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     return [sources] if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray)) else sources
 
 
-def _name_of(engine: Engine) -> str:
-    return f"{engine.name} {engine.precision}"
-
-
 def damaged(spec: ModelSpec) -> str:
     """What is said of an image for which a model computes no number."""
     return f"{spec.name} computes NaN for it: are its weights damaged?"
 
 
-def _absolute(value: Any) -> Any:
-    """A copy may be opened where another folder is the current one."""
-    if not isinstance(value, (str, Path)):
+def _lasting(value: Any, spec: ModelSpec) -> Any:
+    """A copy may be opened where another folder is the current one, or when the Hub has other weights."""
+    if spec.path is None or not isinstance(value, (str, Path)):
         return value
+    if address_of(value) is not None:
+        return str(spec.address)
     path = Path(value)
     return path.absolute() if path.is_file() or (path / BEST).is_file() else value
 

@@ -15,23 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Never
 
-from torchclas import catalog
 from torchclas.catalog import Preset
 from torchclas.counterparts import refuse
 from torchclas.data.datasets import Entry
 from torchclas.data.decode import MAX_PIXELS, ImageLike, Pixels
 from torchclas.data.loader import Batch
-from torchclas.digest import sha256_of
-from torchclas.errors import CheckpointError, DataError, Error, UnknownNameError
+from torchclas.errors import DataError, Error, UnknownNameError
 from torchclas.inference.classifier import Classifier, Embedding, several
 from torchclas.spec import ModelSpec
 from torchclas.tables import Table, mapping, numbers, one_of, positive_integer, text, truth
 from torchclas.text import json_text
 from torchclas.version import __version__
 from torchclas.vocabulary import EngineChoice, Precision, TestTimeAugmentation, VectorType
-from torchclas.weights.exported import parts
-from torchclas.weights.kinds import PARAMETERS, PROGRAMS
-from torchclas.weights.location import converted_name
 
 KEY = "torchclas"  # of a file's metadata
 LEAST_ALIKE = 0.99  # cosine of what two models give for the probe: bf16 has 0.998, weights changed by 1 % have 0.97
@@ -118,6 +113,7 @@ class Embedder:
         max_pixels: int = MAX_PIXELS,
         preset: Preset | None = None,
         tta: TestTimeAugmentation | None = None,
+        fast_decode: bool = False,
         normalize: bool = False,
         dtype: VectorType = "fp32",
         **others: Never,
@@ -137,6 +133,7 @@ class Embedder:
             max_pixels=max_pixels,
             preset=preset,
             tta=tta,
+            fast_decode=fast_decode,
             outputs=("embedding",),
         )
         self.spec: ModelSpec = self.classifier.spec
@@ -179,7 +176,7 @@ class Embedder:
         return Provenance(
             model=self.spec.name,
             arch=self.spec.arch,
-            weights=weights_identity(self.spec),
+            weights=self.classifier.weights_files.identity(),
             path="" if self.spec.path is None else str(self.spec.path.absolute()),
             preset=self.spec.preset,
             dimension=self.dimension,
@@ -209,19 +206,6 @@ class Embedder:
 def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [..., dimension] scaled to a length of 1 (L2); those of length 0 stay so."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
-
-
-def weights_identity(spec: ModelSpec) -> str:
-    """What tells the weights of a model from others: the name of published ones, or the SHA-256 of their files."""
-    if spec.path is None:
-        return converted_name(catalog.find(spec.name)).removesuffix(".safetensors")
-    files = [*parts(spec.path), spec.path.with_suffix(".bin")] if spec.path.suffix == ".xml" else [*parts(spec.path)]
-    if spec.path.suffix in PROGRAMS:
-        files.append(spec.path.with_suffix(PARAMETERS))
-    try:
-        return "sha256:" + "+".join(sha256_of(file) for file in files)
-    except OSError as error:
-        raise CheckpointError(f"{spec.path}: cannot be read ({error.strerror})") from error
 
 
 def probe_picture() -> Pixels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,11 @@ from torchclas.data.datasets import LabelledImages, entries
 from torchclas.data.loader import Batch
 from torchclas.errors import DataError, Error
 from torchclas.inference.classifier import Classifier
-from torchclas.metrics.multi_label import Collected, Figures
+from torchclas.labels import subsets
+from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE, Collected, Figures
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.metrics.single_label import ClassCounts, ConfidenceBin, Proportion, Tally
+from torchclas.spec import ModelSpec
 from torchclas.version import __version__
 from torchclas.vocabulary import TestTimeAugmentation
 
@@ -33,7 +35,9 @@ class EvaluationReport:
     of classes, `multi_label` has the figures, and those of one class per image are of none. `classes` are those that
     occur, as label or as prediction; `class_ids` and `class_names` are all of the model's. `written` are the files.
     `tta` are the views whose scores were averaged, `competing` is how many classes a prediction was chosen from, where
-    not from all, `real` the accuracy by ReaL's labels, where they were given.
+    not from all, `real` the accuracy by ReaL's labels, where they were given. Of a model of two classes,
+    `recall_at_fpr` is the share of images of the second that are found where at most `max_fpr` of those of the first
+    are taken for it.
     """
 
     data: str
@@ -60,6 +64,8 @@ class EvaluationReport:
     tta: TestTimeAugmentation | None = None
     competing: int | None = None
     real: Proportion | None = None
+    max_fpr: float = FALSE_POSITIVE_RATE
+    recall_at_fpr: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -76,6 +82,7 @@ class EvaluationReport:
             "top5": None if self.top5 is None else self.top5.as_dict(),
             "nll": self.nll,
             "ece": self.ece,
+            **({} if self.recall_at_fpr is None else {"recall_at_fpr": self.recall_at_fpr, "max_fpr": self.max_fpr}),
             "calibration": [asdict(row) for row in self.calibration],
         }
 
@@ -109,6 +116,7 @@ def _multi_label(figures: Figures) -> dict[str, Any]:
     return {
         **{name: None if math.isnan(value) else value for name, value in means.items()},
         "exact": figures.exact,
+        "label_accuracy": figures.label_accuracy,
         "thresholds": [row.threshold for row in figures.classes],
     }
 
@@ -129,25 +137,31 @@ def measure(
     notes: Sequence[str] = (),
     only: Sequence[int] | None = None,
     real: RealLabels | None = None,
+    batches: Iterable[Batch] | None = None,
+    max_fpr: float = FALSE_POSITIVE_RATE,
     rows: Rows | None = None,
     advance: Callable[[int], object] = lambda images: None,
 ) -> tuple[EvaluationReport, Tally]:
     """Run a classifier over labelled images whose labels are its classes; `data` is what to call them.
 
     With `only` predictions are chosen from these of the model's classes. `real` counts the same images by ReaL's
-    labels. `rows` takes what came of each image, `advance` is told how many were done. The tally is empty where an
-    image has any number of classes.
+    labels. `max_fpr` is the false positive rate at which the recall of the second of two classes is given. `batches`
+    are what `classifier.batches` gives of the images, where these were prepared before. `rows` takes what came of each
+    image, `advance` is told how many were done. The tally is empty where an image has any number of classes.
 
     Raises:
         DataError: no image can be read; `real` has no labels for an image.
         Error: the model computes NaN.
     """
+    if not 0 <= max_fpr < 1:
+        raise Error(f"the false positive rate (--max-fpr) is a share from 0 to 1, not {max_fpr:g}")
     spec = classifier.spec
     tally, collected = Tally(spec.num_classes), Collected(spec.num_classes)
+    two = spec.num_classes == 2 and not spec.multi_label
     counted = collected if spec.multi_label else tally
     unreadable, start = list[tuple[str, str]](), time.perf_counter()
     truth = iter(images.labels.tolist())
-    for batch in classifier.batches(entries(images)):
+    for batch in classifier.batches(entries(images)) if batches is None else batches:
         own = list(islice(truth, len(batch.sources)))
         probabilities = classifier.probabilities(batch, only=only)
         if np.isnan(probabilities).any():
@@ -156,7 +170,10 @@ def measure(
             read = [name for name, error in zip(batch.sources, batch.errors, strict=True) if error is None]
             real.add(read, probabilities)
         if len(probabilities):
-            counted.add(probabilities, _labels(batch, own))
+            labels = _labels(batch, own)
+            counted.add(probabilities, labels)
+            if two:
+                collected.add(probabilities, np.eye(2, dtype=np.int64)[labels])
         if rows is not None:
             rows.add(batch, own, probabilities)
         unreadable += ((source, str(e)) for source, e in zip(batch.sources, batch.errors, strict=True) if e)
@@ -188,6 +205,8 @@ def measure(
         tta=classifier.tta,
         competing=None if only is None else len(only),
         real=None if real is None else real.accuracy,
+        max_fpr=max_fpr,
+        recall_at_fpr=collected.recall_at(max_fpr, 1) if two else None,
     )
     return report, tally
 
@@ -195,3 +214,22 @@ def measure(
 def _labels(batch: Batch, own: Sequence[Any]) -> npt.NDArray[np.int64]:
     """The labels of the images of the batch that could be read."""
     return np.array([label for label, error in zip(own, batch.errors, strict=True) if error is None], np.int64)
+
+
+def competing_classes(chosen: str | Path, images: LabelledImages, spec: ModelSpec) -> list[int]:
+    """The model's outputs that a prediction is chosen from, by a name or file of `torchclas.labels.subsets` or `data`.
+
+    Raises:
+        DataError: the model gives an image any number of classes; `chosen` says nothing of it, or leaves out a class
+            of the images.
+    """
+    if spec.multi_label:
+        raise DataError(f"{spec.name} gives an image any number of classes, none of which compete: leave --classes out")
+    occurring: list[int] = np.unique(images.labels).tolist()
+    if str(chosen) == "data":
+        return occurring
+    only = subsets.columns(chosen, spec.classes)
+    if missing := sorted(set(occurring) - set(only)):
+        first = spec.classes.ids[missing[0]]
+        raise DataError(f"{chosen}: {len(missing):,} classes of the data are not among these, the first is {first}")
+    return only

@@ -59,6 +59,11 @@ def truncated_normal(layer: Layer) -> None:
     fill_truncated_normal(layer.weight)
 
 
+def near_zero(layer: Layer) -> None:
+    """Normal of deviation 0.01: what a classifier for other classes begins with."""
+    nn.init.normal_(layer.weight, std=0.01)
+
+
 def fill_uniform(parameter: Tensor, bound: float) -> None:
     """Uniform within ± `bound`."""
     nn.init.uniform_(parameter, -bound, bound)
@@ -101,7 +106,9 @@ class Initialisation:
 
 
 def initialise(layer: Layer, init: Init) -> None:
-    """Zero the bias, then set the weight."""
+    """Zero the bias, then set the weight; on the meta device, where there are no values, this takes no time."""
+    if layer.weight.is_meta:  # drawing there loads torch's compiler, and takes longer than the network itself
+        return
     if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
         nn.init.zeros_(layer.bias)
     init(layer)

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from torchclas.errors import Error, ImageSizeError
 from torchclas.layers.conv import global_pool
-from torchclas.layers.initialisation import Initialisation
+from torchclas.layers.initialisation import Initialisation, initialise, near_zero
 from torchclas.sizes import Size, show_size, to_size
 from torchclas.vocabulary import Output
 
@@ -234,8 +234,7 @@ class Network(nn.Module):
         if num_classes == 0:
             return nn.Identity()
         layer = nn.Linear(self.num_features, num_classes)
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
+        initialise(layer, near_zero)
         return layer
 
     def set_input_size(self, size: int | Size) -> None:

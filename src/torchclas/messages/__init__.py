@@ -68,6 +68,12 @@ def label(text: str, *values: object) -> str:
     return text.format(*values) if values else text
 
 
+def help_text(text: str, language: Language | None = None) -> str:
+    """A paragraph of a command's help, or a heading or word of it, in `language` (default: that of this process)."""
+    chosen = _language if language is None else language
+    return text if chosen == "en" else _table(chosen).help.get(text, text)
+
+
 def translate(text: str, language: Language) -> str:
     """A finished English text in `language`, or as it is where there is no translation."""
     return text if language == "en" else _translate(text, language, 0)
@@ -80,6 +86,7 @@ class Template(NamedTuple):
     words: str
     pattern: re.Pattern[str]
     ending: re.Pattern[str] | None  # of what follows something else: `, 3 of them failed`
+    beginning: re.Pattern[str] | None  # of what something else follows: `3 images: `
     parts: tuple[str, ...]  # of the English text, which a match must contain; the longest comes first
     weight: int  # characters that are not filled in
 
@@ -96,6 +103,7 @@ class Template(NamedTuple):
 class _Table(NamedTuple):
     messages: Mapping[str, str]
     labels: Mapping[str, str]
+    help: Mapping[str, str]
     templates: tuple[Template, ...]  # those that say most come first
 
 
@@ -111,7 +119,7 @@ def _table(language: Language) -> _Table:
     tables: dict[str, dict[str, str]] = tomllib.loads(text)
     messages = tables["messages"] | tables["foreign"]
     templates = sorted((_template(*pair) for pair in messages.items()), key=lambda each: -each.weight)
-    return _Table(messages, tables["labels"], tuple(templates))
+    return _Table(messages, tables["labels"], tables["help"], tuple(templates))
 
 
 def _template(english: str, words: str) -> Template:
@@ -128,8 +136,9 @@ def _template(english: str, words: str) -> Template:
         follows = not (form or text)
         pattern += re.escape(text)
     ending = re.compile(f"(.+?){pattern}", re.DOTALL) if english[:1] in " ,;:" and english.strip(" ,;:{}0n") else None
+    beginning = re.compile(f"{pattern}(.+)", re.DOTALL) if english.endswith((": ", "; ")) else None
     parts = tuple(sorted(filter(None, texts), key=len, reverse=True))
-    return Template(english, words, re.compile(pattern, re.DOTALL), ending, parts, weight)
+    return Template(english, words, re.compile(pattern, re.DOTALL), ending, beginning, parts, weight)
 
 
 @lru_cache(maxsize=4096)
@@ -149,6 +158,10 @@ def _attempts(text: str, language: Language, depth: int) -> Iterator[str]:
         if template.ending is not None and (match := template.ending.fullmatch(text)) is not None:
             head = _translate(match[1], language, depth + 1)
             yield head + _filled(template.words, match, table, language, depth)
+    for template in possible:
+        if template.beginning is not None and (match := template.beginning.fullmatch(text)) is not None:
+            tail = _translate(match[match.re.groups], language, depth + 1)
+            yield _filled(template.words, match, table, language, depth) + tail
     inner = text.strip()
     if inner != text and (translated := _translate(inner, language, depth + 1)) != inner:
         yield text.replace(inner, translated)

@@ -57,12 +57,14 @@ class ClassFigures:
 class Figures:
     """A model on `images` images; `classes` are all of the model's.
 
-    `exact` is the share of images of which every class is right. The others are means over the classes for which they
+    `exact` is the share of images of which every class is right, `label_accuracy` that of right answers among all of
+    all classes; 1 minus it is Hamming's distance. The others are means over the classes for which they
     can be said, and NaN where they can for none.
     """
 
     images: int
     exact: float
+    label_accuracy: float
     classes: tuple[ClassFigures, ...]
 
     @property
@@ -99,6 +101,11 @@ class Collected:
         self._scores.append(scores)
         self._labels.append(labels)
 
+    def recall_at(self, rate: float, index: int) -> float | None:
+        """The recall of one class at a false positive rate."""
+        scores, labels = np.concatenate(self._scores), np.concatenate(self._labels)
+        return recall_at(rate, scores[:, index], labels[:, index] > 0)
+
     def figures(self, thresholds: Sequence[float] | Scores | None = None) -> Figures:
         """All figures, at thresholds [classes] (default: 0.5)."""
         return figures(np.concatenate(self._scores), np.concatenate(self._labels), thresholds)
@@ -120,8 +127,9 @@ def figures(scores: Scores, labels: Labels, thresholds: Sequence[float] | Scores
         _class(index, float(limits[index]), scores[:, index], labels[:, index] > 0, predicted[:, index])
         for index in range(scores.shape[1])
     )
-    exact = float((predicted == (labels > 0)).all(1).mean()) if len(scores) else math.nan
-    return Figures(len(scores), exact, rows)
+    right = predicted == (labels > 0)
+    exact, label_accuracy = (float(each.mean()) if each.size else math.nan for each in (right.all(1), right))
+    return Figures(len(scores), exact, label_accuracy, rows)
 
 
 def average_precision(scores: Scores, positive: NDArray[np.bool_]) -> float | None:
@@ -170,11 +178,15 @@ def _class(
         hits=hits,
         average_precision=average_precision(scores, positive),
         specificity=1 - wrong / negatives if negatives else None,
-        recall_at_fpr=_recall_at(FALSE_POSITIVE_RATE, scores, positive),
+        recall_at_fpr=recall_at(FALSE_POSITIVE_RATE, scores, positive),
     )
 
 
-def _recall_at(rate: float, scores: Scores, positive: NDArray[np.bool_]) -> float | None:
+def recall_at(rate: float, scores: Scores, positive: NDArray[np.bool_]) -> float | None:
+    """The recall at the lowest threshold that at most this share of the other images pass; `scores` are [N].
+
+    None where no image is positive, or all are.
+    """
     total, negatives = int(positive.sum()), int((~positive).sum())
     if not total or not negatives:
         return None

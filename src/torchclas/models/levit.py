@@ -43,10 +43,11 @@ class BiasedAttention(nn.Module):
 
     def derive_buffers(self) -> None:
         """Which bias belongs to (query, key): rows apart × resolution + columns apart."""
-        places = torch.arange(self.resolution, device=self.biases.device)
+        # On the CPU, as arithmetic on the meta device would load torch's compiler.
+        places = torch.arange(self.resolution, device="cpu")
         apart = (places[:: self.stride, None] - places).abs()
         index = apart[:, None, :, None] * self.resolution + apart[None, :, None, :]
-        self.register_buffer("index", index.flatten(2).flatten(0, 1), persistent=False)
+        self.register_buffer("index", index.flatten(2).flatten(0, 1).to(self.biases.device), persistent=False)
 
     def set_resolution(self, resolution: int) -> None:
         """Interpolate the biases to a map of another size."""

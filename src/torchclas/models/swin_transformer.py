@@ -52,20 +52,22 @@ class WindowAttention(Attention):
 
     def derive_buffers(self) -> None:
         """Which bias belongs to (query, key) of a window."""
-        places = torch.arange(self.window, device=self.biases.device)
+        # On the CPU, as arithmetic on the meta device would load torch's compiler.
+        places = torch.arange(self.window, device="cpu")
         offset = places[:, None] - places + self.window - 1
         index = offset[:, None, :, None] * (2 * self.window - 1) + offset[None, :, None, :]
-        self.register_buffer("index", index.flatten(2).flatten(0, 1), persistent=False)
+        self.register_buffer("index", index.flatten(2).flatten(0, 1).to(self.biases.device), persistent=False)
 
     def derive_mask(self) -> None:
         """What is added per window to the logits of (query, key). Published files bring it along, like a weight."""
-        self.register_buffer("mask", self.tables(self.biases.device).get("mask"))
+        mask = self.tables().get("mask")
+        self.register_buffer("mask", None if mask is None else mask.to(self.biases.device))
 
-    def tables(self, device: torch.device | None = None) -> dict[str, Tensor]:
+    def tables(self) -> dict[str, Tensor]:
         """What follows from the map's size and is published nevertheless; other libraries' files leave it out."""
         if not self.shift:
             return {}
-        wrapped = torch.arange(self.resolution, device=device) >= self.resolution - self.shift
+        wrapped = torch.arange(self.resolution, device="cpu") >= self.resolution - self.shift
         regions = 2 * wrapped[:, None].int() + wrapped.int()
         regions = to_windows(regions[None, :, :, None], self.window)[0, :, :, 0]
         return {"mask": (regions[:, :, None] != regions[:, None, :]).to(self.biases.dtype) * APART}
@@ -215,5 +217,25 @@ RENAMES: Renames = {
         *BLOCK_RENAMES,
         ("neck.0", "norm"),
         ("classifier", "head.fc"),
+    ),
+    # One row of stages and of what lies between them.
+    "torchvision": (
+        ("stem.conv", "features.0.0"),
+        ("stem.norm", "features.0.2"),
+        ("stages.0.{b}", "features.1.{b}"),
+        ("stages.1.0", "features.2"),
+        ("stages.1.{b}", "features.3.{b-1}"),
+        ("stages.2.0", "features.4"),
+        ("stages.2.{b}", "features.5.{b-1}"),
+        ("stages.3.0", "features.6"),
+        ("stages.3.{b}", "features.7.{b-1}"),
+        ("attention.biases", "attn.relative_position_bias_table"),
+        ("attention.index", "attn.relative_position_index"),
+        ("attention.mask", "attn_mask"),
+        ("mlp.expand", "mlp.0"),
+        ("mlp.project", "mlp.3"),
+        *BLOCK_RENAMES,
+        ("neck.0", "norm"),
+        ("classifier", "head"),
     ),
 }

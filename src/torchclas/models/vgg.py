@@ -59,16 +59,16 @@ VARIANTS: Variants = {
 }
 
 
-def _torch_rules(depths: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
-    """timm numbers convolutions, ReLUs and poolings in one row; its dropouts leave features as they are."""
+def _torch_rules(depths: tuple[int, ...], head: tuple[str, str, str]) -> tuple[tuple[str, ...], ...]:
+    """timm and torchvision number convolutions, ReLUs and poolings in one row; dropouts leave features as they are."""
     places = ((stage, block) for stage, depth in enumerate(depths) for block in range(depth))
     return (
         *((f"stages.{stage}.{block}.0", f"features.{2 * i + stage}") for i, (stage, block) in enumerate(places)),
-        ("head.2", "pre_logits.fc1"),
-        ("head.5.weight", "pre_logits.fc2.weight", "×0.5"),
-        ("head.5", "pre_logits.fc2"),
-        ("classifier.weight", "head.fc.weight", "×0.5"),
-        ("classifier", "head.fc"),
+        ("classifier.weight", f"{head[2]}.weight", "×0.5"),
+        ("classifier.bias", f"{head[2]}.bias"),
+        ("head.2", head[0]),
+        ("head.5.weight", f"{head[1]}.weight", "×0.5"),
+        ("head.5", head[1]),
     )
 
 
@@ -85,5 +85,12 @@ RENAMES: Renames = {
         ("head.5", "_fc2"),
         ("classifier", "_out"),
     ),
-    **{f"timm: VGG{layers}": _torch_rules(depths) for layers, depths in DEPTHS.items()},
+    **{
+        f"{library}: VGG{layers}": _torch_rules(depths, head)
+        for library, head in (
+            ("timm", ("pre_logits.fc1", "pre_logits.fc2", "head.fc")),
+            ("torchvision", ("classifier.0", "classifier.3", "classifier.6")),
+        )
+        for layers, depths in DEPTHS.items()
+    },
 }

@@ -176,4 +176,22 @@ _NAMES = (
     ("classifier", "head"),
     ("classifier_distilled", "head_dist"),
 )
-RENAMES: Renames = {"current": _NAMES, "timm": _NAMES}
+RENAMES: Renames = {
+    "current": _NAMES,
+    "timm": _NAMES,
+    "torchvision: ViT_*": (
+        ("stem.patches.conv", "conv_proj"),
+        ("stem.class_token", "class_token"),
+        ("stem.position", "encoder.pos_embedding"),
+        ("stages.{s}.{b}", "encoder.layers.encoder_layer_{n}"),
+        ("norm1", "ln_1"),
+        ("attention.qkv.weight", "self_attention.in_proj_weight"),
+        ("attention.qkv.bias", "self_attention.in_proj_bias"),
+        ("attention.project", "self_attention.out_proj"),
+        ("norm2", "ln_2"),
+        ("mlp.expand", "mlp.0"),
+        ("mlp.project", "mlp.3"),
+        ("neck", "encoder.ln"),
+        ("classifier", "heads.head"),
+    ),
+}

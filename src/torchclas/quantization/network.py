@@ -104,6 +104,8 @@ def write(found: Quantized, path: Path, spec: ModelSpec, images: int) -> None:
     metadata = replace(
         spec.metadata(
             precision="int8",
+            model=spec.name if spec.path is None else spec.file_name,
+            **{"from": "pretrained" if spec.path is None else spec.path.name},
             calibration_images=images,
             in_float=[operation.name for operation in found.in_float],
         ),

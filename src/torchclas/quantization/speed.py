@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +13,7 @@ import numpy as np
 from torchclas.engines import Engine, installed
 from torchclas.engines.onnx_runtime import OnnxRuntimeEngine
 from torchclas.engines.openvino import OpenVinoEngine
+from torchclas.engines.turns import take_turns
 from torchclas.quantization.images import BATCH, Images
 from torchclas.vocabulary import EngineName, Precision
 
@@ -37,17 +38,11 @@ def times(float_path: Path, int8_file: Path, images: Images) -> Iterator[Speed]:
         for batch in (1, BATCH):
             some = np.resize(images, (batch, *images.shape[1:]))
             engines = open_file(float_path, "fp32", batch), open_file(int8_file, "int8", batch)
-            seconds: tuple[list[float], list[float]] = [], []
-            for engine in engines:
-                engine(some)  # the first call allocates
-            while sum(map(sum, seconds)) < TIMING_SECONDS or len(seconds[0]) < MIN_ROUNDS:
-                for engine, own in zip(engines, seconds, strict=True):
-                    start = time.perf_counter()
-                    engine(some)
-                    own.append(time.perf_counter() - start)
+            runs = {index: partial(engine, some) for index, engine in enumerate(engines)}
+            float_s, int8_s = take_turns(runs, seconds=TIMING_SECONDS / 2, least=MIN_ROUNDS).values()
             for engine in engines:
                 engine.close()
-            yield Speed(name, batch, 1e3 * median(seconds[0]), 1e3 * median(seconds[1]))
+            yield Speed(name, batch, 1e3 * median(float_s), 1e3 * median(int8_s))
 
 
 def _open_openvino(path: Path, precision: Precision, batch: int) -> Engine:

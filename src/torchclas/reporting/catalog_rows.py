@@ -67,6 +67,7 @@ def to_dict(entry: Entry) -> dict[str, Any]:
         "alternates": [asdict(weights) for weights in entry.alternates],
         "cached": is_converted(entry),
         "path": None if entry.weights is None else str(converted_path(entry)),
+        "license": entry.license,
         "note": " ".join(filter(None, (entry.note, entry.series.note))),
     }
 
@@ -106,6 +107,7 @@ def _info(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "", f"mean {_triple(preset.mean)}, std {_triple(preset.std)}"
     yield "classes", f"{entry.num_classes:,} ({entry.labels})"
     yield "recipe", entry.recipe or "none published"
+    yield "licence", entry.license
     yield from _weights(entry)
 
 

@@ -35,19 +35,21 @@ LINE = 18  # pixels that the caption of a mistake is higher
 
 
 class Picture(NamedTuple):
-    """A prediction, what the network saw (None: nothing), and for a mistake the name of the true class.
+    """A prediction, what the network saw (None: nothing), and for a mistake the lines that say what is wrong.
 
-    `heated` is what it saw below the heat map of the class that it named, where there is one.
+    `heated` is what it saw below the heat map of the wrong class, where there is one.
     """
 
     row: Prediction
     image: Image.Image | None
-    truth: str = ""
+    wrong: tuple[str, ...] = ()
     heated: Image.Image | None = None
 
 
 class Montage:
     """Collects pictures with their predictions, and draws them in rows of at most eight."""
+
+    room = MAX_PICTURES
 
     def __init__(self, classifier: Classifier) -> None:
         classes = classifier.spec.classes
@@ -69,7 +71,7 @@ class Montage:
         room = tiles * (TILE + BETWEEN) - BETWEEN
         columns = max(1, min(MAX_COLUMNS // tiles, math.ceil(math.sqrt(len(self.pictures) / tiles))))
         rows = max(1, math.ceil(len(self.pictures) / columns))
-        caption = CAPTION + LINE * any(picture.truth for picture in self.pictures)
+        caption = CAPTION + LINE * max((len(picture.wrong) for picture in self.pictures), default=0)
         size = GAP + columns * (room + GAP), GAP + rows * (TILE + caption + GAP)
         sheet = Image.new("RGB", size, PAPER)
         pen = ImageDraw.Draw(sheet)
@@ -105,20 +107,21 @@ class Montage:
     def _caption(self, pen: ImageDraw.ImageDraw, left: int, top: int, picture: Picture, width: int) -> None:
         row, name = picture.row, printable(Path(picture.row.source).name)
         if row.scores:
-            draw_score(pen, left, top, width, self._label(row), row.scores[0], WRONG if picture.truth else BAR)
+            share = "" if self.several else f"{row.scores[0]:.1%}"
+            draw_score(pen, left, top, width, self._label(row), row.scores[0], WRONG if picture.wrong else BAR, share)
         else:
             text = "–" if row.error is None else "error"
             pen.text((left, top + 26), text, FAINT, pillow_font(text, 15), anchor="ls")
-        if picture.truth:
+        for line in picture.wrong:
             top += LINE
-            truth = f"labelled {short_label(printable(picture.truth))}"
-            pen.text((left, top + 26), clipped(truth, 13, width), WRONG, pillow_font(truth, 13), anchor="ls")
+            pen.text((left, top + 26), clipped(line, 13, width), WRONG, pillow_font(line, 13), anchor="ls")
         pen.text((left, top + 44), clipped(name, 12, width), FAINT, pillow_font(name, 12), anchor="ls")
 
     def _label(self, row: Prediction) -> str:
-        """The likeliest class, or all of them where an image has any number."""
-        count = len(row.labels) if self.several else 1
-        return ", ".join(self._name(row, index) for index in range(count))
+        """The likeliest class, or all of them, each with its score, where an image has any number."""
+        if not self.several:
+            return self._name(row, 0)
+        return ", ".join(f"{self._name(row, index)} {score:.0%}" for index, score in enumerate(row.scores))
 
     def _name(self, row: Prediction, index: int) -> str:
         for text in (row.labels[index], self.english[row.class_ids[index]]):
@@ -146,13 +149,12 @@ def draw_score(
     label: str,
     score: float,
     colour: str = BAR,
-    *,
-    written: str = "{:.1%}",
+    share: str | None = None,
 ) -> None:
-    """A score as a bar and, as `written` says, as a number, below a picture; and what it is of."""
+    """A score as a bar and as a share, below a picture; and what it is of. `share` takes the place of the score's."""
     pen.rectangle((left, top + 3, left + width - 1, top + 6), TRACK)
     pen.rectangle((left, top + 3, left + max(1, round(width * score)) - 1, top + 6), colour)
-    share = written.format(score)
+    share = f"{score:.1%}" if share is None else share
     room = width - _text_width(share, 14) - 8
     pen.text((left + width, top + 26), share, INK, pillow_font(share, 14), anchor="rs")
     pen.text((left, top + 26), clipped(label, 15, room), INK, pillow_font(label, 15), anchor="ls")

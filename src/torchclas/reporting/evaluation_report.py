@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from torchclas.atomic import atomic_path
-from torchclas.errors import OutputError
+from torchclas.errors import DataError, OutputError
 from torchclas.inference.evaluation import EvaluationReport
 from torchclas.messages import label
 from torchclas.metrics.single_label import ClassCounts, Proportion, Tally
@@ -18,6 +20,7 @@ from torchclas.reporting.console import Console, Table, escape, verbatim
 from torchclas.reporting.image_rows import write_csv
 from torchclas.text import csv_path, csv_text, printable
 
+FIGURES, CLASS_FIGURES = "report.json", "per_class.csv"
 SHOWN = 10  # rows of a printed list; the files have all
 
 
@@ -42,16 +45,20 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     for note in report.notes:
         console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
     if report.unreadable:
-        console.print(
-            f"[bold red]{len(report.unreadable):,} of {report.samples:,} images could not be read;[/] "
-            "the figures are over the others:"
-        )
-        for source, error in report.unreadable[:SHOWN]:
-            console.print(f"  {escape(source)}: {escape(error)}", soft_wrap=True)
-        if len(report.unreadable) > SHOWN:
-            console.print(f"  … and {len(report.unreadable) - SHOWN:,} more")
+        print_unreadable(report.unreadable, report.samples, console)
     for path in report.written:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+def print_unreadable(images: Sequence[tuple[str, str]], total: int, console: Console) -> None:
+    """Say which images could not be read, and why."""
+    console.print(
+        f"[bold red]{len(images):,} of {total:,} images could not be read;[/] the figures are over the others:"
+    )
+    for source, error in images[:SHOWN]:
+        console.print(f"  {escape(source)}: {escape(error)}", soft_wrap=True)
+    if len(images) > SHOWN:
+        console.print(f"  … and {len(images) - SHOWN:,} more")
 
 
 def _main_figures(report: EvaluationReport) -> list[tuple[str, str]]:
@@ -61,9 +68,17 @@ def _main_figures(report: EvaluationReport) -> list[tuple[str, str]]:
         ("top-1", _percent(report.top1)),
         ("top-5", "" if report.top5 is None else _percent(report.top5)),
         ("top-1 by ReaL", "" if report.real is None else _percent(report.real)),
+        ("TPR at FPR", _recall_at_fpr(report)),
         ("NLL", f"{report.nll:.4f}"),
         ("ECE", f"{100 * report.ece:.2f} %"),
     ]
+
+
+def _recall_at_fpr(report: EvaluationReport) -> str:
+    """Of two classes, how many images of the second are found."""
+    if report.recall_at_fpr is None:
+        return ""
+    return f"{100 * report.recall_at_fpr:.2f} % at {100 * report.max_fpr:g} % ({report.class_names[1]})"
 
 
 def _class_table(report: EvaluationReport) -> Table:
@@ -88,7 +103,21 @@ def _class_table(report: EvaluationReport) -> Table:
 
 def write_files(report: EvaluationReport, tally: Tally, output: Path) -> tuple[Path, ...]:
     """Write the figures, those of each class, the unreadable images and, with matplotlib, a chart of confusions."""
-    figures, per_class, errors = output / "report.json", output / "per_class.csv", output / "errors.csv"
+    errors = output / "errors.csv"
+    written = *write_figures(report, output), errors
+    write_csv(errors, ("path", "error"), ((csv_path(path), csv_text(error)) for path, error in report.unreadable))
+    if report.multi_label is not None or find_spec("matplotlib") is None:
+        return written
+    picture = output / "confusion.png"
+    title = f"{report.model} on {Path(report.data).name}: top-1 {_percent(report.top1)}, ECE {100 * report.ece:.2f} %"
+    with atomic_path(picture) as path:
+        draw(tally.confusion, [*map(printable, report.class_names)], report.calibration, title, path)
+    return *written, picture
+
+
+def write_figures(report: EvaluationReport, output: Path) -> tuple[Path, Path]:
+    """Write the figures, and those of each class."""
+    figures, per_class = output / FIGURES, output / CLASS_FIGURES
     with atomic_path(figures) as path:
         path.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if report.multi_label is not None:
@@ -97,14 +126,31 @@ def write_files(report: EvaluationReport, tally: Tally, output: Path) -> tuple[P
     else:
         header = ("id", "name", "support", "predicted", "correct", "precision", "recall", "confused_with", "confused")
         write_csv(per_class, header, (_class_row(report, row) for row in report.classes))
-    write_csv(errors, ("path", "error"), ((csv_path(path), csv_text(error)) for path, error in report.unreadable))
-    if report.multi_label is not None or find_spec("matplotlib") is None:
-        return figures, per_class, errors
-    picture = output / "confusion.png"
-    title = f"{report.model} on {Path(report.data).name}: top-1 {_percent(report.top1)}, ECE {100 * report.ece:.2f} %"
-    with atomic_path(picture) as path:
-        draw(tally.confusion, [*map(printable, report.class_names)], report.calibration, title, path)
-    return figures, per_class, errors, picture
+    return figures, per_class
+
+
+class ClassRow(NamedTuple):
+    """A class in a file of figures: its name, its images, and the share of them that was found."""
+
+    name: str
+    support: int
+    recall: float
+
+
+def read_class_figures(path: Path) -> list[ClassRow]:
+    """The classes that images are of, of what `write_figures` wrote; none where there is no such file.
+
+    Raises:
+        DataError: it is another file.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [(row["name"], int(row["support"]), row["recall"]) for row in csv.DictReader(file)]
+        return [ClassRow(name, support, float(recall)) for name, support, recall in rows if support and recall]
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged, or not written by torchclas: remove it ({error})") from error
 
 
 def _class_row(report: EvaluationReport, row: ClassCounts) -> Sequence[object]:

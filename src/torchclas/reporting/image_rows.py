@@ -17,7 +17,8 @@ from torchclas.data.loader import Batch
 from torchclas.explanation.heat_map import shares
 from torchclas.inference.classifier import Classifier, Prediction
 from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage, Picture
-from torchclas.text import ANY_NAME, csv_path, csv_text
+from torchclas.reporting.rows import short_label
+from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 
 if TYPE_CHECKING:
     from torchclas.explanation.explainer import Explainer  # which needs torch; other engines do not
@@ -41,10 +42,10 @@ class Surest:
         self.sheet = sheet
         self.explainer = explainer
 
-    def mistake(self, row: Prediction, pixels: npt.NDArray[Any], truth: str, wrong: int) -> Mistake:
-        """One that is to be drawn later; of its batch nothing else stays in memory."""
+    def mistake(self, row: Prediction, pixels: npt.NDArray[Any], lines: tuple[str, ...], wrong: int) -> Mistake:
+        """One that is to be drawn later; of its batch nothing else stays in memory. `lines` say what is wrong."""
         image = pixels[:0] if self.explainer is None else pixels
-        return Mistake(Picture(row, self.sheet.thumbnail(pixels), truth), wrong, image.copy())
+        return Mistake(Picture(row, self.sheet.thumbnail(pixels), lines), wrong, image.copy())
 
     def save(self, mistakes: Sequence[Mistake], path: Path) -> None:
         """Draw them in this order."""
@@ -99,7 +100,7 @@ class ImageRows:
         if len(self.surest) == MAX_PICTURES and place < self.surest[0][:2]:
             return
         wrong = self.classifier.spec.classes.ids.index(row.class_ids[0])
-        entry = (*place, self.sheet.mistake(row, pixels, truth, wrong))
+        entry = (*place, self.sheet.mistake(row, pixels, (f"labelled {short_label(printable(truth))}",), wrong))
         (heapq.heapreplace if len(self.surest) == MAX_PICTURES else heapq.heappush)(self.surest, entry)
 
     def _names(self, label: int) -> tuple[str, str]:

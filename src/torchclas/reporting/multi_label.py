@@ -19,7 +19,9 @@ from torchclas.metrics.multi_label import ClassFigures, Figures
 from torchclas.reporting.console import Table, verbatim
 from torchclas.reporting.contact_sheet import MAX_PICTURES, Montage
 from torchclas.reporting.image_rows import Mistake, Surest, write_csv
-from torchclas.text import ANY_NAME, csv_path, csv_text
+from torchclas.reporting.mistakes import what_is_wrong
+from torchclas.reporting.rows import short_label
+from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 
 if TYPE_CHECKING:
     from torchclas.explanation.explainer import Explainer
@@ -80,9 +82,22 @@ class ImageRows:
                 wrong = int(by_class.argmax())
                 sure = float(by_class[wrong])
                 self.wrong.append((-sure, self.images, (csv_path(row.source), *cells, f"{sure:.7g}")))
-                names = ", ".join(self.classifier.names[index] for index in np.flatnonzero(true)) or "–"
-                self.surest.append((-sure, self.images, self.sheet.mistake(row, pixels, names, wrong)))
+                lines = self._lines(true, said, scores, wrong)
+                self.surest.append((-sure, self.images, self.sheet.mistake(row, pixels, lines, wrong)))
                 self.surest = sorted(self.surest, key=lambda entry: entry[:2])[:MAX_PICTURES]
+
+    def _lines(
+        self, true: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], wrong: int
+    ) -> tuple[str, ...]:
+        """What the sheet says of a mistake: the image's classes, those missed and added, and that of the heat map."""
+        names = [short_label(printable(name)) for name in self.classifier.names]
+        labelled = ", ".join(names[index] for index in np.flatnonzero(true)) or "–"
+        missed, added = (
+            [(names[index], float(scores[index])) for index in np.flatnonzero(chosen)]
+            for chosen in (true & ~said, said & ~true)
+        )
+        heat = () if self.sheet.explainer is None else (f"heat map: {names[wrong]}",)
+        return f"labelled {labelled}", *what_is_wrong(missed, added), *heat
 
     def _ids(self, chosen: npt.NDArray[np.bool_]) -> str:
         return csv_text(SEPARATOR.join(self.ids[index] for index in np.flatnonzero(chosen)))
@@ -135,6 +150,7 @@ def figure_rows(figures: Figures) -> list[tuple[str, str]]:
         ("mean F1", f"{100 * figures.mean_f1:.2f} %"),
         ("mA", f"{100 * figures.mean_accuracy:.2f} %"),
         ("all classes right", f"{100 * figures.exact:.2f} %"),
+        ("labels right", f"{100 * figures.label_accuracy:.2f} %"),
     ]
 
 

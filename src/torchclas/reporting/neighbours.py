@@ -98,7 +98,7 @@ class Sheet:
                 colour = WRONG if row.status == "unknown" else BAR
                 shown, name = printable(label) if _drawable(label) else "…", printable(Path(neighbour).name)
                 bar = min(1.0, max(0.0, value))
-                draw_score(pen, left, top + TILE, TILE, shown, bar, colour, written=f"{value:.3f}")
+                draw_score(pen, left, top + TILE, TILE, shown, bar, colour, share=f"{value:.3f}")
                 below = clipped(name, 12, TILE)
                 pen.text((left, top + TILE + 44), below, FAINT, pillow_font(name, 12), anchor="ls")
         return sheet

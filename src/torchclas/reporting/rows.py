@@ -20,16 +20,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+import shutil
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.cells import cell_len, set_cell_size
 
-from torchclas.atomic import atomic_path
 from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.messages import label, say
 from torchclas.signals import held_back
@@ -80,24 +80,20 @@ def format_of(output: Path | None, chosen: RowFormat | None) -> RowFormat:
 
 
 @contextmanager
-def open_output(path: Path, output_format: RowFormat, *, top_k: int) -> Generator[Writer, None, None]:
-    """Yield a writer to `path`, which appears (or is replaced) complete at the end, or on an error not at all.
-
-    Who writes under `signals.held_back`, and catches KeyboardInterrupt before leaving, has a valid file of what was
-    written until then. Devices and pipes are written to directly.
+def open_device(path: Path, output_format: RowFormat, *, top_k: int) -> Generator[Writer, None, None]:
+    """Yield a writer to what is no regular file: a pipe, a device. Rows are on their way at once.
 
     Raises:
-        OutputError: the disk is full, or `path` cannot be written.
+        OutputError: it cannot be written.
         MissingDependencyError: Parquet without pyarrow.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file in it")
-    with _destination(path) as destination, destination.open("wb") as file:
-        writer = _writer(file, output_format, top_k)
-        yield writer
-        with held_back():
-            writer.close()
-            file.flush()
+    try:
+        with _open(path, output_format, top_k) as writer:
+            yield writer
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def open_stream(stream: IO[str], output_format: RowFormat, *, top_k: int, clip: int | None = None) -> Writer:
@@ -180,10 +176,12 @@ class JsonLinesWriter:
 class CsvWriter:
     """Comma-separated values with a header, flat: three columns per class."""
 
-    def __init__(self, stream: IO[str], top_k: int) -> None:
+    def __init__(self, stream: IO[str], top_k: int, *, header: bool = True) -> None:
         self.top_k = top_k
         self.shown = printable if stream.isatty() else str
         self.csv = csv.writer(stream, lineterminator="\n")
+        if not header:
+            return
         columns = (f"{kind}_{rank}" for rank in range(1, top_k + 1) for kind in ("label", "class_id", "score"))
         self.csv.writerow(("source", "status", *columns, "error", "engine"))
 
@@ -205,11 +203,9 @@ class ParquetWriter:
     """Typed columns, written in row groups."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        try:
-            import pyarrow as arrow
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
+        parquet = _parquet()
+        import pyarrow as arrow
+
         text, texts = arrow.string(), arrow.list_(arrow.string())
         columns = {"source": text, "status": text, "labels": texts, "scores": arrow.list_(arrow.float32())}
         self.schema: Any = arrow.schema({**columns, "class_ids": texts, "error": text, "engine": text})
@@ -253,28 +249,112 @@ class _Flushed:
         self.stream.flush()
 
 
-def _writer(file: IO[bytes], output_format: RowFormat, top_k: int) -> Writer:
+@dataclass(frozen=True)
+class PredictionFiles:
+    """Files of predictions for `torchclas.inference.parts`: what is joined of parts is as if written at once.
+
+    Parts of CSV have no header. Those of a table are JSON lines, since the width of its columns depends on all rows
+    before. `batch_size` is that of the rows that are written at once.
+    """
+
+    format: RowFormat
+    top_k: int
+    batch_size: int
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of parts."""
+        return ".jsonl" if self.format == "table" else f".{self.format}"
+
+    @contextmanager
+    def open(self, path: Path) -> Generator[Writer, None, None]:
+        """Write the rows of a part; raises `MissingDependencyError` for Parquet without pyarrow."""
+        kind: RowFormat = "jsonl" if self.format == "table" else self.format
+        with _open(path, kind, self.top_k, header=False) as writer:
+            yield writer
+
+    def join(self, parts: Iterable[Path], output: Path) -> None:
+        """Make one file of parts that follow each other."""
+        with output.open("wb") as file:
+            if self.format == "parquet":
+                _join_parquet(parts, file, -(-ROW_GROUP // self.batch_size) * self.batch_size)
+            elif self.format == "table":
+                writer = _writer(file, "table", self.top_k)
+                rows = (_from_json(line) for part in parts for line in _lines(part))
+                while batch := [*islice(rows, self.batch_size)]:
+                    writer.write(batch)
+            else:
+                writer = _writer(file, self.format, self.top_k)  # and a header, where there is one
+                for part in parts:
+                    with part.open("rb") as source:
+                        shutil.copyfileobj(source, file, 2**20)
+                writer.close()
+
+    def count(self, path: Path) -> tuple[int, int]:
+        """How many rows a Parquet file has, and how many of them are errors; both are in its footer."""
+        metadata: Any = _parquet().ParquetFile(path).metadata
+        column: int = metadata.schema.names.index("error")
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        without = sum(group.column(column).statistics.null_count for group in groups)
+        return metadata.num_rows, metadata.num_rows - without
+
+
+@contextmanager
+def _open(path: Path, output_format: RowFormat, top_k: int, *, header: bool = True) -> Generator[Writer, None, None]:
+    with path.open("wb") as file:
+        writer = _writer(file, output_format, top_k, header=header)
+        yield writer
+        with held_back():
+            writer.close()
+            file.flush()
+
+
+def _writer(file: IO[bytes], output_format: RowFormat, top_k: int, *, header: bool = True) -> Writer:
     if output_format == "parquet":
         return ParquetWriter(file)
     # Written through, so that nothing is left to fail when the file is closed.
     stream = io.TextIOWrapper(file, encoding="utf-8", errors=ANY_NAME, newline="", write_through=True)
+    if output_format == "csv":
+        return _Flushed(CsvWriter(stream, top_k, header=header), stream)
     return open_stream(stream, output_format, top_k=top_k)
 
 
-def _destination(path: Path) -> AbstractContextManager[Path]:
-    if path.exists() and not path.is_file():
-        return _in_place(path)
-    return atomic_path(os.path.realpath(path))  # a link stays one
+def _join_parquet(parts: Iterable[Path], file: IO[bytes], group: int) -> None:
+    """Row groups of `group` rows, wherever the parts end."""
+    import pyarrow as arrow
+
+    writer, parquet = ParquetWriter(file), _parquet()
+    pending: Any = writer.schema.empty_table()
+    for part in parts:
+        for rows in parquet.ParquetFile(part).iter_batches(batch_size=group):
+            pending = arrow.concat_tables([pending, arrow.Table.from_batches([rows])])
+            while len(pending) >= group:
+                writer.file.write_table(pending.slice(0, group).combine_chunks())
+                pending = pending.slice(group)
+    if len(pending):
+        writer.file.write_table(pending.combine_chunks())
+    writer.close()
 
 
-@contextmanager
-def _in_place(path: Path) -> Generator[Path, None, None]:
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file
+
+
+def _from_json(line: bytes) -> Prediction:
+    from torchclas.inference.classifier import Prediction
+
+    values: dict[str, Any] = json.loads(line)
+    lists: dict[str, Any] = {name: tuple(values[name]) for name in ("labels", "scores", "class_ids")}
+    return Prediction(**(values | lists))
+
+
+def _parquet() -> Any:
     try:
-        yield path
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
+    return parquet
 
 
 def _encodable(text: str) -> str:

@@ -90,7 +90,8 @@ class TrainingObserver:
 
     def report(self, plan: Plan, progress: Progress) -> Sequence[Path]:
         """Measure the best network, and write pictures and the page."""
-        return write_report(plan.output, plan.validation, progress, progress.unreadable, _facts(plan))
+        data = str(plan.identity["val"] or plan.identity["data"])
+        return write_report(plan.output, plan.validation, progress, progress.unreadable, _facts(plan), data=data)
 
 
 def _headline(plan: Plan, state: Mapping[str, Any] | None) -> str:

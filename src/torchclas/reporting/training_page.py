@@ -12,7 +12,7 @@ from torchclas.metrics.single_label import ClassCounts, Tally
 from torchclas.reporting import pages, svg_chart
 from torchclas.reporting.confusion import matrix
 from torchclas.reporting.curves import has_large_range, top5
-from torchclas.reporting.mistakes import Mistake, jpegs
+from torchclas.reporting.mistakes import Mistake, jpegs, scored
 from torchclas.reporting.svg_chart import Bar, Chart, Curve
 from torchclas.training.loop import Epoch
 
@@ -64,6 +64,7 @@ def write(path: Path, run: Run) -> Path:
         pairs=pairs[:MOST_PAIRS],
         matrix=_matrix(run, run.tally) if isinstance(run.tally, Tally) else None,
         confusion=None if run.confusion is None else pages.embedded(run.confusion.read_bytes(), "png"),
+        scored=scored,
         explained=any(mistake.heat is not None for mistake in run.mistakes),
         mistakes=[
             (mistake, Path(mistake.source).name, [pages.embedded(each, "jpeg") for each in jpegs(mistake)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.data.training import Batch, EpochBatches, Loader
 from torchclas.explanation.heat_map import shares
 from torchclas.explanation.relevance import relevance
+from torchclas.inference.evaluation import EvaluationReport
 from torchclas.layers.network import Network
 from torchclas.metrics.multi_label import Figures, figures
 from torchclas.metrics.scores import DEFAULT_THRESHOLD, probabilities
@@ -27,15 +29,19 @@ from torchclas.metrics.single_label import Proportion, Tally
 from torchclas.reporting import training_page
 from torchclas.reporting.confusion import draw
 from torchclas.reporting.curves import draw_curves
+from torchclas.reporting.evaluation_report import write_figures
 from torchclas.reporting.mistakes import Mistake, draw_mistakes
+from torchclas.reporting.model_card import write_card
 from torchclas.reporting.training_page import Run
 from torchclas.spec import ModelSpec, find_model
 from torchclas.text import ANY_NAME, csv_path, csv_text, printable
 from torchclas.training.loop import Progress
+from torchclas.weights.location import BEST
 from torchclas.zoo import load_model
 
 SHOWN = 48  # mistakes
 BATCH = 32
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 def write_report(
@@ -44,16 +50,21 @@ def write_report(
     progress: Progress,
     unreadable: Mapping[str, str],
     facts: Sequence[tuple[str, str]],
+    *,
+    data: str,
 ) -> list[Path]:
-    """Measure best.safetensors on the validation images; write charts, a sheet of mistakes and report.html.
+    """Measure best.safetensors on the validation images; write figures, charts, mistakes, a page and the model's card.
 
-    Without matplotlib the page alone has charts, and a note says so.
+    `data` is what the images are called in the figures, `facts` and `unreadable` are for the page. Without matplotlib
+    the page alone has charts, and a note says so.
     """
     best = progress.best
     assert best is not None
     tally: Tally | Figures
     several = is_multi_label(images)
-    tally, mistakes, names = (_measure_several if several else _measure)(folder / "best.safetensors", images)
+    start = time.perf_counter()
+    tally, mistakes, names = (_measure_several if several else _measure)(folder / BEST, images)
+    seconds = time.perf_counter() - start
     written, notes = list[Path](), list[str]()
     if unreadable:
         bad = folder / "unreadable.csv"
@@ -78,6 +89,7 @@ def write_report(
         sheet = folder / "misclassified.png"
         draw_mistakes(mistakes, sheet)
         written.append(sheet)
+    written += write_figures(_evaluation(folder / BEST, images, data, tally, unreadable, seconds), folder)
     recipe = folder / "recipe.toml"
     run = Run(
         title=f"{dict(facts)['model']}: {folder.name}",
@@ -92,7 +104,43 @@ def write_report(
         mistakes=mistakes,
         confusion=confusion,
     )
-    return [*written, training_page.write(folder / "report.html", run)]
+    return [*written, training_page.write(folder / "report.html", run), write_card(find_model(folder / BEST))]
+
+
+def _evaluation(
+    checkpoint: Path,
+    images: LabelledImages,
+    data: str,
+    tally: Tally | Figures,
+    unreadable: Mapping[str, str],
+    seconds: float,
+) -> EvaluationReport:
+    """What was measured, as `evaluate` reports it."""
+    spec = find_model(checkpoint)
+    single = tally if isinstance(tally, Tally) else Tally(spec.num_classes)
+    sources = {images.name(index) for index in range(len(images))} if unreadable else set[str]()
+    return EvaluationReport(
+        data=data,
+        model=spec.name,
+        arch=spec.arch,
+        weights=str(checkpoint),
+        engine="torch",
+        preset=spec.preset,
+        samples=len(images),
+        images=tally.images,
+        unreadable=tuple((source, error) for source, error in unreadable.items() if source in sources),
+        top1=single.top1,
+        top5=single.top5,
+        nll=single.nll,
+        ece=single.ece,
+        calibration=single.calibration,
+        classes=single.classes(),
+        class_ids=spec.classes.ids,
+        class_names=spec.classes.names(),
+        seconds=seconds,
+        notes=(),
+        multi_label=tally if isinstance(tally, Figures) else None,
+    )
 
 
 def _figures(tally: Tally | Figures) -> list[tuple[str, str]]:
@@ -113,20 +161,23 @@ def _figures(tally: Tally | Figures) -> list[tuple[str, str]]:
 
 
 class _Worst:
-    """The mistakes with the highest scores."""
+    """The mistakes that the network is surest of."""
 
     def __init__(self, images: LabelledImages, preprocess: Preprocess) -> None:
         self._images = images
         self._preprocess = preprocess
         self._heap: list[tuple[float, int, int, Mistake]] = []
 
-    def add(self, batch: Batch, row: int, truth: str, said: str, wrong: int, score: float) -> None:
-        """Keep the image of this row of a batch, if its score is among the highest; `wrong` is the class it is for."""
-        if len(self._heap) == SHOWN and score <= self._heap[0][0]:
+    def add(self, batch: Batch, row: int, wrong: int, sure: float, mistake: Mistake) -> None:
+        """Keep the image of this row of a batch, if it is among the surest; `wrong` is the class to be explained.
+
+        `mistake` has neither name nor pixels yet.
+        """
+        if len(self._heap) == SHOWN and sure <= self._heap[0][0]:
             return
         index = int(batch.indices[row])
         pixels = self._preprocess.pixels(batch.images[row].numpy())
-        entry = score, index, wrong, Mistake(self._images.name(index), truth, said, score, pixels)
+        entry = sure, index, wrong, replace(mistake, source=self._images.name(index), pixels=pixels)
         (heapq.heappushpop if len(self._heap) == SHOWN else heapq.heappush)(self._heap, entry)
 
     def explained(self, network: Network) -> list[Mistake]:
@@ -154,8 +205,9 @@ def _measure(checkpoint: Path, images: LabelledImages) -> tuple[Tally, list[Mist
         tally.add(scores, labels)
         said = scores.argmax(1)
         for row in np.flatnonzero(said != labels).tolist():
-            wrong = int(said[row])
-            worst.add(batch, row, names[labels[row]], names[wrong], wrong, float(scores[row, wrong]))
+            wrong, true = int(said[row]), names[labels[row]]
+            score = float(scores[row, wrong])
+            worst.add(batch, row, wrong, score, Mistake("", true, names[wrong], score, _NO_PIXELS))
     return tally, worst.explained(network), names
 
 
@@ -170,6 +222,9 @@ def _measure_several(checkpoint: Path, images: LabelledImages) -> tuple[Figures,
     def named(row: npt.NDArray[np.bool_]) -> str:
         return ", ".join(names[index] for index in np.flatnonzero(row)) or "–"
 
+    def scored(chosen: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32]) -> tuple[tuple[str, float], ...]:
+        return tuple((names[index], float(scores[index])) for index in np.flatnonzero(chosen))
+
     for batch, scores in _scored(network, spec, images, preprocess):
         labels = batch.labels.numpy()
         parts.append((scores, labels))
@@ -177,7 +232,10 @@ def _measure_several(checkpoint: Path, images: LabelledImages) -> tuple[Figures,
         sure = np.where(said, scores, 1 - scores) * (said != true)
         for row in np.flatnonzero((said != true).any(1)).tolist():
             wrong = int(sure[row].argmax())
-            worst.add(batch, row, named(true[row]), named(said[row]), wrong, float(sure[row, wrong]))
+            missed, added = (scored(chosen, scores[row]) for chosen in (true[row] & ~said[row], said[row] & ~true[row]))
+            score = float(scores[row, wrong])
+            mistake = Mistake("", named(true[row]), names[wrong], score, _NO_PIXELS, missed=missed, added=added)
+            worst.add(batch, row, wrong, float(sure[row, wrong]), mistake)
     scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return figures(scores, labels, thresholds), worst.explained(network), names
 

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchclas.errors import CheckpointError, Error, MissingDependencyError
-from torchclas.vocabulary import INPUT, ExportPrecision
+from torchclas.vocabulary import INPUT
 
 
 class NcnnFile:
     """A network in ncnn's format, run image by image on the CPU.
 
-    In `fp32` nothing is rounded. In `fp16` weights and values are stored in half precision, and computed with in
-    float32, unless the processor computes in half precision.
+    Nothing is rounded. With `half`, weights and values are stored in half precision, and computed with in float32,
+    unless the processor computes in half precision.
     """
 
-    def __init__(self, path: Path, *, precision: ExportPrecision = "fp32", threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, half: bool = False, threads: int | None = None) -> None:
         """Raises MissingDependencyError, or CheckpointError: ncnn cannot read the file."""
         try:
             import ncnn
@@ -32,7 +32,6 @@ class NcnnFile:
         options.use_vulkan_compute = False
         if threads is not None:
             options.num_threads = threads
-        half = precision == "fp16"
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
         options.use_bf16_packed = options.use_bf16_storage = False
         weights = weights_beside(path)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,12 @@ from torchclas.serving.refusals import Refusal, overloaded
 from torchclas.serving.sources import Fingerprint, Source, in_repository, sources
 from torchclas.vocabulary import Output
 
+if TYPE_CHECKING:
+    from torchclas.explanation.explainer import Explainer
+
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.5  # between two looks at the files of models
 
@@ -37,7 +42,14 @@ class Model:
     """One opened model, with a thread that runs its engine and the queue before it."""
 
     def __init__(
-        self, source: Source, classifier: Classifier, fingerprint: Fingerprint, *, metrics: Metrics, wait: float
+        self,
+        source: Source,
+        classifier: Classifier,
+        fingerprint: Fingerprint,
+        *,
+        metrics: Metrics,
+        wait: float,
+        open_explainer: Callable[[], Awaitable[Explainer]],
     ) -> None:
         self.name, self.source, self.classifier, self.fingerprint = source.name, source, classifier, fingerprint
         # The same in all processes, and after a restart.
@@ -46,6 +58,8 @@ class Model:
         self._metrics = metrics
         self._batcher: Batcher | None = None
         self._wait = wait
+        self._open_explainer = open_explainer
+        self._explainer: asyncio.Future[Explainer] | None = None
         self._users = 0
         self._given_up = False
 
@@ -66,6 +80,29 @@ class Model:
         """Raise Refusal (400) for an output that the model does not give."""
         if output not in self.classifier.engine.outputs:
             raise Refusal(400, "no_such_output", f"{self.name} gives no {output}", "export it again with this output")
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can say where it sees a class; exported graphs have no gradients."""
+        return self.classifier.spec.graph is None
+
+    async def explainer(self) -> Explainer:
+        """What explains it, which the first call opens. Raises Refusal (400), and what `Explainer` does."""
+        if not self.explains:
+            raise Refusal(400, "no_such_output", f"{self.name} is an exported graph", "serve what it was exported from")
+        if self._explainer is None:
+            self._explainer = asyncio.ensure_future(self._open_explainer())
+        opening = self._explainer
+        try:
+            return await asyncio.shield(opening)  # a client that goes away leaves it to the next
+        except Error:
+            if self._explainer is opening:
+                self._explainer = None
+            raise
+
+    async def on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call what computes as much as its engine, in turn with it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     @contextmanager
     def used(self) -> Generator[Model, None, None]:
@@ -301,7 +338,23 @@ class Registry:
         spec = classifier.spec
         shape, dtype = ((32, 32, 3), np.uint8) if spec.pixels else ((spec.in_channels, *spec.preset.size), np.float32)
         classifier.engine.run(np.zeros((1, *shape), dtype))
-        return Model(source, classifier, before, metrics=self.metrics, wait=self.options.batch_wait)
+
+        def explainer() -> Explainer:
+            from torchclas.explanation.explainer import Explainer  # needs torch, which an engine may not
+
+            return Explainer(model, labels=source.labels, max_pixels=self.options.max_pixels)
+
+        async def open_explainer() -> Explainer:
+            return await asyncio.get_running_loop().run_in_executor(self.opener, explainer)
+
+        return Model(
+            source,
+            classifier,
+            before,
+            metrics=self.metrics,
+            wait=self.options.batch_wait,
+            open_explainer=open_explainer,
+        )
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._changing.setdefault(name, asyncio.Lock())

@@ -38,10 +38,11 @@ def serve(options: ServeOptions) -> int:
         Error: the address cannot be had, or a model cannot be opened; what `ServeOptions.token` raises.
     """
     from torchclas.serving import server
-    from torchclas.serving.sources import sources
+    from torchclas.serving.sources import pinned, sources
 
     options.token()
-    names = [source.name for source in sources(options)]  # mistakes are told before anything is opened
+    options = pinned(options)  # mistakes are told before anything is opened
+    names = [source.name for source in sources(options)]
     try:
         bound = server.bind(options)
     except OSError as error:

@@ -7,22 +7,27 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import cv2
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from torchclas.data.decode import Pixels
 from torchclas.data.loader import load_one
-from torchclas.data.preprocess import NoPreprocess
-from torchclas.errors import ImageError, OutputError
+from torchclas.data.preprocess import NoPreprocess, Preprocess
+from torchclas.errors import Error, ImageError, OutputError, UnknownNameError
 from torchclas.inference.classifier import Embedding, Prediction
 from torchclas.metrics.scores import probabilities
+from torchclas.reporting.heat import draw
 from torchclas.reporting.zoo_overview import zoo_overview
 from torchclas.serving.bodies import IMAGES, Sent, read_images
 from torchclas.serving.models import Model
 from torchclas.serving.refusals import Refusal, bad_image
 from torchclas.serving.service import Service
 from torchclas.vocabulary import Language
+
+EXPLAINED_SIDE = 960  # pixels of a picture below its heat map, at most
 
 
 class Problem(BaseModel):
@@ -92,6 +97,7 @@ class ModelRow(BaseModel):
     activation: str
     languages: list[str]
     outputs: list[str]
+    explains: bool
     preset: dict[str, Any] | None  # none where the model takes images as they are
     engine: str
     precision: str
@@ -135,11 +141,19 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
 router = APIRouter(prefix="/v1", responses=_REFUSALS)
 
 Name = Annotated[str | None, Query(description="Default: the first model that the service was started with.")]
 TopK = Annotated[int | None, Query(ge=1, le=100_000, description="Classes of an image at most.")]
 Lang = Annotated[Language | None, Query(description="Language of the class names.")]
+ClassName = Annotated[
+    str | None,
+    Query(alias="class", max_length=300, description="Id, name or number of a class. Default: the likeliest."),
+]
 Threshold = Annotated[float | None, Query(ge=0, le=1, description="Leave out classes that score less.")]
 
 
@@ -185,12 +199,7 @@ async def embed(request: Request, model: Name = None) -> Response:
     return JSONResponse(await service.answer(request, model, read_images, work))
 
 
-@router.post(
-    "/view",
-    response_class=Response,
-    openapi_extra=IMAGES,
-    responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}},
-)
+@router.post("/view", response_class=Response, openapi_extra=IMAGES, responses=_PNG)
 async def view(request: Request, model: Name = None) -> Response:
     """What the network sees of an image, as PNG."""
     service = _service(request)
@@ -199,17 +208,29 @@ async def view(request: Request, model: Name = None) -> Response:
         preprocess = model.classifier.preprocess
         if isinstance(preprocess, NoPreprocess):
             raise Refusal(400, "bad_request", f"{model.name} takes images as they are", "there is nothing else to see")
-        if len(images) > 1:
-            raise Refusal(400, "bad_request", f"{len(images)} images were sent", "send one")
+        prepared = await _only(service, images, preprocess)
+        return await service.on_thread(lambda: _png(preprocess.pixels(prepared)))
 
-        def draw() -> bytes | ImageError:
-            prepared = load_one(images[0].name, images[0].content, preprocess)
-            return prepared if isinstance(prepared, ImageError) else _png(preprocess.pixels(prepared))
+    return Response(await service.answer(request, model, read_images, work), media_type="image/png")
 
-        drawn = await service.on_thread(draw)
-        if isinstance(drawn, ImageError):
-            raise bad_image(str(drawn))
-        return drawn
+
+@router.post("/explain", response_class=Response, openapi_extra=IMAGES, responses=_PNG)
+async def explain(request: Request, model: Name = None, class_name: ClassName = None) -> Response:
+    """Where in an image the model sees a class: a heat map over the picture, as PNG."""
+    service = _service(request)
+
+    async def work(model: Model, images: list[Sent]) -> bytes:
+        explainer = await model.explainer()
+        try:
+            asked = [] if class_name is None else [explainer.index_of(class_name)]
+        except UnknownNameError as error:
+            message, _, hint = str(error).partition(": ")
+            raise Refusal(422, "bad_parameter", message, hint) from None
+        picture = await _only(service, images, NoPreprocess(service.options.max_pixels))
+        explanation = await model.on_thread(explainer.of_picture, images[0].name, picture, asked)
+        if explanation.error:
+            raise Error(explanation.error)
+        return await service.on_thread(lambda: _png(np.asarray(draw(explanation, 0, EXPLAINED_SIDE))))
 
     return Response(await service.answer(request, model, read_images, work), media_type="image/png")
 
@@ -245,6 +266,16 @@ def zoo() -> dict[str, Any]:
 
 def _service(request: Request) -> Service:
     return request.app.state.service
+
+
+async def _only(service: Service, images: list[Sent], preprocess: Preprocess | NoPreprocess) -> NDArray[Any]:
+    """The image of a request that can have but one, prepared; raises Refusal."""
+    if len(images) > 1:
+        raise Refusal(400, "bad_request", f"{len(images)} images were sent", "send one")
+    prepared = await service.on_thread(load_one, images[0].name, images[0].content, preprocess)
+    if isinstance(prepared, ImageError):
+        raise bad_image(str(prepared))
+    return prepared
 
 
 def _check_language(model: Model, lang: Language | None) -> None:
@@ -288,6 +319,7 @@ def _model(model: Model) -> ModelRow:
         activation=spec.activation,
         languages=list(spec.classes.languages),
         outputs=list(spec.outputs),
+        explains=model.explains,
         preset=None if spec.pixels else spec.preset.to_dict(),
         engine=engine.name,
         precision=engine.precision,

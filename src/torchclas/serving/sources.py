@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchclas.atomic import atomic_path, locked
@@ -19,6 +19,7 @@ from torchclas.errors import CheckpointError, Error, OutputError
 from torchclas.serving.options import ServeOptions, split_name, twice
 from torchclas.spec import find_model
 from torchclas.weights import cache
+from torchclas.weights.hub import address_of
 from torchclas.weights.kinds import SUFFIXES
 from torchclas.weights.location import checkpoint
 
@@ -32,7 +33,7 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]  # name, inode, size and tim
 
 @dataclass(frozen=True)
 class Source:
-    """What a name stands for: a published name, or a file or folder."""
+    """What a name stands for: a published name, an address of the Hugging Face Hub, or a file or folder."""
 
     name: str
     model: str | Path | None
@@ -99,12 +100,27 @@ def sources(options: ServeOptions) -> list[Source]:
     for text in models:
         name, model = (None, None) if text is None else _named(text)
         spec = find_model(model, labels=options.labels)
-        if model is not None and spec.path is not None and Path(model).exists():
+        if spec.address is not None:
+            model = str(spec.address)
+        elif model is not None and spec.path is not None and Path(model).exists():
             model = Path(model).absolute()
         found.append(Source(name or spec.file_name, model, options.labels))
     if name := twice([source.name for source in found]):
         raise Error(f"two models are called {name}: give one of them a name of its own (NAME={name})")
     return found
+
+
+def pinned(options: ServeOptions) -> ServeOptions:
+    """The same with models of the Hugging Face Hub as they are now, for every process and as long as it serves.
+
+    Raises:
+        What `sources` does.
+    """
+    models = zip(options.models, sources(options), strict=False)  # none are named where there is a default
+    return replace(
+        options,
+        models=tuple(f"{source.name}={source.model}" if address_of(source.model) else text for text, source in models),
+    )
 
 
 def in_repository(folder: Path | None) -> dict[str, Source]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from torchclas.allocator import keep_freed_memory
 from torchclas.atomic import locked
 from torchclas.bridges.paddleclas import training
 from torchclas.data.datasets import Relabelled
@@ -13,7 +14,6 @@ from torchclas.errors import MissingDependencyError
 from torchclas.reporting.console import Console
 from torchclas.reporting.progress import progress
 from torchclas.reporting.training_display import TrainingObserver
-from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.distill_plan import DistillPlan, make_plan, second_phase
 from torchclas.training.distillation import (
     LogitCache,
@@ -56,7 +56,8 @@ def _run(plan: DistillPlan, console: Console) -> Summary:
         classes = predicted_classes(
             plan.load_teacher(fabric), plan.validation, plan.preset, batch_size=plan.total_batch, workers=plan.workers
         )
-        plan = replace(plan, validation=Relabelled(plan.validation, classes))
+        metadata = replace(plan.metadata, origin={**plan.metadata.origin, "labels_by": plan.teacher.name})
+        plan = replace(plan, validation=Relabelled(plan.validation, classes), metadata=metadata)
         notes.append(
             "no labelled images to validate on (--val): top-1 is how often the student agrees with the teacher"
         )

@@ -11,19 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from torchclas.catalog import Preset
-from torchclas.data.datasets import LabelledImages
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.opening import open_for_model
-from torchclas.errors import DataError, Error
+from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.evaluation import EvaluationReport, measure
-from torchclas.labels import subsets
+from torchclas.inference.evaluation import EvaluationReport, competing_classes, measure
+from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
 from torchclas.metrics.real_labels import RealLabels
 from torchclas.reporting import multi_label
 from torchclas.reporting.evaluation_report import make_folder, write_files
 from torchclas.reporting.image_rows import image_rows
 from torchclas.reporting.progress import progress
-from torchclas.spec import ModelSpec, find_model
+from torchclas.spec import find_model
 from torchclas.vocabulary import Activation, EngineChoice, Precision, TestTimeAugmentation
 
 
@@ -39,8 +38,10 @@ def evaluate(
     preset: Preset | None = None,
     activation: Activation | None = None,
     tta: TestTimeAugmentation | None = None,
+    fast_decode: bool = False,
     classes: str | Path | None = None,
     real: str | Path | None = None,
+    max_fpr: float = FALSE_POSITIVE_RATE,
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
@@ -60,10 +61,11 @@ def evaluate(
     that cannot be read is counted, listed and left out of the figures, which are shares in 0..1. A model that gives an
     image any number of classes is measured at its thresholds, on data with 0 and 1 for each class.
 
-    `tta` averages the scores of several views of each image. `classes` are those that a prediction is chosen from,
-    where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that occur, or a file of ids or names;
-    that is how accuracy on such sets is published. `real` is ReaL's file of labels for the validation images of
-    ImageNet.
+    `tta` averages the scores of several views of each image; `fast_decode` is as for `Classifier`. `classes` are those
+    that a prediction is chosen from, where not all of the model's: `imagenet-a` or `imagenet-r`, `data` for those that
+    occur, or a file of ids or names; that is how accuracy on such sets is published. `real` is ReaL's file of labels
+    for the validation images of ImageNet. Of a model of two classes, `max_fpr` is the false positive rate at which the
+    recall of the second is given.
 
     `output` is a folder for report.json; predictions.csv, a row for each image; wrong.csv and wrong.png, the mistakes
     with the surest first; per_class.csv; errors.csv; and, where matplotlib is installed, confusion.png. With `explain`,
@@ -97,7 +99,7 @@ def evaluate(
         multi_label=several,
     )
     images, notes = opened.images, list(opened.notes)
-    only = None if classes is None else _competing(classes, images, spec, several=several)
+    only = None if classes is None else competing_classes(classes, images, spec)
     if classes is None and not several and 2 <= (occurring := len(np.unique(images.labels))) < len(spec.classes) / 2:
         notes.append(
             f"{occurring:,} of the model's {len(spec.classes):,} classes occur, and all of them compete: "
@@ -111,6 +113,7 @@ def evaluate(
         preset=preset,
         activation=activation,
         tta=tta,
+        fast_decode=fast_decode,
         device=device,
         batch_size=batch_size,
         workers=workers,
@@ -135,20 +138,14 @@ def evaluate(
             files = multi_label.image_rows if several else image_rows
             rows, written = stack.enter_context(files(output, classifier, explainer))
         report, tally = measure(
-            classifier, images, str(data), notes=notes, only=only, real=by_real, rows=rows, advance=advance
+            classifier,
+            images,
+            str(data),
+            notes=notes,
+            only=only,
+            real=by_real,
+            max_fpr=max_fpr,
+            rows=rows,
+            advance=advance,
         )
     return report if output is None else replace(report, written=(*write_files(report, tally, output), *written))
-
-
-def _competing(chosen: str | Path, images: LabelledImages, spec: ModelSpec, *, several: bool) -> list[int]:
-    """The model's outputs that a prediction is chosen from."""
-    if several:
-        raise DataError(f"{spec.name} gives an image any number of classes, none of which compete: leave --classes out")
-    occurring: list[int] = np.unique(images.labels).tolist()
-    if str(chosen) == "data":
-        return occurring
-    only = subsets.columns(chosen, spec.classes)
-    if missing := sorted(set(occurring) - set(only)):
-        first = spec.classes.ids[missing[0]]
-        raise DataError(f"{chosen}: {len(missing):,} classes of the data are not among these, the first is {first}")
-    return only

@@ -7,30 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from torchclas import catalog
 from torchclas.catalog import Preset
-from torchclas.data.preprocess import Preprocess
 from torchclas.engines.engine import ordered
 from torchclas.errors import CheckpointError, Error, OutputError, UnknownNameError
 from torchclas.exporting import gate
 from torchclas.exporting.files import check_folder, named_when_done
 from torchclas.exporting.formats import FORMATS, Options, Wish
-from torchclas.exporting.gate import Array, DivergenceError
+from torchclas.exporting.gate import DivergenceError
+from torchclas.exporting.opset import LOWEST, NEWEST
 from torchclas.exporting.preprocess import why_not
 from torchclas.exporting.trace import traceable
 from torchclas.exporting.web_runtime import find_runtime
 from torchclas.layers.fold import fold_batch_norms
-from torchclas.layers.network import Network
 from torchclas.sizes import Size
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import Activation, ExportFormat, ExportInput, ExportPrecision, Output
 from torchclas.weights.metadata import Metadata, origin_of
-from torchclas.weights.published import published_file
-from torchclas.zoo import load_model
+from torchclas.zoo import load_model, weights_of
 
 # Pillow's rounding comes out differently for a few pixels in 100,000, by one of 255 levels.
 TOLERANCE_FILTERED = 1e-2
@@ -61,18 +54,20 @@ def export(
     outputs: Sequence[Output] = ("logits",),
     runtime: str | Path | None = None,
     precision: ExportPrecision = "fp32",
+    opset: int | None = None,
 ) -> Exported:
     """Write a model as a file for another runtime, which keeps its name only if it computes the same.
 
     The model is named as for `torchclas.Classifier`. By default the file goes into the current folder and is called
     after the model, or after the file of weights that it is made of (the best weights of a run: after the run's
     folder). For timm and the web it is a folder, which takes the place of an earlier one. `batch` fixes the number of
-    images at once. With `input="uint8"` the file takes the pixels of images of any size, [N, H, W, 3], and does the
-    model's preprocessing itself. `size` is the image size in pixels, a side or (height, width), where it is not to be
-    the model's own, and `preset` how they are prepared. `outputs` are logits, embedding (the vector before the
-    classifier), or both. `runtime` says where a web site has onnxruntime-web from: `npm`, which fetches it once, `cdn`,
-    or a path. In `precision` fp16 the numbers in the file have half precision: it is half as large, and
-    right to a hundredth of the largest logit.
+    images at once, which is 1 for ExecuTorch if it is not given. With `input="uint8"` the file takes the pixels of
+    images of any size, [N, H, W, 3], and does the model's preprocessing itself. `size` is the image size in pixels, a
+    side or (height, width), where it is not to be the model's own, and `preset` how they are prepared. `outputs` are
+    logits, embedding (the vector before the classifier), or both. `runtime` says where a web site has onnxruntime-web
+    from: `npm`, which fetches it once, `cdn`, or a path. In `precision` fp16 the numbers in the file have half
+    precision: it is half as large, and right to a hundredth of the largest logit. `opset` is the version of the
+    operators in an ONNX file, for runtimes that do not read the newest.
 
     Raises:
         DivergenceError: run by its runtime, the file does not compute what the network does; it is not kept.
@@ -95,8 +90,11 @@ def export(
         "batches": (batch or 1) > 1,
         "embedding": "embedding" in wanted,
         "fp16": precision == "fp16",
+        "opset": opset is not None,
     }
     kind.require(wish for wish, wished in wishes.items() if wished)
+    if opset is not None and not LOWEST <= opset <= NEWEST:
+        raise Error(f"files can be written in the operator sets {LOWEST} to {NEWEST}, not in {opset}")
     if pixels and spec.in_channels != 3:
         raise Error(f"{spec.name} takes {spec.in_channels} channels: only RGB images can be prepared in the graph")
     path = Path(output or f"{spec.file_name}{kind.suffix or f'-{to}'}")
@@ -113,9 +111,10 @@ def export(
     brought = None if kind.add_runtime is None else find_runtime(runtime)
     network = load_model(spec)
     metadata = replace(describe(spec, input, precision), outputs=wanted)
-    options = Options(batch, pixels, precision)
+    batch = batch or kind.default_batch
+    options = Options(batch, pixels, precision, opset)
     cases = [
-        (images, compute(network, spec.preset, images, metadata.outputs))
+        (images, gate.compute(network, spec.preset, images, metadata.outputs))
         for images in gate.inputs(spec.preset, channels=spec.in_channels, batch=batch, pixels=pixels)
     ]
     if kind.folds:
@@ -145,22 +144,5 @@ def describe(
     precision: ExportPrecision = "fp32",
 ) -> Metadata:
     """What an exported file says of itself: what its weights' file says, what input it takes, and its precision."""
-    path = published_file(catalog.find(spec.name)) if spec.path is None else spec.path
     half = {"precision": precision} if precision == "fp16" else {}
-    return spec.metadata(**{**origin_of(path), "input": input, **half})
-
-
-@torch.inference_mode()
-def compute(
-    network: Network, preset: Preset, images: Array, outputs: Sequence[Output] = ("logits",)
-) -> dict[Output, NDArray[np.float32]]:
-    """What the network gives for float32 images, or for uint8 pixels prepared as `predict` does it."""
-    if images.dtype == np.uint8:
-        images = np.stack([Preprocess(preset).array(pixels) for pixels in images])
-    values = network.outputs(torch.from_numpy(images), outputs)
-    found: dict[Output, NDArray[np.float32]] = {
-        name: value.numpy() for name, value in zip(outputs, values, strict=True)
-    }
-    if not all(np.isfinite(value).all() for value in found.values()):
-        raise Error("the network's own logits are not finite, so no file can be compared with it: check its weights")
-    return found
+    return spec.metadata(**{**origin_of(weights_of(spec)), "input": input, **half})

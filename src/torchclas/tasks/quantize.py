@@ -21,6 +21,7 @@ from torchclas.quantization.judging import Figures, Judge, MultiLabelJudge
 from torchclas.quantization.network import logits_of, quantize_network, write
 from torchclas.quantization.report import QuantizationReport
 from torchclas.quantization.speed import times
+from torchclas.reporting.model_card import write_card
 from torchclas.reporting.progress import stages
 from torchclas.spec import ModelSpec, find_model
 from torchclas.vocabulary import OUTPUTS
@@ -56,7 +57,8 @@ def quantize(
     Where that is too much, operations are put back into float, those first that disturb the result most.
 
     The model is named as for `torchclas.Classifier`. Without `output` the file goes where
-    `Classifier(model, precision="int8")` finds it. A report in JSON is put beside it.
+    `Classifier(model, precision="int8")` finds it. A report in JSON and a
+    model card are put beside it.
 
     Raises:
         CheckpointError, DownloadError: the weights cannot be had.
@@ -114,6 +116,7 @@ def quantize(
     )
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_card(find_model(path))
     return report
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torchclas import catalog
@@ -16,9 +18,10 @@ from torchclas.messages import label
 from torchclas.reporting.amounts import mebibytes
 from torchclas.reporting.console import Console, escape, print_pairs
 from torchclas.sizes import show_size
+from torchclas.version import __version__
 from torchclas.weights import cache
 from torchclas.weights.exported import SUFFIXES as EXPORTED_SUFFIXES
-from torchclas.weights.location import checkpoint, converted_path, is_converted
+from torchclas.weights.location import CARD, checkpoint, converted_path, is_converted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,11 +94,76 @@ def convert(source: Path, destination: Path, *, model: str | None, layout: str, 
     save_checkpoint(network, destination, spec.metadata(**origin_of(spec.path)))
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """What was pushed: its page on the Hub, its lasting address, the size of all files in bytes.
+
+    `error` is the largest one of timm's logits, relative to the largest logit; None where timm has no such network.
+    """
+
+    url: str
+    address: str
+    size: int
+    error: float | None
+    card_kept: bool
+
+
+def push(
+    model: str | Path,
+    repository: str,
+    *,
+    weights: Path | None = None,
+    labels: Path | None = None,
+    message: str | None = None,
+    license: str | None = None,  # noqa: A002 - the Hub's word
+    private: bool = False,
+    new_card: bool = False,
+) -> Pushed:
+    """Upload a model to the repository `OWNER/NAME` of the Hugging Face Hub, with its page.
+
+    The model is named as for `torchclas.Classifier`. Where timm has the network, the files are those of
+    `export --to timm`, compared first; else they are a checkpoint of ours. `license` is what its page states, an SPDX
+    identifier.
+
+    Raises:
+        CheckpointError: the model is an exported one.
+        DivergenceError: timm computes something else.
+        DownloadError: the Hub does not allow it, or cannot be reached.
+    """
+    from torchclas.exporting.files import WEIGHTS
+    from torchclas.exporting.repository import write_repository
+    from torchclas.reporting.model_card import PublishedAs, model_card
+    from torchclas.spec import find_model
+    from torchclas.weights import hub
+    from torchclas.weights.metadata import origin_of
+    from torchclas.zoo import load_model, weights_of
+
+    repository = repository.removeprefix("hf://")
+    hub.check_push(repository)
+    spec = find_model(model, weights=weights, labels=labels)
+    if spec.graph is not None:
+        raise CheckpointError(f"{spec.path} was exported already: push the checkpoint that it was made from")
+    network = load_model(spec)
+    with TemporaryDirectory(prefix="torchclas-") as place:
+        folder = Path(place) / "repository"
+        compared = write_repository(network, folder, spec.metadata(**origin_of(weights_of(spec))))
+        there = PublishedAs(repository, folder / WEIGHTS, None if compared is None else compared[0])
+        card = model_card(spec, address=f"hf://{repository}", license=license, published_as=there)
+        (folder / CARD).write_text(card, encoding="utf-8", errors="replace")
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        message = message or f"{spec.file_name}, pushed by torchclas {__version__}"
+        done = hub.push(folder, repository, message=message, private=private, new_card=new_card)
+    error = None if compared is None else compared[1]
+    return Pushed(done.url, f"hf://{repository}@{done.commit}", size, error, done.card_kept)
+
+
 def inspect(path: Path, console: Console, *, model: str | None, list_tensors: bool) -> bool:
     """Say what a weights file is; return whether it fits `model` (or, without one, can be read)."""
+    from torchclas.weights.hub import address_of, fetch
     from torchclas.weights.metadata import find_metadata
 
-    path = checkpoint(path)
+    address = address_of(path)
+    path = checkpoint(path) if address is None else fetch(address)[0]
     metadata = find_metadata(path)
     lines = [("file", f"{path} ({mebibytes(path.stat().st_size)})")]
     if metadata is not None and path.suffix in EXPORTED_SUFFIXES:
@@ -157,7 +225,13 @@ def clear(names: Sequence[str], *, everything: bool) -> int:
 
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False}
-_EXPORTED = {".onnx": "ONNX, a whole model", ".xml": "OpenVINO, a whole model", ".param": "ncnn, a whole model"}
+_EXPORTED = {
+    ".onnx": "ONNX, a whole model",
+    ".xml": "OpenVINO, a whole model",
+    ".param": "ncnn, a whole model",
+    ".mnn": "MNN, a whole model",
+    ".pte": "ExecuTorch, a whole model",
+}
 _FORMATS = {
     "paddle": "PaddlePaddle (.pdparams)",
     "paddle-onnx": "ONNX, exported from PaddlePaddle",

@@ -1,9 +1,7 @@
-"""What makes training faster on a CPU: memory that is used again, and two operations in bf16."""
+"""What makes training faster on a CPU: two operations in bf16."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,22 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-
-# Parameters of glibc's mallopt.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for the next step needs as much again.
-
-    As a rule glibc gives large blocks back at once, and then each step waits for the system to clear hundreds of
-    megabytes of fresh pages: an eighth of the time of a ResNet18. The price is about a tenth more memory, as gaps
-    arise in what is kept. Does nothing where the C library is another.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 class FastBf16(TorchFunctionMode):

@@ -48,6 +48,9 @@ from torchclas.training.plan import (
 AGREEMENT_IMAGES = 5000  # at most, held out to see how often the student agrees with the teacher
 AGREEMENT_SHARE = 0.1
 
+# What to do where the teacher gives an image several classes.
+_ONE_CLASS = "a student learns from the softmax of one: train it on the labels (torchclas train)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillPlan(Plan):
@@ -104,7 +107,7 @@ def make_plan(options: DistillOptions, given: Given | None = None) -> DistillPla
     recipe = _recipe(options, chosen or _default_recipe(student.arch), student.arch)
     settings = recipe.distill
     assert settings is not None
-    teacher = find_model(settings.teacher).needs_one_class("a student learns which one it has")
+    teacher = find_model(settings.teacher).needs_one_class(_ONE_CLASS)
     if student.in_channels != 3 or teacher.in_channels != 3:
         raise Error("a student learns from a teacher of RGB images, and sees them as well: both need 3 input channels")
     labelled = settings.method == "dkd" or settings.label_weight > 0
@@ -135,6 +138,7 @@ def make_plan(options: DistillOptions, given: Given | None = None) -> DistillPla
         classes=teacher.classes,
         activation="softmax",
         thresholds=(),
+        address=None,
     )
     choices = Choices(
         model=student,

@@ -18,9 +18,9 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from torchclas import messages, signals
+from torchclas.allocator import keep_freed_memory
 from torchclas.data.workers import is_shortage
 from torchclas.errors import Error
-from torchclas.training.cpu import keep_freed_memory
 from torchclas.training.loop import Display, Epoch, Interrupted, Progress, Trainer, TrainingError
 from torchclas.training.run import check
 from torchclas.training.sharding import sharded_fabric

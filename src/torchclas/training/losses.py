@@ -20,7 +20,7 @@ def classification_loss(
     """The recipe's loss with smoothed labels, summed over the heads with their weights.
 
     `outputs` are the logits, or those of every head; `targets` are classes [N], or probabilities [N, classes];
-    `class_weights` are [classes].
+    `class_weights` are [classes], or [2, classes] of what an image is not of and is of.
     """
     heads = [outputs] if isinstance(outputs, Tensor) else outputs
     if len(heads) != len(settings.head_weights):
@@ -44,11 +44,14 @@ def binary_cross_entropy(
 
     The sum, and not the mean, gives each logit the gradient that cross entropy gives it, so learning rates of one serve
     the other. `label_smoothing` takes targets that far towards a half. `class_weights` [classes] multiply the loss of
-    what is of a class.
+    what is of a class; if they are [2, classes], the first row that of targets up to a half, the second of all above.
     """
     targets = targets.float().lerp(torch.full_like(targets, 0.5, dtype=torch.float32), label_smoothing)
     weights = None if class_weights is None else class_weights.to(logits.device)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights, reduction="none")
+    positive = weights if weights is None or weights.ndim == 1 else None
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=positive, reduction="none")
+    if weights is not None and weights.ndim == 2:
+        losses = losses * torch.where(targets > 0.5, weights[1], weights[0])
     return losses.sum(-1).mean()
 
 

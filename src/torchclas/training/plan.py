@@ -15,10 +15,10 @@ from torch import nn
 from torchclas import models
 from torchclas.catalog import Preset
 from torchclas.data.augment import TrainTransform
-from torchclas.data.datasets import LabelledImages
+from torchclas.data.datasets import LabelledImages, Subset
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import fingerprint
-from torchclas.data.training import TrainingBatches, class_weights, sampling_weights
+from torchclas.data.training import TrainingBatches, class_weights, exponential_weights, sampling_weights
 from torchclas.errors import DownloadError, Error
 from torchclas.labels import LabelSet
 from torchclas.layers.drop_path import DropPath
@@ -101,6 +101,8 @@ class Plan:
         chosen = self.settings.recipe.loss.class_weights
         if not chosen:
             return None
+        if chosen == "exponential":
+            return exponential_weights(self.train.labels)
         numbers = None if isinstance(chosen, str) else chosen
         return class_weights(self.train.labels, len(self.classes), numbers)
 
@@ -164,7 +166,9 @@ def base_plan(
     `identity` is what, beside the common settings, must be the same for a run to go on; `origin` what the checkpoint
     says of its making beside the common facts.
     """
-    recipe, total, start = chosen.recipe, chosen.total_batch, str(chosen.start)
+    recipe, total = chosen.recipe, chosen.total_batch
+    hub = None if chosen.start.kind == "scratch" else chosen.model.address
+    start = str(chosen.start if hub is None else hub)
     data = source_of(options).resolve()
     accumulate, why = parts_of_a_step(options, chosen.output, chosen.model, chosen.result.num_classes, recipe, total)
     return Plan(
@@ -190,7 +194,11 @@ def base_plan(
             recipe=recipe.name,
             **origin,
             **{"from": start},
+            model=chosen.model.name if chosen.model.path is None else chosen.model.file_name,
             data=printable(data.name),
+            train_images=len(chosen.train),
+            val_images=len(chosen.validation),
+            held_out=options.val is None and isinstance(chosen.validation, Subset),
         ),
         output=chosen.output,
         total_batch=total,
@@ -228,6 +236,10 @@ def source_of(options: RunOptions) -> Path:
 def with_loss(recipe: Recipe, images: LabelledImages) -> Recipe:
     """The recipe with a loss that goes with the labels; raises `Error` where another was asked for."""
     if not is_multi_label(images):
+        if recipe.loss.class_weights == "exponential":
+            raise Error(
+                "loss.class_weights=exponential is for images with any number of classes: balanced is for these"
+            )
         if recipe.loss.name == "cross_entropy":
             return recipe
         raise Error(f"loss.name={recipe.loss.name} is for images with any number of classes, and these have one each")

@@ -104,6 +104,7 @@ def make_plan(options: TrainOptions, given: Given | None = None) -> Plan:
                 classes=spec.classes if same_classes and spec.path is None else _label_set(spec, classes),
                 activation="sigmoid" if is_multi_label(images) else "softmax",
                 thresholds=(),
+                address=None,
             ),
             output=output,
             total_batch=total,
@@ -112,7 +113,7 @@ def make_plan(options: TrainOptions, given: Given | None = None) -> Plan:
         ),
         command="train",
         identity={
-            "model": spec.name if spec.path is None else str(spec.path),
+            "model": spec.name if spec.path is None else str(spec.address or spec.path),
             "classes": len(classes),
             "head_epochs": head_epochs,
             **({} if spec.in_channels == 3 else {"in_channels": spec.in_channels}),

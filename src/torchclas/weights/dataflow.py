@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from torchclas import models
-from torchclas.errors import CheckpointError
+from torchclas.errors import CheckpointError, ImageSizeError
 from torchclas.layers.network import Network
 from torchclas.layers.parallel_convs import ParallelConvs, fold_parallel_convs
 from torchclas.sizes import Size
@@ -299,23 +299,39 @@ def names_in(arch: str, model: InferenceTensors) -> tuple[dict[str, PublishedNam
     )
 
 
-def _flows(arch: str, program: Program) -> Iterator[tuple[Network, Flow]]:
-    """The network, and how data may flow through it: to the heads of training too, or through folded branches."""
+def has_weights(arch: str, program: Program) -> bool:
+    """Whether a network has all weights of a program by their shapes: known sooner than how data flows through it."""
+    try:
+        return next(_forms(arch, program), None) is not None
+    except ImageSizeError:
+        return False
+
+
+def _forms(arch: str, program: Program) -> Iterator[Network]:
+    """The network, and what folded branches make of it; each where it has all weights of the program."""
     network = _on_meta(arch, program)
     if _may_be(program, network):
-        yield network, flow_of_network(network, program.size)
-        if type(network).forward_heads is not Network.forward_heads:
-            yield network, flow_of_network(network, program.size, heads=True)
-    folded = _on_meta(arch, program)
-    fold_parallel_convs(folded)
-    changed = network.state_dict().keys() - folded.state_dict().keys()
-    if changed and _may_be(program, folded):
-        flow = flow_of_network(folded, program.size)
+        yield network
+    if any(isinstance(module, ParallelConvs) for module in network.modules()):
+        folded = _on_meta(arch, program)
+        fold_parallel_convs(folded)
+        if _may_be(program, folded):
+            yield folded
+
+
+def _flows(arch: str, program: Program) -> Iterator[tuple[Network, Flow]]:
+    """The network, and how data may flow through it: to the heads of training too, or through folded branches."""
+    for form in _forms(arch, program):
+        network = _on_meta(arch, program)
+        flow = flow_of_network(form, program.size)
+        changed = network.state_dict().keys() - form.state_dict().keys()
         convs = {name.partition(".branches.")[0] for name in changed if ".branches." in name}
         names = {f"{conv}.weight": f"{conv}.branches.0.conv.weight" for conv in convs}
         names |= {f"{conv}.bias": f"{conv}.branches.0.bn.bias" for conv in convs}
         flow.uses = [replace(use, names=tuple(names.get(name, name) for name in use.names)) for use in flow.uses]
         yield network, flow
+        if not changed and type(network).forward_heads is not Network.forward_heads:
+            yield network, flow_of_network(network, program.size, heads=True)
 
 
 def _on_meta(arch: str, program: Program) -> Network:

@@ -18,7 +18,7 @@ from torchclas.runtimes.ncnn import weights_beside
 from torchclas.vocabulary import EngineName
 
 # What runs each kind of file of the runtimes of phones: that one alone.
-RUNTIMES: dict[str, EngineName] = {".param": "ncnn"}
+RUNTIMES: dict[str, EngineName] = {".param": "ncnn", ".mnn": "mnn", ".pte": "executorch"}
 SUFFIXES = (".onnx", ".xml", *RUNTIMES)
 
 # Fields of ONNX's ModelProto and StringStringEntryProto; wire types of Protocol Buffers.
@@ -64,6 +64,17 @@ def digests(path: Path) -> list[str]:
         except OSError as error:
             raise CheckpointError(f"{part}: cannot be read ({error.strerror})") from error
     return found
+
+
+def batch_of(path: Path) -> int | None:
+    """How many images a model of a runtime of phones takes at once, None for any number. Raises `CheckpointError`."""
+    match _sidecar(path):
+        case {"input": {"shape": [int(batch), *_]}} if batch > 0:
+            return batch
+        case {"input": {"shape": ["N", *_]}}:
+            return None
+        case _:
+            raise CheckpointError(f"{sidecar_of(path)}: not a description that `torchclas export` wrote")
 
 
 def check_parts(path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchclas import catalog, models
 from torchclas.errors import CheckpointError
 from torchclas.layers.network import Network
+from torchclas.weights import dataflow
 from torchclas.weights.inference_model import InferenceTensors
 from torchclas.weights.naming import OWN, Format, Naming, derived_names, naming, oriented, owners
 
@@ -59,7 +60,7 @@ def recognise(path: Path, file_format: Format, tensors: Mapping[str, Any], *, hi
 
     Where the path names one of them (`PPLCNet_x1_0_pretrained.pdparams`, `output/PPLCNet_x1_0/best_model.pdparams`), or
     `hint` does, what a file beside it calls the model (`PP-LCNet_x1_0`), it is that one. Those of about the file's size
-    are tried, which takes seconds.
+    are tried, which takes a second or two.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if not isinstance(tensors, InferenceTensors):
@@ -67,7 +68,10 @@ def recognise(path: Path, file_format: Format, tensors: Mapping[str, Any], *, hi
     for named in (_named_in(Path("/", re.sub(r"[-/\\]", "", hint))), _named_in(path)):
         if named is not None and (found := _exact(named, file_format, tensors)) is not None:
             return [found]
-    fits = (_exact(arch, file_format, tensors) for arch in _of_this_size(shapes))
+    candidates = _of_this_size(shapes)
+    if isinstance(tensors, InferenceTensors):
+        candidates = [arch for arch in candidates if dataflow.has_weights(arch, tensors.program)]
+    fits = (_exact(arch, file_format, tensors) for arch in candidates)
     return [found for found in fits if found is not None]
 
 

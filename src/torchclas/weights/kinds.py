@@ -11,8 +11,8 @@ Kind = Literal["safetensors", "torch", "paddle", "inference", "onnx", "openvino"
 
 # What names of files with weights, or with whole models, end in; those that nothing here reads are told apart too.
 SUFFIXES = (
-    ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".param", ".pt2", ".pdmodel", ".pdiparams",
-    ".pdopt", ".bin", ".engine", ".h5", ".tflite",
+    ".safetensors", ".pdparams", ".pth", ".pt", ".ckpt", ".onnx", ".xml", ".param", ".mnn", ".pte", ".pt2", ".pdmodel",
+    ".pdiparams", ".pdopt", ".bin", ".engine", ".h5", ".tflite",
 )  # fmt: skip
 
 # The files of an inference model of PaddlePaddle.
@@ -85,6 +85,10 @@ def _weights(path: Path, start: bytes, size: int) -> Kind | None:
         return "paddle"
     if suffix == ".onnx":
         return "onnx" if start and not _is_markup(start) else None
+    if suffix == ".pte":
+        return "runtime" if start[4:6] == b"ET" else None
+    if suffix == ".mnn":  # FlatBuffers begin with no word of their own
+        return "runtime" if start and not _is_markup(start) else None
     if suffix == ".param":
         return "runtime" if start.startswith(_NCNN) else None
     return "openvino" if suffix == ".xml" and b"<net" in start else None

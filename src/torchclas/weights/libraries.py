@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from torchclas import models
-from torchclas.correspondence import LIBRARIES, Library, counterparts
+from torchclas.correspondence import LIBRARIES, Library, written_as
 from torchclas.errors import CheckpointError
 from torchclas.layers.conv import ConvNormAct
 from torchclas.layers.network import Network, Renames
@@ -71,8 +71,8 @@ def theirs(network: Network, library: Library, wanted: Mapping[str, Tensor]) -> 
 
     Raises CheckpointError: the library has no such network, or the two do not agree.
     """
-    counterpart = counterparts(library).get(network.arch)
-    if counterpart is None or counterpart.only == "load":
+    counterpart = written_as(library, network.arch)
+    if counterpart is None:
         raise CheckpointError(f"{library} has no network that computes what {network.arch} does")
     names = published_names(
         network.state_dict(), models.renames(network.arch)[layout_of(library, network.arch)], paddle=False
@@ -88,6 +88,9 @@ def theirs(network: Network, library: Library, wanted: Mapping[str, Tensor]) -> 
     for name, _ in _tables(network, names):
         if name not in wanted:
             del found[name]
+    for name, tensor in _derived(network, library):
+        if name in wanted:
+            found[name] = tensor
     for name in wanted.keys() - found.keys():
         if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in found:
             found[name] = torch.zeros_like(wanted[name])
@@ -139,6 +142,15 @@ def _tables(network: Network, names: Mapping[str, PublishedName]) -> Iterator[tu
         if tables is not None:
             for leaf, tensor in tables().items():
                 yield names[f"{name}.{leaf}"].name, tensor
+
+
+def _derived(network: Network, library: Library) -> Iterator[tuple[str, Tensor]]:
+    """What follows from the architecture here, and some keep like a weight."""
+    buffers = dict(network.named_buffers())
+    rules = models.renames(network.arch)[layout_of(library, network.arch)]
+    names = published_names([*network.state_dict(), *buffers], rules, paddle=False)  # blocks are counted over all
+    for name in buffers.keys() - network.state_dict().keys():
+        yield names[name].name, buffers[name]
 
 
 def _identities(network: Network, names: Mapping[str, PublishedName]) -> Iterator[tuple[str, Tensor]]:

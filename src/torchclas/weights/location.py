@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 from torchclas.catalog import Entry, WeightsFile
@@ -12,8 +13,9 @@ from torchclas.weights.kinds import PARAMETERS, files_of
 
 BEST = "best.safetensors"  # of a run's folder
 PADDLE_BEST = "best_model.pdparams"  # of PaddleClas's
+CARD = "README.md"  # of a repository of the Hugging Face Hub, and of such a folder
 CONFIG = "config.json"  # of a folder that timm wrote
-TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of such a folder, and of those of transformers
 
 
 def checkpoint(path: str | Path) -> Path:
@@ -21,8 +23,8 @@ def checkpoint(path: str | Path) -> Path:
 
     An inference model of Paddle, its folder or either file, is the file with its program. PaddleClas names files of
     weights without their suffix (`output/ResNet50/best_model`), which does here as well; of a folder that it writes,
-    `best_model.pdparams` is taken, or the only `.pdparams`. A folder that timm or transformers wrote (`config.json`) is
-    its file of weights.
+    `best_model.pdparams` is taken, or the only `.pdparams`. A folder that timm or transformers wrote is its file of
+    weights.
 
     Raises CheckpointError: a folder without any, or half an inference model.
     """
@@ -31,16 +33,8 @@ def checkpoint(path: str | Path) -> Path:
         if not path.exists() and (whole := without_suffix(path)) is not None:
             return whole
         return files_of(path)[0] if path.suffix.lower() == PARAMETERS and path.is_file() else path
-    if (path / BEST).is_file():
-        return path / BEST
-    if (path / PADDLE_BEST).is_file():
-        return path / PADDLE_BEST
-    if (path / CONFIG).is_file() and (kept := [name for name in TIMM_WEIGHTS if (path / name).is_file()]):
-        return path / kept[0]
-    if len(exported := list(path.glob(f"*{PARAMETERS}"))) == 1:
-        return files_of(exported[0])[0]
-    if len(tensors := [file for file in path.glob("*.pdparams") if not file.name.endswith(".ema.pdparams")]) == 1:
-        return tensors[0]
+    if (found := weights_in([file.name for file in path.iterdir() if file.is_file()])) is not None:
+        return files_of(path / found)[0] if found.endswith(PARAMETERS) else path / found
     if (path / "run.json").is_file():
         raise CheckpointError(f"{path}: the run has no {BEST} yet: its first epoch is not over")
     files = sorted(
@@ -50,6 +44,18 @@ def checkpoint(path: str | Path) -> Path:
     )
     hint = f"name the file: {', '.join(files[:3])}" if files else "name a file of weights, or the folder of a run"
     raise CheckpointError(f"{path}: a folder without {BEST}: {hint}")
+
+
+def weights_in(names: Collection[str]) -> str | None:
+    """Which of the files of a folder are its weights, by their names; None where none are, or it could be several."""
+    for name in (BEST, PADDLE_BEST, *TIMM_WEIGHTS):
+        if name in names:
+            return name
+    for ending in (PARAMETERS, ".pdparams"):
+        found = [name for name in names if name.endswith(ending) and not name.endswith(".ema.pdparams")]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def without_suffix(path: Path) -> Path | None:

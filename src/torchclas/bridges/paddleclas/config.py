@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import cast
 
 from torchclas.bridges.paddleclas.account import ConfigError
+from torchclas.bridges.paddleclas.old_form import in_new_form, is_old
 from torchclas.yaml_text import Yaml, read_yaml
 
 _MOST_ITEMS = 10_000  # that an override may add to a list
 
 
-def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Yaml]:
+def read_config(path: Path, overrides: Sequence[str] = (), devices: int = 1) -> dict[str, Yaml]:
     """The tables of a configuration, its values as they are written.
 
     An override changes the value of a key, or adds it; numbers count the items of lists
-    (`DataLoader.Train.dataset.transform_ops.1.RandCropImage.size=192`).
+    (`DataLoader.Train.dataset.transform_ops.1.RandCropImage.size=192`). One of PaddleClas 2.0 is brought into the
+    form of 2.3 after that, for so many devices.
 
     Raises:
         DataError: the file cannot be read, or is no YAML that is read (see `torchclas.yaml_text`).
@@ -27,11 +29,6 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Yaml]:
     config = read_yaml(path)
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: no configuration of PaddleClas: it has no tables such as Global and Arch")
-    if "ARCHITECTURE" in config or "TRAIN" in config:
-        raise ConfigError(
-            f"{path}: of PaddleClas 2.0 or older (ARCHITECTURE, TRAIN …): write it in the form of 2.3 and later, which "
-            "has Global, Arch, Loss, Optimizer and DataLoader"
-        )
     if "search_dict" in config or "base_config_file" in config:
         raise ConfigError(
             f"{path}: a search over configurations, which is not done here: give the configuration that it searches "
@@ -42,13 +39,14 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Yaml]:
             f"{path}: of PaddleClas's deployment, not of its training: it is read where it lies beside an inference "
             "model (-m FOLDER of the model)"
         )
-    if not isinstance(config.get("Arch"), dict):
+    old = is_old(config)
+    if not isinstance(config.get("ARCHITECTURE" if old else "Arch"), dict):
         raise ConfigError(f"{path}: no configuration of PaddleClas: it has no table Arch that names the network")
     # Aliases share what they stand for; each place gets its own.
     config = cast("dict[str, Yaml]", _copied(config))
     for change in overrides:
         _override(path, config, change)
-    return config
+    return in_new_form(config, devices) if old else config
 
 
 def _copied(value: Yaml) -> Yaml:

@@ -10,6 +10,14 @@ from torchclas.tables import text
 from torchclas.yaml_values import anything, count, number, score, truth
 
 _IMAGENET = "imagenet1k_label_list.txt"  # of PaddleClas's own folder; the names are known here
+# The thresholds of PaddleClas's outputs of attributes, and what they usually are.
+_ATTRIBUTES = {
+    "PersonAttribute": {"threshold": 0.5, "glasses_threshold": 0.3, "hold_threshold": 0.6},
+    "VehicleAttribute": {"color_threshold": 0.5, "type_threshold": 0.5},
+    "TableAttribute": {
+        f"{name}_threshold": 0.5 for name in ("source", "number", "color", "clarity", "obstruction", "angle")
+    },
+}
 _LISTS = ("ImageNetDataset",)
 _MULTILABEL = "MultiLabelDataset"  # lines of a path, a tab and 0,1,0
 
@@ -36,12 +44,13 @@ def image_list(loader: Section, dataset: Section) -> ImageList | None:
     batch_size, drop_last = _sampled(sampler)
     reader.drop("num_workers", "as many processes read images as there are cores (--workers)")
     reader.drop("use_shared_memory", "processes that read images hand them over in shared memory")
+    reader.drop("shuffle_seed", "the order of the images follows from the run's seed (--seed)", usual="0")
     for each in (sampler, reader, loader):
         each.close()
     several = kind == _MULTILABEL
     if several:
         delimiter = "\t"
-        dataset.refuse("label_ratio", "a class is not weighed by its share of the images", stages=("train",))
+        dataset.take("label_ratio", truth, False)  # the shares of the classes, which the loss asks for or leaves alone
     if (kind not in _LISTS and not several) or root is None or path is None:
         why = f"a data set of the kind {kind} is not read: lists of `path label` lines are (ImageNetDataset)"
         if kind in _LISTS or several:
@@ -89,6 +98,19 @@ class Inference:
     threshold: float | None = None
 
 
+def _attributes(after: Section, usual: dict[str, float]) -> float:
+    """The threshold of the attributes of people, vehicles or tables, where one is for all."""
+    after.account.note(after.path("name"), "each attribute that is named stands by itself, one by one", after.stages)
+    found = {key: after.take(key, score, value) for key, value in usual.items()}
+    threshold, *others = found.values()
+    for key, value in zip(list(found)[1:], others, strict=True):
+        if value != threshold:
+            why = "one threshold is for all classes, or those that training found for each (without --threshold)"
+            after.account.refuse(after.path(key), why, after.stages)
+            break
+    return threshold
+
+
 def inference(section: Section) -> Inference:
     """`Infer` without its transforms."""
     images = section.take("infer_imgs", text, None)
@@ -110,6 +132,8 @@ def inference(section: Section) -> Inference:
         after.needs("threshold", number, lambda threshold: threshold == 0.5, why)
     elif name == "MultiLabelThreshOutput":
         threshold = after.take("threshold", score, 0.5)
+    elif name in _ATTRIBUTES:
+        threshold = _attributes(after, _ATTRIBUTES[name])
     elif name != "Topk":
         after.account.refuse(after.path("name"), f"{name} is not here: the likeliest classes are named", after.stages)
         after.rest()

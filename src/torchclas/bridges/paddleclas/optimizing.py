@@ -208,7 +208,7 @@ def _cross_entropy(train: Sequence[Section], *, mixed: bool, heads: Sequence[flo
 
 def _binary(train: Sequence[Section], *, heads: Sequence[float], classes: int) -> Loss:
     """Binary cross entropy, which PaddleClas divides by the number of classes unless `size_sum` is set."""
-    scale = 1.0
+    scale, weighed = 1.0, False
     for place, step in enumerate(train):
         if place or step.key.rpartition(".")[2] != "MultiLabelLoss":
             step.account.refuse(
@@ -218,10 +218,14 @@ def _binary(train: Sequence[Section], *, heads: Sequence[float], classes: int) -
             continue
         step.needs("weight", number, lambda weight: weight == 1, "a loss alone has the weight 1")
         step.needs("epsilon", number, lambda epsilon: not 0 < epsilon < 1, "0 and 1 are not smoothed")
-        step.needs("weight_ratio", truth, lambda used: not used, "a class is not weighed by its share of the images")
+        weighed = step.take("weight_ratio", truth, False)
         scale = 1.0 if step.take("size_sum", truth, False) else 1 / classes
         step.close()
-    return Loss(name="bce", head_weights=tuple(weight * scale for weight in heads))
+    return Loss(
+        name="bce",
+        head_weights=tuple(weight * scale for weight in heads),
+        class_weights="exponential" if weighed else "",
+    )
 
 
 def _distilled(train: Sequence[Section]) -> Losses:

@@ -16,10 +16,11 @@ from torchclas.catalog import Preset
 from torchclas.recipes import Distill, Recipe, RecipeError, recipes
 from torchclas.sizes import Size, show_size
 from torchclas.tables import sequence, text
-from torchclas.yaml_values import anything, count, integer, side, truth
+from torchclas.yaml_values import anything, count, integer, score, side, truth
 
 _LABELLED: tuple[Stage, ...] = ("train", "evaluate")
 _DISTILLATION = "DistillationModel"
+_USUAL_FPR = 1e-3  # of TprAtFpr
 _PAIR = ("Teacher", "Student")
 
 
@@ -30,7 +31,8 @@ class Project:
     `name` is what `Arch.name` says. `network` is None where it is none of ours; in a distillation it is the student,
     and `teacher` is not None. `recipe` is for a run on the devices that were asked for, each step of which is computed
     in `accumulate` parts. `weights` is the file of `Global.pretrained_model`. `preset` is how images are prepared for
-    evaluation, `infer_preset` for prediction. `findings` are the keys without a counterpart.
+    evaluation, `infer_preset` for prediction. `max_fpr` is the false positive rate of `TprAtFpr`. `findings` are the
+    keys without a counterpart.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Project:
     output: Path
     export_folder: Path
     multi_label: bool
+    max_fpr: float | None
     findings: tuple[Finding, ...]
 
     @property
@@ -89,7 +92,7 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
     """
     path = Path(path)
     account = Account(str(path))
-    top = Section(account, "", read_config(path, overrides), STAGES)
+    top = Section(account, "", read_config(path, overrides, devices), STAGES)
     common = _common(top)
     networks = _networks(top.section("Arch"), devices, common.classes)
     loader = top.section("DataLoader", _LABELLED)
@@ -110,6 +113,8 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
         recipe = _recipe(top, common, networks, training, train, evaluation, devices)
     except RecipeError as error:
         raise ConfigError(f"{path}: {error}") from None
+    two = networks.student is not None and networks.student.classes == 2 and not common.multi_label
+    max_fpr = _metrics(top.section("Metric", _LABELLED), multi_label=common.multi_label, two=two)
     _rest(top)
     return Project(
         path=path,
@@ -130,6 +135,7 @@ def open_project(path: str | Path, overrides: Sequence[str] = (), *, devices: in
         output=common.output / networks.name,
         export_folder=common.export_folder,
         multi_label=common.multi_label,
+        max_fpr=max_fpr,
         findings=tuple(account.findings),
     )
 
@@ -252,7 +258,8 @@ def _networks(arch: Section, devices: int, classes: int | None) -> _Networks:
         why = "the teacher does not learn: [True, False] is followed"
         arch.account.refuse(arch.path("freeze_params_list"), why, ("train",))
     if teacher is not None and not teacher.pretrained:
-        arch.account.refuse(arch.path("models.0.Teacher.pretrained"), "the teacher has no weights", ("train",))
+        why = "the teacher has no weights: name them by --override Arch.models.0.Teacher.pretrained=FILE"
+        arch.account.refuse(arch.path("models.0.Teacher.pretrained"), why, ("train",))
     return _Networks(name, found.get("Student"), teacher)
 
 
@@ -335,19 +342,31 @@ def _fixed(arch: str) -> bool:
         return models.build(arch).input_size is not None
 
 
-def _rest(top: Section) -> None:
-    """What is left: what is measured, and what is not done here."""
-    metric = top.section("Metric", _LABELLED)
+def _metrics(metric: Section, *, multi_label: bool, two: bool) -> float | None:
+    """`Metric`: what is measured; the false positive rate at which recall is asked for, of `two` classes."""
+    max_fpr = None
     metric.take("Train", anything, "")  # top-1 and loss of validation are followed, not of training
     for each in steps(metric, "Eval"):
         name = each.key.rpartition(".")[2]
         if name == "ATTRMetric":
             each.account.note(each.key, "mA is among what is measured; the best epoch is the one with the best mAP")
+        elif multi_label and name in ("AccuracyScore", "HammingDistance"):
+            found = "all classes right" if each.take("base", text, "label") == "sample" else "labels right"
+            figure = found if name == "AccuracyScore" else "1 minus labels right"
+            each.account.note(each.key, f"it is called {figure} here, at the thresholds of the model")
+        elif two and name == "TprAtFpr":
+            max_fpr = each.take("max_fpr", score, _USUAL_FPR)
+            each.account.note(each.key, "the best epoch is the one with the best top-1", ("train",))
         elif name not in ("TopkAcc", "DistillationTopkAcc"):
             each.account.note(each.key, "the best epoch is the one with the best top-1, or mAP", ("train",))
             each.account.refuse(each.key, "top-1 and top-5 are measured, among others", ("evaluate",))
         each.rest()
     metric.close()
+    return max_fpr
+
+
+def _rest(top: Section) -> None:
+    """What is left: what is not done here."""
     for key, why in {
         "Slim": "`torchclas quantize` makes int8 models; nothing is pruned",
         "Optimizer_metric": "one optimizer is for the whole network",
@@ -356,4 +375,8 @@ def _rest(top: Section) -> None:
     }.items():
         top.refuse(key, why)
     top.drop("profiler_options", "nothing is profiled")
+    top.drop("mode", "the command says it", usual="train")  # this and what follows: of PaddleClas 2.0
+    top.drop("total_images", "the list says how many there are", usual="")
+    top.drop("is_distributed", "--devices says it", usual="True")
+    top.drop("load_static_weights", "weights are read from the .pdparams of this name")
     top.close()

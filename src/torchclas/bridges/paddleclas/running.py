@@ -108,6 +108,7 @@ class Use:
     preset: Preset | None
     activation: Activation | None
     threshold: float | None
+    max_fpr: float | None
     labels: tuple[str, ...] | None
     images: ImageList | None
     sources: tuple[str, ...]
@@ -154,6 +155,7 @@ def using(
         preset=project.infer_preset if stage == "predict" else project.preset,
         activation="sigmoid" if project.multi_label else None,
         threshold=project.infer.threshold,
+        max_fpr=project.max_fpr,
         labels=_given_names(project, network.classes),
         images=images,
         sources=project.infer.images,

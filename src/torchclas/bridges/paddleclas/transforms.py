@@ -29,9 +29,10 @@ _DECODED = "images are decoded by OpenCV, which turns photographs upright; pixel
 # The order that is followed here; what has the same number excludes each other.
 _ORDER = {
     "DecodeImage": 0, "ResizeImage": 1, "RandCropImage": 2, "CropImage": 2, "RandFlipImage": 3, "AutoAugment": 4,
-    "TimmAutoAugment": 4, "RandAugment": 4, "NormalizeImage": 5, "GridMask": 6, "RandomErasing": 6, "Cutout": 7,
-    "ToCHWImage": 8,
+    "TimmAutoAugment": 4, "RandAugment": 4, "Padv2": 5, "RandomCropImage": 6, "NormalizeImage": 7, "GridMask": 8,
+    "RandomErasing": 8, "Cutout": 9, "ToCHWImage": 10,
 }  # fmt: skip
+_CENTRED = 1  # of Padv2: as much on either side
 
 
 def preset(section: Section, key: str) -> Preset | None:
@@ -69,6 +70,11 @@ def training_steps(section: Section, evaluation: Preset | None) -> TrainingSteps
     for step in steps(section, "transform_ops"):
         name = step.key.rpartition(".")[2]
         read: Callable[[Section], None] | None = getattr(reader, f"read_{name}", None)
+        if name == "RandFlipImage" and reader.symmetric and place < _ORDER["NormalizeImage"]:
+            read_flip = reader.read_RandFlipImage  # the same wherever it comes
+            read_flip(step)
+            step.close()
+            continue
         if read is None or (known := _ORDER[name]) <= place:
             absent = _ABSENT.get(name, "this augmentation is not here")
             step.account.refuse(step.key, absent if read is None else "it comes in another place here", step.stages)
@@ -88,6 +94,7 @@ class _TrainingSteps:
         self.size: Size | None = None
         self.short: int | None = None
         self.squeezed: Size | None = None
+        self.padded: Size | None = None
         self.policy_resize: Interpolation | None = None
         self.statistics: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
 
@@ -124,6 +131,32 @@ class _TrainingSteps:
             step.account.refuse(step.path("interpolation"), f"{how} is not done here", step.stages)
             return
         self.augment = replace(self.augment, interpolation=interpolation, backend=backend)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether what was done so far does to the left what it does to the right, as often."""
+        return self.augment.policy in ("", _RANDAUGMENT)
+
+    def read_Padv2(self, step: Section) -> None:  # noqa: N802
+        self.padded = step.take("size", width_and_height, None)
+        fill = step.take("fill_value", anything, "127.5")
+        black = all(number(value) == 0 for value in (fill if isinstance(fill, list) else [fill]))
+        if self.padded is None or not black or step.take("pad_mode", integer, 0) != _CENTRED:
+            step.account.refuse(step.key, "an image gets a black border, of one width on either side", step.stages)
+        step.drop("size_divisor", "the size is given")
+
+    def read_RandomCropImage(self, step: Section) -> None:  # noqa: N802
+        self.size = step.take("size", width_and_height)
+        if self.padded is None or self.squeezed != self.size:
+            why = "without resizing, crops are made of what Padv2 gave a border to, of the size that it had before"
+            step.account.refuse(step.key, why, step.stages)
+            return
+        more = [padded - side for padded, side in zip(self.padded, self.size, strict=True)]
+        if min(more) <= 0 or any(each % 2 for each in more):
+            why = "the border of Padv2 is of one width on either side"
+            step.account.refuse(step.key, why, step.stages)
+            return
+        self.augment = replace(self.augment, shift=(more[0] // 2, more[1] // 2))
 
     def read_RandFlipImage(self, step: Section) -> None:  # noqa: N802
         step.needs("flip_code", integer, lambda code: code == 1, "images are flipped left to right only", 1)
@@ -192,6 +225,8 @@ class _TrainingSteps:
 
     def done(self, evaluation: Preset | None) -> TrainingSteps:
         """All of it, where it goes together with the steps of evaluation."""
+        if self.padded is not None and self.size is None:
+            self._refuse(self.section.path("transform_ops"), "what Padv2 gave a border to is cropped (RandomCropImage)")
         whole = self.augment.crop == "center" and self.squeezed is not None
         size = self.squeezed if whole and self.size is None else self.size
         if (

@@ -60,6 +60,17 @@ export async function classifyAll(items, models, signal, done) {
   await Promise.all(Array.from({ length: AT_ONCE }, work));
 }
 
+/** Where a model sees a class, as the address of a PNG of the picture below its heat map. Throws ServiceError. */
+export async function where(item, model, classId) {
+  const key = `${model.name} ${classId}`;
+  if (!item.seen.has(key)) {
+    const query = new URLSearchParams({ model: model.name, class: classId });
+    const answer = await ask(`/v1/explain?${query}`, { body: item.file });
+    item.seen.set(key, URL.createObjectURL(await answer.blob()));
+  }
+  return item.seen.get(key);
+}
+
 /** What the network saw of a picture, as the address of a PNG; null where it takes pictures as they are. */
 export async function seen(item, model) {
   if (!model.preset) return null;

@@ -1,5 +1,5 @@
 // "Try it": pictures in, their classes out.
-import { classifyAll, openModels, seen } from "./classify.js";
+import { classifyAll, openModels, seen, where } from "./classify.js";
 import { button, el, say } from "./dom.js";
 import { camera, ofDrop, ofFolder, release, toItem } from "./pictures.js";
 import { createSheet } from "./sheet.js";
@@ -73,7 +73,7 @@ function build(place, models, active, watch) {
   function watched(video, beside, lasts) {
     const bars = el("ol", { className: "bars" });
     beside.replaceChildren(bars);
-    watch(video, lasts, (classes) => bars.replaceChildren(...classes.map(bar)));
+    watch(video, lasts, (classes) => bars.replaceChildren(...classes.map((found) => bar(found))));
   }
 
   async function take(given) {
@@ -161,21 +161,58 @@ function build(place, models, active, watch) {
       el("span", { textContent: result.engine }),
       el("span", { t: ["try.total", { ms: milliseconds(result.total) }] }),
     );
-    const bars = result.classes.length
-      ? el("ol", { className: "bars" }, result.classes.map(bar))
-      : el("p", { className: "faint", t: "try.none" });
-    return el("article", { className: "answer" }, heading, bars, view(item, model), took);
+    if (!result.classes.length) {
+      const none = el("p", { className: "faint", t: "try.none" });
+      return el("article", { className: "answer" }, heading, none, view(item, model), took);
+    }
+    const heat = where && model.explains ? heatMap(item, model) : null;
+    const bars = el("ol", { className: "bars" }, result.classes.map((found) => bar(found, heat)));
+    return el("article", { className: "answer" }, heading, bars, heat?.node, view(item, model), took);
   }
 
-  function bar({ names, score }) {
+  /** Where the model sees a class: `node`, and `toggle(class, button)`, which shows it or hides it again. */
+  function heatMap(item, model) {
+    const node = el("div", { className: "where" }, el("p", { className: "faint", t: "try.where.hint" }));
+    const hint = node.firstChild;
+    let pressed = null;
+    const press = (next) => {
+      pressed?.setAttribute("aria-pressed", "false");
+      next?.setAttribute("aria-pressed", "true");
+      pressed = next;
+    };
+    async function toggle({ id, names }, control) {
+      if (pressed === control) {
+        press(null);
+        return node.replaceChildren(hint);
+      }
+      press(control);
+      const caption = el("figcaption", { className: "faint", t: ["try.where.shown", { label: names }] });
+      const picture = el("img", { className: "ghost", alt: "" });
+      node.replaceChildren(el("figure", { attributes: { "aria-busy": "true" } }, picture, caption));
+      const figure = node.firstChild;
+      try {
+        const address = await where(item, model, id);
+        if (figure.isConnected) Object.assign(picture, { src: address, className: "" });
+        figure.removeAttribute("aria-busy");
+      } catch (error) {
+        if (figure.isConnected) node.replaceChildren(error.node());
+      }
+    }
+    return { node, toggle };
+  }
+
+  function bar({ id, names, score }, heat = null) {
     const other = Object.values(names).length > 1 && names.zh && names.zh !== names.en;
     const second = other ? el("span", { className: "faint second", names: { en: names.zh, zh: names.en } }) : null;
     const length = el("span", { className: "length" });
     length.style.width = `${Math.max(score * 100, 0.4)}%`;
+    const first = el("span", { className: "first", names });
+    const control = heat && el("button", { type: "button", className: "shows", attributes: { "aria-pressed": "false" } }, first);
+    control?.addEventListener("click", () => heat.toggle({ id, names }, control));
     return el(
       "li",
       {},
-      el("span", { className: "label" }, el("span", { className: "first", names }), second),
+      el("span", { className: "label" }, control ?? first, second),
       el("span", { className: "score", textContent: percent(score) }),
       el("span", { className: "bar-line", attributes: { "aria-hidden": "true" } }, length),
     );
