@@ -332,7 +332,7 @@ def recognize(
 def index(gallery: Annotated[Path, Parameter(help="The gallery's file.")], /) -> int:
     """Make an index of a gallery of 100,000 pictures or more, with faiss: searches on this machine then use it.
 
-    It is made again after each change of the gallery.
+    After a change of the gallery it is not used any more: make it anew.
     """
     from torchclas.tasks import gallery as task
 
