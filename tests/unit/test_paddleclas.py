@@ -357,6 +357,7 @@ def _crop(**options: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("steps", "key"),
     [
+        ([DECODE, _crop(), NORMALIZE, {"RandomRot90": None}], "3.RandomRot90"),
         ([DECODE, {"HideAndSeek": None}, {"RandCropImage": {"size": 224}}, NORMALIZE], "1.HideAndSeek"),
         ([DECODE, NORMALIZE, {"RandCropImage": {"size": 224}}], "2.RandCropImage"),
         ([DECODE, _crop(interpolation="random"), NORMALIZE], "1.RandCropImage.interpolation"),
