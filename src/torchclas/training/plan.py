@@ -308,6 +308,10 @@ def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
     chosen = override(chosen, options.overrides)
     if options.strategy == "fsdp" and chosen.precision == "16-mixed":
         raise Error("--strategy fsdp does not scale gradients as fp16 needs it: use --precision bf16")
+    if chosen.optimizer.clip_each and (options.strategy == "fsdp" or chosen.precision == "16-mixed"):
+        raise Error(
+            "optimizer.clip_each goes neither with --strategy fsdp nor with fp16: use --precision bf16, or clip"
+        )
     return chosen
 
 
