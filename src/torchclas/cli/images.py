@@ -373,7 +373,7 @@ def _refuse_with_many(options: dict[str, object]) -> None:
 
 
 def _evaluate_knn(
-    data: Path, against: Path | None, model: str | None, running: dict[str, Any], opening: dict[str, Any]
+    data: str | Path, against: Path | None, model: str | None, running: dict[str, Any], opening: dict[str, Any]
 ) -> int:
     from torchclas.inference.embedder import Embedder
     from torchclas.reporting.retrieval_report import print_report
