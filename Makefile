@@ -65,9 +65,10 @@ site-serve: site
 parity: setup
 	$(BIN)/python -m tests.parity.sweep --write docs/parity.md
 
-# Every architecture as ONNX and OpenVINO; half an hour beyond what the sweep has of it.
+# Every architecture as ONNX and OpenVINO, half an hour beyond what the sweep has of it, and one of every family for phones.
 exports: setup
 	$(BIN)/python -m tests.sweep.exports --write docs/exports.md
+	$(BIN)/python -m tests.sweep.phones --write docs/exports.md
 
 # Every network that timm and torchvision have too, compared with theirs; half an hour.
 timm: setup

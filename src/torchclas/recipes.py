@@ -64,6 +64,7 @@ class Optimizer:
     for sgd and rmsprop, `betas` for adamw, `eps` for all but sgd; `alpha` smooths rmsprop's squared gradients.
     `no_decay` names what no weight decay touches, by a part of the parameter's name or of its module's class, in any
     case: "norm" is every normalisation layer. Without `decay_one_dim`, vectors and scalars are spared as well.
+    `clip_each` is the largest norm of each parameter's gradient by itself (0: any), `Recipe.clip` that of all together.
     """
 
     name: Literal["sgd", "rmsprop", "adamw"] = "sgd"
@@ -75,6 +76,7 @@ class Optimizer:
     eps: float = 1e-8
     no_decay: tuple[str, ...] = ()
     decay_one_dim: bool = True
+    clip_each: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.lr > 0, "lr", "a positive number", self.lr)
@@ -83,6 +85,7 @@ class Optimizer:
             _check(0 <= getattr(self, key) < 1, f"{key}", "in 0..1", getattr(self, key))
         _check(all(0 <= beta < 1 for beta in self.betas), "betas", "in 0..1", self.betas)
         _check(self.eps > 0, "eps", "a positive number", self.eps)
+        _check(self.clip_each >= 0, "clip_each", "0 or more", self.clip_each)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 Each gets a reference checkpoint's weights; the written files, run by ONNX Runtime and OpenVINO, must give the logits
 that PaddlePaddle gave (PyTorch for EfficientNet_lite0), for one and three images at once. Prints a line per
-architecture and exits 1 if any differs. With `--write FILE` the result becomes a page of the docs; with `--results
-FILE` a run that was stopped goes on.
+architecture and exits 1 if any differs. With `--write FILE` the table in a page of the docs is made anew; with
+`--results FILE` a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -34,17 +35,8 @@ from torchclas.zoo import load_model
 
 REFERENCED = {arch for arch, _ in cases()}
 
-PAGE = """# Exports
-
-Every architecture as an ONNX file, run by ONNX Runtime, and as an OpenVINO model, both in float32 on a CPU, against the
-logits that PaddlePaddle 2.6.2 computes from the same weights (PyTorch for EfficientNet_lite0). Names that share an
-architecture, such as those that end in `_ssld`, share its graph. The batch is free: one and three images at once are
-compared. An error is the largest absolute difference over the largest absolute logit; 1e-4 is allowed (five times
-the reference's own error for the few networks that amplify rounding more). Nodes and MB are the ONNX file's.
-
-This page is written by `make exports`.
-
-| architecture | size | ONNX Runtime | OpenVINO | nodes | MB |
+MARK = re.compile(r"(<!-- rows of architectures -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = """| architecture | size | ONNX Runtime | OpenVINO | nodes | MB |
 |---|--:|--:|--:|--:|--:|
 """
 
@@ -82,7 +74,7 @@ class Case:
 
 def check(arch: str) -> Outcome:
     start = time.process_time()
-    network, case = _referenced(arch) if arch in REFERENCED else _published(arch)
+    network, case = referenced(arch) if arch in REFERENCED else published(arch)
     metadata = Metadata(arch, network.num_classes, find_model(arch).preset)
     size = case.images.shape[-1]
     with TemporaryDirectory() as name:
@@ -102,7 +94,7 @@ def check(arch: str) -> Outcome:
     )
 
 
-def _referenced(arch: str) -> tuple[Network, Case]:
+def referenced(arch: str) -> tuple[Network, Case]:
     case = golden(arch)
     with TemporaryDirectory() as folder:
         weights = Path(folder) / f"{arch}_pretrained.pdparams"
@@ -111,7 +103,7 @@ def _referenced(arch: str) -> tuple[Network, Case]:
     return network, Case(case.images(), case.logits(), case.tolerance("float32"))
 
 
-def _published(arch: str) -> tuple[Network, Case]:
+def published(arch: str) -> tuple[Network, Case]:
     spec = find_model(arch)
     network, images = load_model(spec), mosaic((2, 3, *spec.preset.size), seed=1)
     return network, Case(images, compute(network, spec.preset, images)["logits"])
@@ -149,7 +141,9 @@ def main() -> int:
     if failed or not chosen:
         return 1
     if arguments.write:
-        arguments.write.write_text(PAGE + "".join(outcomes[arch].row() for arch in chosen))
+        table = TABLE + "".join(outcomes[arch].row() for arch in chosen)
+        text = arguments.write.read_text(encoding="utf-8")
+        arguments.write.write_text(MARK.sub(lambda found: found[1] + table + found[2], text), encoding="utf-8")
     return 0
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from torchclas.models import build
 from torchclas.recipes import Optimizer, RecipeError, recipe
-from torchclas.training.optimizer import RMSProp, build_optimizer
+from torchclas.training.optimizer import RMSProp, build_optimizer, clip_each
 
 # Five steps of PaddlePaddle 2.6.2 on the loss ½ Σ c·x² from the same start, with the same settings.
 START, CURVATURE = (1.0, -2.0, 0.5), (1.0, 2.0, 3.0)
@@ -150,3 +150,18 @@ def test_shared_parameters_count_once() -> None:
     second.weight = first.weight
     groups = build_optimizer(nn.Sequential(first, second), Optimizer(decay_one_dim=False)).param_groups
     assert [len(group["params"]) for group in groups] == [1, 2]
+
+
+def test_each_gradient_is_clipped_by_itself_as_paddlepaddle_does() -> None:
+    """`ClipGradByNorm(1.5)` of PaddlePaddle 2.6.2."""
+    expected = {
+        (3.0, -4.0): (0.9000000357627869, -1.2000000476837158),
+        (0.5, 0.25, -1.0): (0.5, 0.25, -1.0),
+        (0.0, 0.0): (0.0, 0.0),
+    }
+    parameters = [nn.Parameter(torch.zeros(len(gradient))) for gradient in expected]
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        parameter.grad = torch.tensor(gradient)
+    clip_each([*parameters, nn.Parameter(torch.zeros(1))], 1.5)
+    for parameter, clipped in zip(parameters, expected.values(), strict=True):
+        torch.testing.assert_close(parameter.grad, torch.tensor(clipped))

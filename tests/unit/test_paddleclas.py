@@ -207,7 +207,7 @@ NOT_HERE: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"Loss__Train": [{"MultiLabelLoss": {"weight": 1.0}}]}, "Loss.Train.0.MultiLabelLoss", ("train",)),
     ({"Loss__Train": [{"CELoss": {"weight": 0.5}}]}, "Loss.Train.0.CELoss.weight", ("train",)),
     ({"Optimizer__name": "Lamb"}, "Optimizer.name", ("train",)),
-    ({"Optimizer__clip_norm": 10}, "Optimizer.clip_norm", ("train",)),
+    ({"Optimizer__clip_norm": 10, "AMP": {"level": "O1"}}, "Optimizer.clip_norm", ("train",)),
     ({"Optimizer__use_nesterov": True}, "Optimizer.use_nesterov", ("train",)),
     ({"Optimizer__regularizer__name": "L1"}, "Optimizer.regularizer", ("train",)),
     ({"DataLoader__Train__dataset__name": "CompCars"}, "DataLoader.Train.dataset.name", ("train",)),
@@ -357,6 +357,7 @@ def _crop(**options: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("steps", "key"),
     [
+        ([DECODE, _crop(), NORMALIZE, {"RandomRot90": None}], "3.RandomRot90"),
         ([DECODE, {"HideAndSeek": None}, {"RandCropImage": {"size": 224}}, NORMALIZE], "1.HideAndSeek"),
         ([DECODE, NORMALIZE, {"RandCropImage": {"size": 224}}], "2.RandCropImage"),
         ([DECODE, _crop(interpolation="random"), NORMALIZE], "1.RandCropImage.interpolation"),
@@ -402,6 +403,12 @@ def test_other_augmentations(opened: Any) -> None:
     project = steps(None, {"GridMask": {"d1": 96, "d2": 224, "rotate": 1, "ratio": 0.5, "mode": 0}})
     assert not unsupported(project)
     assert "stays 0" in next(each.why for each in project.findings if each.key.endswith("GridMask"))
+
+
+def test_clip_norm_is_that_of_each_tensor(opened: Any) -> None:
+    project = opened(config(Optimizer__clip_norm=10))
+    assert not unsupported(project)
+    assert (project.recipe.optimizer.clip_each, project.recipe.clip) == (10, 0)
 
 
 def test_recall_at_a_false_positive_rate_is_for_two_classes(opened: Any) -> None:

@@ -156,6 +156,33 @@ def test_parts_in_any_order_leave_gaps(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "".join(f"{row(name)}\n" for name in NAMES)
 
 
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_units_are_what_has_no_rows(tmp_path: Path, folder: bool, lazy: bool) -> None:
+    """As workers of a cluster are given them; files of a folder have 20 rows here."""
+    with open_parts(tmp_path / "out", NAMES, folder=folder) as found:
+        if not lazy:
+            found.listing.read_all()
+        found.begin(REQUEST, Lines(), batch_size=BATCH)
+        with parts.open_part(found.work, Lines(), 8, 16) as part:
+            part.write([row(name) for name in NAMES[8:16]], 0)
+        assert part.kept is not None
+        found.keep(part.kept)
+        starts: list[int] = []
+        for start, names in found.units(8):
+            assert names == NAMES[start : start + len(names)]
+            starts.append(start)
+            with parts.open_part(found.work, Lines(), start) as part:
+                part.write([*map(row, names)], sum("error" in row(name) for name in names))
+            assert part.kept is not None
+            found.keep(part.kept)
+        assert starts == ([0, 16, 20, 28, 36, 40, 48] if folder else [0, 16, 24, 32, 40, 48])
+        found.finish()
+    assert run(tmp_path / "whole", folder=folder) == (0, 1)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
 def interrupted(output: Path, *, folder: bool = False) -> dict[str, bytes]:
     with pytest.raises(KeyboardInterrupt):
         run(output, folder=folder, stop=KeyboardInterrupt(), after=3)

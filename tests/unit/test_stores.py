@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import tarfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import torchclas
 from tests.servers import picture, write_model
 from tests.stores import Buckets, serving
+from tests.training_runs import COLOURS, paint
 from torchclas import cli
 from torchclas.data import stores
 from torchclas.data.sources import expand, read
@@ -201,3 +204,75 @@ def test_the_listing_of_a_web_server(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the server answered 404"):
         next(expand([f"{url}nothing/"]))
     server.shutdown()
+
+
+@pytest.fixture
+def colours(store: Buckets, tmp_path: Path) -> Path:
+    """Pictures of three colours in the folders of two splits, here and in the bucket `data`."""
+    paint(tmp_path / "data" / "train")
+    paint(tmp_path / "data" / "val")
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    store.objects["data"] = {f"set/{path.relative_to(tmp_path / 'data')}": path.read_bytes() for path in files}
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model.safetensors", tuple(COLOURS), size=32)
+
+
+def figures(data: str | Path, model: Path, **more: Any) -> tuple[object, ...]:
+    report = torchclas.evaluate(data, model=model, engine="torch", workers=2, **more)
+    return report.top1, report.nll, report.ece, report.images
+
+
+def test_evaluate_reads_every_form_from_a_store(
+    store: Buckets, colours: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the figures that the same files have here."""
+    monkeypatch.setenv("TORCHCLAS_CACHE", str(tmp_path / "cache"))
+    wanted = figures(colours, model)
+    assert figures("s3://data/set", model) == figures("s3://data/set/val/", model) == wanted
+    assert figures("s3://data", model) == wanted, "the only folder there"
+    pictures = sorted(path for path in store.objects["data"] if path.startswith("set/val/"))
+    lines = [f"{path.removeprefix('set/')} {sorted(COLOURS).index(path.split('/')[2])}" for path in pictures]
+    objects = store.objects["lists"] = {"val_list.txt": "\n".join(lines).encode()}
+    with pytest.raises(DataError, match=r"none of the .* paths that were tried leads to a file"):
+        figures("s3://lists", model)
+    assert figures("s3://lists", model, root="s3://data/set") == wanted
+    whole = tmp_path / "whole.txt"
+    whole.write_text("".join(f"s3://data/set/{line}\n" for line in lines))
+    assert figures(whole, model) == wanted, "a list here of addresses there"
+    with tarfile.open(tmp_path / "val-0.tar", "w") as archive:
+        for number, line in enumerate(lines):
+            path, label = line.split()
+            (tmp_path / "cls").write_text(label)
+            archive.add(colours / path, f"{number:03}.png")
+            archive.add(tmp_path / "cls", f"{number:03}.cls")
+    objects.clear()
+    objects["shards/val-0.tar"] = (tmp_path / "val-0.tar").read_bytes()
+    store.faults["lists/shards/val-0.tar"] = ["throttled", "cut", "failed"]
+    for address in ("s3://lists/shards/", "s3://lists/shards/val-{0..0}.tar", "s3://lists/*/*.tar"):
+        assert figures(address, model) == wanted
+    gets = store.requests["lists/shards/val-0.tar"]
+    assert figures("s3://lists/shards/", model) == wanted
+    assert store.requests["lists/shards/val-0.tar"] == gets + 1, "it was looked at, and not copied again"
+
+
+def test_a_table_of_models_on_a_store(store: Buckets, colours: Path, model: Path, tmp_path: Path) -> None:
+    assert (
+        cli.run(["evaluate", "s3://data/set", "--models", str(model), "-o", str(tmp_path / "t"), "--engine", "torch"])
+        == 0
+    )
+    assert "s3://data/set" in (tmp_path / "t" / "manifest.json").read_text()
+
+
+def test_data_that_a_store_does_not_have(store: Buckets, colours: Path, model: Path) -> None:
+    for address, message in (
+        ("s3://nobucket/x", "there is no bucket s3://nobucket"),
+        ("s3://data/nothing", "no class folders; expected s3://data/nothing/class_name/image.jpg"),
+        ("s3://data/set/val/red", "holds 10 pictures, but no class folders"),
+        ("s3://data/nothing.tar", "no such object"),
+    ):
+        with pytest.raises(DataError, match=message):
+            figures(address, model)

@@ -96,6 +96,17 @@ def timeless(row: dict[str, float | int]) -> dict[str, float | int]:
     return {key: value for key, value in row.items() if "second" not in key}
 
 
+def test_clipped_gradients_hardly_move_the_weights(tmp_path: Path) -> None:
+    moved: list[float] = []
+    for clip in ("0", "1e-6"):
+        run = trainer(tmp_path / clip, settings(f"optimizer.clip_each={clip}", "optimizer.weight_decay=0", "ema=0"))
+        before = [parameter.detach().clone() for parameter in run.network.parameters()]
+        run.fit()
+        pairs = zip(run.network.parameters(), before, strict=True)
+        moved.append(max(float((new.detach() - old).abs().max()) for new, old in pairs))
+    assert moved[1] < 1e-4 < moved[0]
+
+
 class TestResume:
     @pytest.mark.parametrize("changes", [(), ("optimizer.name=adamw", "ema=0"), ("optimizer.name=rmsprop", "clip=1")])
     @pytest.mark.parametrize("stop", [2, 3, 6])  # within an epoch, before its last step, within the second

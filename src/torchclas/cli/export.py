@@ -59,7 +59,7 @@ def export(
         Parameter(help="Where a web site has onnxruntime-web from: npm (fetched once), cdn, or a path."),
     ] = None,
     precision: Annotated[
-        ExportPrecision, Parameter(help="fp16: half as large, right to 0.01 of the largest logit (ncnn, mnn).")
+        ExportPrecision, Parameter(help="fp16: half as large, right to 0.01 of the largest logit (onnx, ncnn, mnn).")
     ] = "fp32",
     opset: Annotated[
         int | None, Parameter(help="Version of the operators in an ONNX file, 11 to 20. Default: 20.")

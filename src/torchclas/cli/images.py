@@ -188,8 +188,11 @@ def predict(
 @app.command
 def evaluate(
     data: Annotated[
-        Path | None,
-        Parameter(help="Class folders (DATA/class/image), a list file of `path label` lines, .tar or .parquet shards."),
+        str | Path | None,  # which says to a shell that files complete it; the value is a str
+        Parameter(
+            help="Class folders (DATA/class/image), a list file of `path label` lines, .tar or .parquet shards; or "
+            "such at s3://BUCKET/FOLDER (gs, az, hf)."
+        ),
     ] = None,
     /,
     *,
@@ -216,7 +219,7 @@ def evaluate(
         Parameter(help="File that names the classes in the order of a list's numbers, or of the model's outputs."),
     ] = None,
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " ",
-    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
+    root: Annotated[str | Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None,
     relabel: Relabel = False,
     output: Annotated[
         Path | None,
@@ -353,7 +356,7 @@ def _destination(output: str | Path | None) -> tuple[Path | None, bool]:
     return Path(output), str(output).endswith(("/", os.sep))
 
 
-def _evaluate_many(models: Sequence[str], data: Path | None, settings: Settings, output: Path | None) -> int:
+def _evaluate_many(models: Sequence[str], data: str | Path | None, settings: Settings, output: Path | None) -> int:
     from torchclas.tasks.accuracy_table import accuracy_table
 
     if data is None:
@@ -370,7 +373,7 @@ def _refuse_with_many(options: dict[str, object]) -> None:
 
 
 def _evaluate_knn(
-    data: Path, against: Path | None, model: str | None, running: dict[str, Any], opening: dict[str, Any]
+    data: str | Path, against: Path | None, model: str | None, running: dict[str, Any], opening: dict[str, Any]
 ) -> int:
     from torchclas.inference.embedder import Embedder
     from torchclas.reporting.retrieval_report import print_report

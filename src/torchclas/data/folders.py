@@ -84,7 +84,7 @@ def find(folder: Path, split: Split, *, known: Collection[str] = (), depth: int 
     for part in INSTEAD[split]:
         if part in parts:
             taken = _take(folder, part, parts[part], known, depth)
-            notes = [*_instead(folder, split, part), *taken.notes]
+            notes = [*instead(folder, split, part), *taken.notes]
             if {"val", "test"} <= set(parts) and part == "val" and split == "val":
                 notes.append(f"{folder} holds images for testing too: name {_only(parts['test'])} to use those")
             return replace(taken, split=part, notes=(*notes, *_left_out(folder, folders, inside, parts, stray)))
@@ -121,8 +121,7 @@ def class_folders(root: str | Path, names: Sequence[str] | None = None) -> Datas
         if not names:
             raise DataError(f"{root}: no class folders; expected {root}/class_name/image.jpg")
     folder_of = {name: folder for folder, name in class_names(root, names).items()}
-    numbers = all(name.isdecimal() for name in folder_of)
-    classes = sorted(folder_of, key=int) if numbers else sorted(folder_of)
+    classes = in_order(folder_of)
     samples = [
         Sample(path, label)
         for label, name in enumerate(classes)
@@ -130,6 +129,11 @@ def class_folders(root: str | Path, names: Sequence[str] | None = None) -> Datas
         if os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 - a million of them
     ]
     return Dataset(samples, tuple(classes), str(root))
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Names of classes, sorted; those named 0, 1, 2 … as numbers."""
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 def class_names(root: Path, folders: Sequence[str]) -> dict[str, str]:
@@ -219,20 +223,20 @@ def _split_parts(
     """
     archives = dict[Split, list[Path]]()
     for path in archives_in(folder):
-        if match := _SPLIT_ARCHIVE.search(path.name):
-            archives.setdefault(SPLITS[match[1].lower()], []).append(path)
+        if split := split_of(path.name):
+            archives.setdefault(split, []).append(path)
     # In this order val_list.txt takes the place of val.txt.
     listed_in: dict[Split, str] = {
-        SPLITS[match[1].lower()]: name
+        split: name
         for name in sorted(files, key=lambda name: "list" in name.lower())
-        if (match := _SPLIT_LIST.fullmatch(name))
+        if name.lower().endswith(".txt") and (split := split_of(name))
     }
     parts: dict[Split, tuple[Path, ...]] = {split: tuple(paths) for split, paths in archives.items()}
-    others = [name for name in folders if _role(name) not in listed_in]  # pictures of a list may lie anyhow
+    others = [name for name in folders if split_of(name) not in listed_in]  # pictures of a list may lie anyhow
     for split, names in _split_folders(folder, others, inside).items():
         if len(names) > 1:
             raise DataError(
-                f"{folder}: {' and '.join(names)} may both be the images for {_purpose(split)}: name one of them"
+                f"{folder}: {' and '.join(names)} may both be the images for {purpose(split)}: name one of them"
             )
         parts[split] = (folder / names[0],)
     for split, name in listed_in.items():
@@ -240,14 +244,20 @@ def _split_parts(
     return parts
 
 
-def _role(name: str) -> Split | None:
-    match = _SPLIT.fullmatch(name)
+def split_of(name: str) -> Split | None:
+    """The split that a folder, a list (.txt) or an archive (.tar, .parquet) of this name holds."""
+    if name.lower().endswith(".txt"):
+        match = _SPLIT_LIST.fullmatch(name)
+    elif name.lower().endswith((".tar", ".parquet")):
+        match = _SPLIT_ARCHIVE.search(name)
+    else:
+        match = _SPLIT.fullmatch(name)
     return SPLITS[match[1].lower()] if match else None
 
 
 def _split_folders(folder: Path, folders: Sequence[str], inside: Mapping[str, _Inside]) -> dict[Split, list[str]]:
     """The folders of each split, or none where folders of these names are classes."""
-    role: dict[str, Split] = {name: split for name in folders if (split := _role(name))}
+    role: dict[str, Split] = {name: split for name in folders if (split := split_of(name))}
     if [name.lower() for name in role] == ["tr"]:  # too short to mean a split by itself: a country, a language …
         role = {}
     # A split holds folders of classes; a class called train, beside one called car, holds pictures.
@@ -282,16 +292,18 @@ def _take(folder: Path, split: Split, paths: tuple[Path, ...], known: Collection
     if first.is_file():
         return Found("list", paths)
     found = find(first, split, known=known, depth=depth + 1)
-    return replace(found, notes=(f"{first} is taken for the images for {_purpose(split)}", *found.notes))
+    return replace(found, notes=(f"{first} is taken for the images for {purpose(split)}", *found.notes))
 
 
-def _instead(folder: Path, wanted: Split, taken: Split) -> list[str]:
+def instead(folder: Path | str, wanted: Split, taken: Split) -> list[str]:
+    """What to say where images for one purpose are taken for another."""
     if wanted == taken:
         return []
-    return [f"{folder} holds no images for {_purpose(wanted)}: those for {_purpose(taken)} are taken"]
+    return [f"{folder} holds no images for {purpose(wanted)}: those for {purpose(taken)} are taken"]
 
 
-def _purpose(split: Split) -> str:
+def purpose(split: Split) -> str:
+    """What a split is for."""
     return {"train": "training", "val": "validation", "test": "testing"}[split]
 
 

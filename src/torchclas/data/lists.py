@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torchclas.data.datasets import Dataset, LabelledImages, Sample
 from torchclas.data.multi_label import from_rows, read_table, table_of
 from torchclas.data.sources import SUFFIXES
+from torchclas.data.stores import StoreError, in_store, joined, look, place
 from torchclas.encoding import decode_text
 from torchclas.errors import DataError
 
@@ -55,7 +56,7 @@ def read_list(
             the list cannot be read, or is empty; none of its first paths leads to a file.
     """
     path = Path(path)
-    root = path.parent if root is None else Path(root)
+    root = path.parent if root is None else place(root)
     delimiter = "\t" if delimiter == r"\t" else delimiter
     if not delimiter:
         raise DataError("the delimiter between path and label must not be empty")
@@ -101,7 +102,7 @@ def read_list(
         names = tuple(map(str, numbers))
         order = ", ".join(f"{number} is {name}" for number, name in enumerate(names[:4]))
         notes.append(f"{path}: its labels are numbered anew: {order}{' …' if len(names) > 4 else ''}")
-    samples = [Sample(os.path.join(root, line.name), line.label) for line in lines]  # noqa: PTH118 - a million of them
+    samples = [Sample(joined(root, line.name), line.label) for line in lines]
     dataset = Dataset(samples, root=str(root), classes=names)
     _probe(path, dataset, lines[0].name, root)
     return dataset, notes
@@ -164,24 +165,24 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
-def _holds_real_names(text: str, delimiter: str, root: Path) -> bool:
+def _holds_real_names(text: str, delimiter: str, root: Path | str) -> bool:
     """Whether the first name that is not UTF-8 is, byte for byte, that of a file."""
     for line in text.split("\n"):
         name = _unquoted(line.strip().rpartition(delimiter)[0])
         if not name.isascii():
-            return _exists(os.path.join(root, name))  # noqa: PTH118
+            return _exists(joined(root, name))
     return True
 
 
-def _with_slashes(lines: Sequence[_Line], root: Path) -> list[_Line]:
+def _with_slashes(lines: Sequence[_Line], root: Path | str) -> list[_Line]:
     """The lines with / for backslashes, unless these are part of the names; nothing where there are none."""
     first = next((line.name for line in lines if "\\" in line.name), None)
-    if os.sep == "\\" or first is None or _exists(os.path.join(root, first)):  # noqa: PTH118
+    if os.sep == "\\" or first is None or _exists(joined(root, first)):
         return []
     return [line._replace(name=line.name.replace("\\", "/")) for line in lines]
 
 
-def _probe(path: Path, images: LabelledImages, name: str, root: Path) -> None:
+def _probe(path: Path, images: LabelledImages, name: str, root: Path | str) -> None:
     """Raise DataError where none of some paths over the whole list leads to a file."""
     paths = [images.name(index) for index in range(0, len(images), -(-len(images) // PROBED))]
     if any(_exists(each) for each in paths):
@@ -190,7 +191,7 @@ def _probe(path: Path, images: LabelledImages, name: str, root: Path) -> None:
     raise DataError(f"{path}: {what}{paths[0]!r}: no such file; {_cause(name, path, root)}")
 
 
-def _cause(name: str, path: Path, root: Path) -> str:
+def _cause(name: str, path: Path, root: Path | str) -> str:
     """Why a path of a list leads nowhere, and what to do."""
     if _WINDOWS.match(name):
         return "it is a path of a Windows machine: write paths relative to the list's folder, or to --root FOLDER"
@@ -207,6 +208,13 @@ def _cause(name: str, path: Path, root: Path) -> str:
 
 
 def _exists(path: str) -> bool:
+    if in_store(path):
+        try:
+            return look(path) is not None
+        except StoreError as error:
+            raise DataError(f"{path}: {error}") from None
+    if "://" in path:  # of a web server, which is asked when the image is read
+        return True
     try:
         return os.path.exists(path)  # noqa: PTH110
     except ValueError:  # a null character

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from torchclas.data.datasets import Dataset, Indices, LabelledImages, Relabelled, Sample
 from torchclas.data.folders import listed
 from torchclas.data.shards import ParquetImages
+from torchclas.data.stores import joined
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet
 
@@ -48,10 +48,10 @@ def in_columns(
 
 
 def from_rows(
-    paths: Sequence[str], rows: Sequence[Sequence[int]], root: Path, classes: tuple[str, ...] | None
+    paths: Sequence[str], rows: Sequence[Sequence[int]], root: Path | str, classes: tuple[str, ...] | None
 ) -> Relabelled:
     """Images of files, each with a row of 0 and 1."""
-    samples = [Sample(os.path.join(root, path), 0) for path in paths]  # noqa: PTH118 - a million of them
+    samples = [Sample(joined(root, path), 0) for path in paths]
     return Relabelled(Dataset(samples, root=str(root)), np.array(rows, np.int64), classes)
 
 
@@ -62,7 +62,7 @@ def table_of(text: str) -> list[str] | None:
     return cells if len(cells) > 2 and cells[0].lower() in PATH_COLUMNS else None
 
 
-def read_table(path: Path, text: str, root: Path, bad_lines: list[DataError] | None = None) -> Relabelled:
+def read_table(path: Path, text: str, root: Path | str, bad_lines: list[DataError] | None = None) -> Relabelled:
     """Read a CSV with a header: the column of the paths, then one of 0 and 1 for each class.
 
     Raises:

@@ -22,7 +22,16 @@ from torchclas.data.lists import read_list
 from torchclas.data.matching import Opened, as_in_model, as_in_training, network_classes, renamed, with_names
 from torchclas.data.multi_label import columns_in_model, columns_in_training, is_multi_label, network_columns
 from torchclas.data.shards import ParquetImages, TarShards
-from torchclas.data.sources import SUFFIXES, expand
+from torchclas.data.sources import SUFFIXES, expand, is_image
+from torchclas.data.stored import (
+    FoundInStore,
+    class_folders_in_store,
+    find_in_store,
+    local_copy,
+    parent,
+    splits_in_store,
+)
+from torchclas.data.stores import in_store
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet, read_names
 
@@ -56,7 +65,8 @@ def open_data(
     - a folder of class folders, or one with the folders, lists or archives of splits, of which `split` is taken;
     - a list file of `path<delimiter>label` lines, with paths relative to `root`, or a CSV with a column for each class;
     - tar shards: one, a folder of them, a glob, or a range such as `data-{000..099}.tar`;
-    - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range.
+    - Parquet: a file, a folder of them (in `data/` too, as on the Hugging Face hub), a glob or a range;
+    - an address in an object store that holds any of these; shards and lists are copied to the cache.
 
     `labels` are the names of the classes in the order of their numbers, or a file of them. `known` are names that
     classes may have; they decide at which level class folders are. `relabel` and `bad_lines` are as in `read_list`.
@@ -66,7 +76,9 @@ def open_data(
     """
     data = os.fspath(data)
     names, source = (None, None) if labels is None else _names(labels)
-    if os.path.isdir(data):  # noqa: PTH112 - may be a pattern
+    if in_store(data):
+        opened, is_list = _open_stored(data, split, root, delimiter, bad_lines, relabel=relabel)
+    elif os.path.isdir(data):  # noqa: PTH112 - may be a pattern
         found = find(Path(data), split, known=(*known, *(names or ())))
         opened = Opened(_NOTHING, found.notes, found.split)
         if found.kind == "classes":
@@ -166,7 +178,7 @@ def open_training(
     if names is not None and classes:
         given, source = _names(names)
         outputs = _renamed(train, given, source).images.classes or classes
-    parts = splits_in(Path(data)) if Path(data).is_dir() else frozenset[Split]()
+    parts = _splits(data)
     if val is None and "val" not in parts:
         if train.split == "train" and "test" in parts:
             notes.append(f"the images for testing in {data} are left for `torchclas evaluate`")
@@ -207,6 +219,11 @@ def open_pictures(data: str | Path, *, root: str | Path | None = None, delimiter
     Raises:
         DataError: nothing there, or no images.
     """
+    if isinstance(data, str) and in_store(data):
+        found = find_in_store(data, "train")
+        if found.kind == "classes":
+            pictures = [Sample(address, 0) for address in expand(found.addresses) if is_image(address)]
+            return Opened(Dataset(pictures, root=data.rstrip("/")), found.notes, found.split)
     folder = Path(data)
     if folder.is_dir():
         try:
@@ -241,6 +258,12 @@ def fingerprint(images: LabelledImages) -> str:
 
 
 _NOTHING = Dataset([])
+
+
+def _splits(data: str | Path) -> frozenset[Split]:
+    if isinstance(data, str) and in_store(data):
+        return splits_in_store(data) if find_in_store(data, "train").split else frozenset()
+    return splits_in(Path(data)) if Path(data).is_dir() else frozenset()
 
 
 def _names(labels: str | Path | Sequence[str]) -> tuple[tuple[str, ...], str]:
@@ -287,6 +310,30 @@ def _open_files(
     if suffixes <= PACKED:
         raise DataError(f"{data}: is packed: unpack it first (only .tar and .parquet are read as they are)")
     return _open_list(path, root, delimiter, bad_lines, Opened(_NOTHING), relabel=relabel, beside=beside), True
+
+
+def _open_stored(
+    data: str,
+    split: Split,
+    root: str | Path | None,
+    delimiter: str,
+    bad_lines: list[DataError] | None,
+    *,
+    relabel: bool,
+) -> tuple[Opened, bool]:
+    """What an address in an object store stands for, and whether that is a list."""
+    ranges = _ranges(data)
+    found = find_in_store(data, split) if ranges == (data,) else FoundInStore("archives", ranges)
+    opened = Opened(_NOTHING, found.notes, found.split)
+    if found.kind == "classes":
+        return replace(opened, images=class_folders_in_store(found.addresses[0])), False
+    copies = tuple(map(local_copy, found.addresses))
+    if found.kind == "archives":
+        if len({path.suffix.lower() for path in copies}) > 1:
+            raise DataError(f"{data}: stands for .tar and .parquet files: name those of one kind")
+        return _open_archives(copies, data, opened), False
+    start = parent(found.addresses[0]) if root is None else root
+    return _open_list(copies[0], start, delimiter, bad_lines, opened, relabel=relabel, beside=False), True
 
 
 def _open_archives(paths: tuple[Path, ...], data: str, opened: Opened) -> Opened:
@@ -338,17 +385,25 @@ def _distinct(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _pictures(folder: Path) -> Iterator[str]:
-    return (path for path in expand([folder]) if os.path.splitext(path)[1].lower() in SUFFIXES)  # noqa: PTH122
+    return (path for path in expand([folder]) if is_image(path))
 
 
 def _expand(pattern: str) -> tuple[str, ...]:
     """Resolve ranges such as {000..099}, then globs."""
+    return tuple(path for each in _ranges(pattern) for path in _matches(each))
+
+
+def _ranges(pattern: str) -> tuple[str, ...]:
     found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if found:
-        first, last = found.groups()
-        numbers = range(int(first), int(last) + 1)
-        paths = [f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}" for number in numbers]
-        return tuple(path for each in paths for path in _expand(each))
+    if not found:
+        return (pattern,)
+    first, last = found.groups()
+    numbers = range(int(first), int(last) + 1)
+    paths = [f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}" for number in numbers]
+    return tuple(path for each in paths for path in _ranges(each))
+
+
+def _matches(pattern: str) -> tuple[str, ...]:
     if any(character in pattern for character in "*?[") and not os.path.lexists(pattern):
         return tuple(sorted(glob.glob(pattern, recursive=True))) or (pattern,)  # noqa: PTH207
     return (pattern,)

@@ -140,13 +140,13 @@ def _expand_one(argument: str) -> Iterator[str]:
 def _stored(address: str) -> Iterator[str]:
     """The images that an address in an object store stands for, or itself, which then becomes an error row."""
     pattern = stores.is_pattern(address)
-    if not pattern and _is_image(address):
+    if not pattern and is_image(address):
         yield address
         return
     some = False
     try:
         for found in stores.matches(address) if pattern else stores.files(address):
-            if _is_image(found.url):
+            if is_image(found.url):
                 some = True
                 yield found.url
     except StoreError as error:
@@ -162,7 +162,7 @@ def _linked(address: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
     except ImageError as error:
         raise DataError(f"{address}: {error}") from None
     folders, files = stores.linked(address, page)
-    images = [file for file in files if _is_image(file)]
+    images = [file for file in files if is_image(file)]
     if not (folders or images or seen):
         yield address
     yield from images
@@ -171,7 +171,8 @@ def _linked(address: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
             yield from _linked(folder, seen | {address})
 
 
-def _is_image(address: str) -> bool:
+def is_image(address: str) -> bool:
+    """Whether a file is called as images are."""
     return os.path.splitext(address)[1].lower() in SUFFIXES  # noqa: PTH122
 
 

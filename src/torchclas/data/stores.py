@@ -84,6 +84,22 @@ def place(name: str | Path) -> str | Path:
     return name if in_store(name) else Path(name)
 
 
+def absolute(name: str | Path) -> str | Path:
+    """A path from the root on, links followed, or an address in a store as it is."""
+    return name if in_store(name) else Path(name).resolve()
+
+
+def joined(root: str | Path, name: str) -> str:
+    """A path relative to `root`, or an address as it is."""
+    return name if "://" in name else os.path.join(root, name)  # noqa: PTH118 - a million of them
+
+
+def folder(url: str) -> str:
+    """What the addresses of all objects below one begin with."""
+    _, base, prefix = _open(url)
+    return f"{base}{prefix}"
+
+
 def files(url: str) -> Iterator[Stored]:
     """All objects below an address, lazily; names with a part that begins with a dot are passed over.
 

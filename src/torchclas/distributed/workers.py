@@ -146,7 +146,7 @@ class Workers:
 
     def unit(self, inputs: int | None, batch_size: int) -> int:
         """How many inputs a worker is given at once: whole batches, and so many that all workers have some."""
-        fair = UNIT if inputs is None else min(UNIT, -(-inputs // (4 * self.room)))
+        fair = UNIT if inputs is None else min(UNIT, -(-inputs // (4 * max(1, self.room))))
         return -(-fair // batch_size) * batch_size
 
     def opened(self) -> Opened:

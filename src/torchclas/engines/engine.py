@@ -28,8 +28,8 @@ _OTHER_NAMES: dict[str, EngineName] = {
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "torch": ("fp32", "bf16"),
     "compile": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
     "ncnn": ("fp32", "fp16"),
     "mnn": ("fp32", "fp16"),
     "executorch": ("fp32",),

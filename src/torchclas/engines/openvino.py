@@ -26,7 +26,7 @@ from torchclas.weights import cache
 log = logging.getLogger(__name__)
 
 # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 
 _DTYPES: dict[str, str] = {
     "f32": "float32",

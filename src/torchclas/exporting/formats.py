@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 from torchclas.errors import Error, MissingDependencyError
 from torchclas.exporting.executorch import write_executorch
 from torchclas.exporting.files import TIMM_FILES, folder_beside
-from torchclas.exporting.gate import ExportedFile
+from torchclas.exporting.gate import ExportedFile, inputs
+from torchclas.exporting.half import store_as_half
 from torchclas.exporting.mnn import write_mnn
 from torchclas.exporting.ncnn import write_ncnn
 from torchclas.exporting.onnx import OnnxFile, write_onnx
@@ -106,6 +107,9 @@ class Format:
 def _write_onnx(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
     opset = options.opset or NEWEST
     write_onnx(network, path, metadata, batch=options.batch, pixels=options.pixels, opset=opset)
+    if options.precision == "fp16":
+        preset, channels = metadata.preset, metadata.in_channels
+        store_as_half(path, inputs(preset, channels=channels, batch=options.batch, pixels=options.pixels))
 
 
 def _write_openvino(network: Network, path: Path, metadata: Metadata, options: Options) -> None:
@@ -172,7 +176,6 @@ FORMATS: dict[ExportFormat, Format] = {
         lambda path, _: OnnxFile(path),
         {"onnxscript": "onnx", "onnxruntime": "onnxruntime"},
         has_opset=True,
-        refused={"fp16": _FP32_ONLY},
     ),
     "openvino": Format(
         ".xml",

@@ -91,6 +91,11 @@ class OnnxFile:
 
     def layers(self, images: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Module and value of every node, in the order in which they run."""
+        for name, value in self.values(images):
+            yield module_of(name), value
+
+    def values(self, images: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Name and value of everything that nodes give, in the order in which they run."""
         import onnx
 
         model = onnx.load(str(self.path), load_external_data=False)
@@ -102,8 +107,7 @@ class OnnxFile:
             values = open_session(talkative).run([*names, *self._outputs], {INPUT: images})
         finally:
             talkative.unlink()
-        for name, value in zip([*names, *self._outputs], values, strict=True):
-            yield module_of(name), value
+        yield from zip([*names, *self._outputs], values, strict=True)
 
 
 def class_lines(metadata: Metadata) -> dict[str, str]:

@@ -154,14 +154,13 @@ def _attempts(text: str, language: Language, depth: int) -> Iterator[str]:
     for template in possible:
         if (match := template.pattern.fullmatch(text)) is not None:
             yield _filled(template.words, match, table, language, depth)
+        if template.beginning is not None and (match := template.beginning.fullmatch(text)) is not None:
+            tail = _translate(match[match.re.groups], language, depth + 1)
+            yield _filled(template.words, match, table, language, depth) + tail
     for template in possible:
         if template.ending is not None and (match := template.ending.fullmatch(text)) is not None:
             head = _translate(match[1], language, depth + 1)
             yield head + _filled(template.words, match, table, language, depth)
-    for template in possible:
-        if template.beginning is not None and (match := template.beginning.fullmatch(text)) is not None:
-            tail = _translate(match[match.re.groups], language, depth + 1)
-            yield _filled(template.words, match, table, language, depth) + tail
     inner = text.strip()
     if inner != text and (translated := _translate(inner, language, depth + 1)) != inner:
         yield text.replace(inner, translated)

@@ -13,6 +13,7 @@ import numpy as np
 from torchclas.catalog import Preset
 from torchclas.data.decode import MAX_PIXELS
 from torchclas.data.opening import open_for_model
+from torchclas.data.stores import place
 from torchclas.errors import Error
 from torchclas.inference.classifier import Classifier
 from torchclas.inference.evaluation import EvaluationReport, competing_classes, measure
@@ -77,7 +78,7 @@ def evaluate(
         CheckpointError: an exported model, which cannot be explained.
         OutputError: `output` cannot be written.
     """
-    data, root = Path(data), None if root is None else Path(root)
+    data, root = place(data), None if root is None else place(root)
     output = None if output is None else Path(output)
     if explain and output is None:
         raise Error("heat maps are drawn on the sheet of mistakes: name a folder for it (--output)")

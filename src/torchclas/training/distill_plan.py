@@ -267,7 +267,9 @@ def _read(
     if labelled:
         opened = _labelled(options, source_of(options), teacher, "train")
     else:
-        root = None if source_of(options).is_dir() else options.root  # the second phase may have folders for a list
+        root = (
+            None if Path(source_of(options)).is_dir() else options.root
+        )  # the second phase may have folders for a list
         opened = open_pictures(source_of(options), root=root, delimiter=options.delimiter)
         if len(opened.images) < 2:
             raise DataError(f"{source_of(options)}: {len(opened.images)} images are too few to learn from")
@@ -280,14 +282,14 @@ def _read(
     return *split_by_hash(images, share), notes
 
 
-def _labelled(options: DistillOptions, data: Path, teacher: ModelSpec, split: Split) -> Opened:
+def _labelled(options: DistillOptions, data: str | Path, teacher: ModelSpec, split: Split) -> Opened:
     return open_for_model(
         data,
         teacher.classes,
         teacher.name,
         split=split,
         labels=options.labels,
-        root=None if data.is_dir() else options.root,
+        root=None if Path(data).is_dir() else options.root,
         delimiter=options.delimiter,
         relabel=options.relabel,
     )

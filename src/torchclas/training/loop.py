@@ -29,7 +29,7 @@ from torchclas.recipes import Recipe
 from torchclas.training.cpu import FastBf16
 from torchclas.training.losses import classification_loss
 from torchclas.training.mixing import mix
-from torchclas.training.optimizer import build_optimizer
+from torchclas.training.optimizer import build_optimizer, clip_each
 from torchclas.training.schedule import learning_rate
 from torchclas.training.sharding import data_mesh, distribute, distribute_optimizer, gather, shard
 from torchclas.training.validation import Scores
@@ -368,6 +368,8 @@ class Trainer:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        if recipe.optimizer.clip_each:
+            clip_each(self.network.parameters(), recipe.optimizer.clip_each)
         if recipe.clip:
             fabric.clip_gradients(model, self._step_optimizer, max_norm=recipe.clip)
         self._step_optimizer.step()

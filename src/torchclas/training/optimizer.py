@@ -37,6 +37,14 @@ def build_optimizer(model: nn.Module, settings: recipes.Optimizer) -> torch.opti
     return AdamW(parameters, settings.lr, betas=settings.betas, eps=settings.eps)
 
 
+@torch.no_grad()
+def clip_each(parameters: Iterable[Parameter], most: float) -> None:
+    """Scale the gradient of every parameter, in place, to a norm of `most` where it is larger."""
+    for parameter in parameters:
+        if parameter.grad is not None and (norm := parameter.grad.norm()) > most:
+            parameter.grad *= most / norm
+
+
 def spared(model: nn.Module, no_decay: Sequence[str], *, decay_one_dim: bool) -> set[str]:
     """The names of the parameters that no weight decay touches."""
     settings = recipes.Optimizer(no_decay=tuple(no_decay), decay_one_dim=decay_one_dim)

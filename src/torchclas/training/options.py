@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from torchclas.completion import MODELS
+from torchclas.data.stores import place
 from torchclas.sizes import to_size
 from torchclas.vocabulary import BatchNormMode, DistillationMethod, Fit, Strategy, TrainingPrecision
 
@@ -60,14 +61,14 @@ class RunOptions:
     """
 
     data: Annotated[
-        Path | None,
+        str | Path | None,
         ARGUMENT,
         Parameter(help="Class folders, a list file, .tar or .parquet shards; or a folder with train and val."),
     ] = field(default=None, kw_only=False)
     model: Annotated[
         str | None, MODELS, _option("Published name, a checkpoint, or a run's folder.", "--model", "-m")
     ] = None
-    val: Annotated[Path | None, _option("Images for validation.")] = None
+    val: Annotated[str | Path | None, _option("Images for validation.")] = None
     recipe: Annotated[str | None, _option("A recipe's name, or its file (.toml).")] = None
     start: Annotated[
         str | None,
@@ -107,7 +108,7 @@ class RunOptions:
     labels: Annotated[
         Path | None, _option("File that names the classes: a line for each, in order, such as `cat` or `0 cat`.")
     ] = None
-    root: Annotated[Path | None, _option("Folder of a list's paths. Default: the list's own.")] = None
+    root: Annotated[str | Path | None, _option("Folder of a list's paths. Default: the list's own.")] = None
     delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " "
     relabel: Annotated[
         bool, Parameter(negative="", help="A list's labels begin anywhere or leave gaps: number them anew.")
@@ -129,7 +130,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         """Let callers in Python name files by strings, names by paths, and one override alone."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("data", "val", "output", "config", "finetune", "cache_folder"):
+        for name in ("data", "val", "root"):
+            if isinstance(values.get(name), str):
+                object.__setattr__(self, name, place(values[name]))
+        for name in ("output", "config", "finetune", "cache_folder"):
             if isinstance(values.get(name), str):
                 object.__setattr__(self, name, Path(values[name]))
         for name in ("model", "recipe", "start", "teacher"):
@@ -159,7 +163,7 @@ class TrainOptions(RunOptions):
         _option("Published name, a checkpoint, or a run's folder. Default: EfficientNet_lite0.", "--model", "-m"),
     ] = None
     val: Annotated[
-        Path | None, _option("Images for validation. Default: those beside DATA's others, or a fifth of them.")
+        str | Path | None, _option("Images for validation. Default: those beside DATA's others, or a fifth of them.")
     ] = None
     recipe: Annotated[
         str | None,
@@ -193,13 +197,13 @@ class DistillOptions(RunOptions):
     """
 
     data: Annotated[
-        Path | None,
+        str | Path | None,
         ARGUMENT,
         Parameter(help="A folder of images, without labels but for DKD; a list file, .tar or .parquet shards."),
     ] = field(default=None, kw_only=False)
     model: Annotated[str | None, MODELS, _option("The student. Default: the recipe's.", "--model", "-m")] = None
     val: Annotated[
-        Path | None, _option("Labelled images for validation. Default: a share of DATA, as the teacher sees it.")
+        str | Path | None, _option("Labelled images for validation. Default: a share of DATA, as the teacher sees it.")
     ] = None
     recipe: Annotated[
         str | None, _option("A recipe's name, or its file (.toml). Default: the student's published one, or ssld.")

@@ -18,6 +18,7 @@ from torchclas.data.augment import TrainTransform
 from torchclas.data.datasets import LabelledImages, Subset
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import fingerprint
+from torchclas.data.stores import absolute
 from torchclas.data.training import TrainingBatches, class_weights, exponential_weights, sampling_weights
 from torchclas.errors import DownloadError, Error
 from torchclas.labels import LabelSet
@@ -126,7 +127,7 @@ class Given(Protocol):
         ...
 
     @property
-    def val_root(self) -> Path | None:
+    def val_root(self) -> str | Path | None:
         """The folder of the validation list's paths."""
         ...
 
@@ -169,7 +170,7 @@ def base_plan(
     recipe, total = chosen.recipe, chosen.total_batch
     hub = None if chosen.start.kind == "scratch" else chosen.model.address
     start = str(chosen.start if hub is None else hub)
-    data = source_of(options).resolve()
+    data = absolute(source_of(options))
     accumulate, why = parts_of_a_step(options, chosen.output, chosen.model, chosen.result.num_classes, recipe, total)
     return Plan(
         model=chosen.model,
@@ -195,7 +196,7 @@ def base_plan(
             **origin,
             **{"from": start},
             model=chosen.model.name if chosen.model.path is None else chosen.model.file_name,
-            data=printable(data.name),
+            data=printable(Path(data).name),
             train_images=len(chosen.train),
             val_images=len(chosen.validation),
             held_out=options.val is None and isinstance(chosen.validation, Subset),
@@ -205,7 +206,7 @@ def base_plan(
         identity={
             "command": command,
             "data": str(data),
-            "val": None if options.val is None else str(options.val.resolve()),
+            "val": None if options.val is None else str(absolute(options.val)),
             "from": start,
             "images": len(chosen.train),
             FINGERPRINT: f"{fingerprint(chosen.train)} {fingerprint(chosen.validation)}",
@@ -223,7 +224,7 @@ def base_plan(
     )
 
 
-def source_of(options: RunOptions) -> Path:
+def source_of(options: RunOptions) -> str | Path:
     """The images to train on; raises `Error` where nobody named any."""
     if options.data is None:
         raise Error(
@@ -308,6 +309,10 @@ def adjust(chosen: Recipe, options: RunOptions, arch: str) -> Recipe:
     chosen = override(chosen, options.overrides)
     if options.strategy == "fsdp" and chosen.precision == "16-mixed":
         raise Error("--strategy fsdp does not scale gradients as fp16 needs it: use --precision bf16")
+    if chosen.optimizer.clip_each and (options.strategy == "fsdp" or chosen.precision == "16-mixed"):
+        raise Error(
+            "optimizer.clip_each goes neither with --strategy fsdp nor with fp16: use --precision bf16, or clip"
+        )
     return chosen
 
 

@@ -10,6 +10,7 @@ from torchclas import catalog
 from torchclas.data.datasets import LabelledImages
 from torchclas.data.multi_label import is_multi_label
 from torchclas.data.opening import open_training
+from torchclas.data.stores import absolute
 from torchclas.data.training import split_by_hash
 from torchclas.errors import DataError, Error
 from torchclas.labels import LabelSet, label_set, read_names
@@ -70,7 +71,7 @@ def make_plan(options: TrainOptions, given: Given | None = None) -> Plan:
             f"{source_of(options)}: FixRes keeps the classifier, so the data must have {spec.name}'s classes"
         )
 
-    output = Path("runs", f"{Path(spec.name).stem}-{source_of(options).resolve().name}")
+    output = Path("runs", f"{Path(spec.name).stem}-{Path(absolute(source_of(options))).name}")
     output = output if options.output is None else options.output
     # A run goes on with its batches, however many devices there are now.
     batch_size = options.batch_size or stored(output).get("total_batch")
@@ -178,7 +179,7 @@ def read_data(
     options: TrainOptions,
     spec: ModelSpec,
     labels: Path | Sequence[str] | None = None,
-    val_root: Path | None = None,
+    val_root: str | Path | None = None,
 ) -> tuple[LabelledImages, LabelledImages, tuple[str, ...], tuple[str, ...]]:
     """Images to train on, images to validate on, the ids of the classes, and what was taken for what."""
     data = open_training(

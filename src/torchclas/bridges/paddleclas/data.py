@@ -53,7 +53,9 @@ def image_list(loader: Section, dataset: Section) -> ImageList | None:
         dataset.take("label_ratio", truth, False)  # the shares of the classes, which the loss asks for or leaves alone
     if (kind not in _LISTS and not several) or root is None or path is None:
         why = f"a data set of the kind {kind} is not read: lists of `path label` lines are (ImageNetDataset)"
-        if kind in _LISTS or several:
+        if kind == "CustomLabelDataset":
+            why = "its labels are made by a transform: write them into a list of `path label` lines (ImageNetDataset)"
+        elif kind in _LISTS or several:
             why = "image_root and cls_label_path say where the images are"
         dataset.account.refuse(dataset.path("name"), why, dataset.stages)
         dataset.rest()

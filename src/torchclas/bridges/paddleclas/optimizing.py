@@ -19,11 +19,10 @@ def optimizer(section: Section, arch: str, epochs: int) -> tuple[Optimizer, Sche
     name = section.take("name", text)
     lr, schedule = _schedule(section, epochs)
     decay = _weight_decay(section, name)
-    section.refuse("clip_norm", "each tensor's gradient is clipped by itself there; `--set clip=` clips the whole one")
     section.drop("clip_grad", "PaddleClas reads clip_norm alone")
     section.drop("multi_precision", "weights are kept in float32")
     section.drop("use_multi_tensor", "a matter of speed alone")
-    settings = Optimizer(lr=lr, weight_decay=decay)
+    settings = Optimizer(lr=lr, weight_decay=decay, clip_each=section.take("clip_norm", number, 0.0))
     if name in ("Momentum", "SGD"):
         momentum = section.take("momentum", score, 0.9) if name == "Momentum" else 0.0
         section.needs("use_nesterov", truth, lambda used: not used, "Nesterov's momentum is not here")

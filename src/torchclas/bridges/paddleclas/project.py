@@ -295,6 +295,9 @@ def _recipe(
     size = training.size or (None if evaluation is None else evaluation.size) or common.size
     if network is None or train is None or size is None:
         return None
+    if settings.clip_each and amp == "16-mixed":
+        why = "gradients are not clipped one by one in fp16: leave one of them out (AMP.use_amp=False)"
+        section.account.refuse(section.path("clip_norm"), why, ("train",))
     if settings.name == "adamw" and settings.no_decay:
         from torchclas.bridges.paddleclas.decay import in_our_names  # which imports torch
 

@@ -34,7 +34,7 @@ class Training:
     recipe: Recipe | None
     preset: Preset | None
     size: Size | None
-    val_root: Path | None
+    val_root: str | Path | None
     notes: tuple[str, ...]
 
     def names(self, classes: LabelSet) -> tuple[str, ...] | None:

@@ -21,7 +21,8 @@ _OTHERWISE = "or change the step"
 _BACKENDS: dict[str, Backend] = {"cv2": "opencv", "pil": "pillow"}
 _INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
 _ABSENT = {
-    "HideAndSeek": "not done here; in PaddleClas it takes channels for columns, and hides three of these at most"
+    "RandomRot90": "it makes the labels as well, of how an image was turned: turn the images beforehand, and list them",
+    "HideAndSeek": "not done here; in PaddleClas it takes channels for columns, and hides three of these at most",
 }
 _RANDAUGMENT = "rand-m9-mstd0.5-inc1"
 _ROUNDING = 1e-6
