@@ -27,7 +27,7 @@ from torchclas.weights import cache
 
 log = logging.getLogger(__name__)
 
-LEAST = 100_000  # vectors: exact search of fewer takes less than a tenth of a second
+LEAST = 100_000  # vectors: exact search of fewer takes one or two tenths of a second
 AGREEMENT = 0.99
 _PER_MEAN = 50  # vectors that the means are made of
 _CANDIDATES = 4  # times as many as are asked for are compared exactly
