@@ -354,7 +354,7 @@ def test_a_sheet_of_an_earlier_run_elsewhere_is_replaced(folder: Path, tmp_path:
         ("<&-", 2, "standard input named no images"),
         ("< /dev/zero", 2, "standard input is not a list"),
         ("< list.txt >&-", 2, "cannot be written: Bad file descriptor"),
-        ("< list.txt -o rows.csv >&-", 1, "1 images, 1 of them failed"),
+        ("< list.txt -o rows.csv >&-", 1, "1 image, 1 of them failed"),
     ],
 )
 def test_closed_and_odd_standard_streams(tmp_path: Path, redirection: str, code: int, message: str) -> None:
