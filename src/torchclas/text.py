@@ -54,3 +54,8 @@ def _encoded(error: UnicodeError) -> tuple[bytes, int]:
 ANY_NAME = "torchclas.any_name"
 """For `open(errors=…)`: bytes of file names that are not text go out as they were, lone surrogates as `\\ud800`."""
 codecs.register_error(ANY_NAME, _encoded)
+
+
+def many_images(count: int) -> str:
+    """A number of images, for people."""
+    return "1 image" if count == 1 else f"{count:,} images"

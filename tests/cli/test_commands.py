@@ -60,9 +60,6 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     code = f"""
 import sys
 from torchclas import cli
-from torchclas.data.loader import Batch
-from torchclas.inference.classifier import Classifier, Prediction
-from torchclas.inference.parts import Parts
 code = cli.run({arguments!r})
 heavy = {{"torch", "numpy", "cv2", "PIL", "matplotlib"}} & set(sys.modules)
 sys.exit(code or (f"imported {{heavy}}" if heavy else 0))
@@ -354,7 +351,7 @@ def test_a_sheet_of_an_earlier_run_elsewhere_is_replaced(folder: Path, tmp_path:
         ("<&-", 2, "standard input named no images"),
         ("< /dev/zero", 2, "standard input is not a list"),
         ("< list.txt >&-", 2, "cannot be written: Bad file descriptor"),
-        ("< list.txt -o rows.csv >&-", 1, "1 images, 1 of them failed"),
+        ("< list.txt -o rows.csv >&-", 1, "1 image, 1 of them failed"),
     ],
 )
 def test_closed_and_odd_standard_streams(tmp_path: Path, redirection: str, code: int, message: str) -> None:

@@ -1,8 +1,10 @@
 """Evaluation: every sample is counted, the figures are right, and the files say what the report says."""
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 import tarfile
 from importlib.util import find_spec
@@ -16,6 +18,7 @@ from PIL import Image
 
 from torchclas import create_model
 from torchclas.catalog import Preset
+from torchclas.cli import run
 from torchclas.data.sample_pages import ROTATIONS, render_page, turned
 from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
@@ -288,6 +291,27 @@ def test_data_that_cannot_be_used(
         evaluate(bad, **SETTINGS)
     with pytest.raises(OutputError, match="cannot be made a folder"):
         evaluate(page_list, **SETTINGS, output=bad)
+
+
+@pytest.mark.parametrize("full", ["predictions.csv", "report.json"])
+def test_a_full_disk_does_not_take_the_figures(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], full: str
+) -> None:
+    """Neither while the rows are written, nor afterwards."""
+
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if full == "predictions.csv":
+        monkeypatch.setattr(image_rows.ImageRows, "add", no_space)
+    else:
+        monkeypatch.setattr(evaluation_report.json, "dumps", no_space)
+    output = tmp_path / "out"
+    assert run(["evaluate", str(folders), "-m", MODEL, "--workers", "0", "-o", str(output), "--engine", "torch"]) == 2
+    said = capsys.readouterr()
+    assert "100.00 %" in said.out
+    assert f"{full}: the disk is full" in " ".join(said.err.split())
+    assert not (output / full).exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*NaN or infinity")  # loading warns of them

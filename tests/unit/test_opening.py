@@ -402,7 +402,7 @@ def test_a_list_for_a_model(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").unlink()
     with pytest.raises(DataError, match=r"b/0\.jpg: the label 2 is out of range 0\.\.1: it is none of the 2 classes"):
         open_for_model(path, own("cat", "dog"), "own")
-    with pytest.raises(DataError, match="1 images have no class"):
+    with pytest.raises(DataError, match="1 image without a class"):
         open_for_model(tar(tmp_path / "a.tar", {"x.jpg": "x"}), own(*ANIMALS), "own")
 
 

@@ -120,7 +120,7 @@ def test_classes_in_tar(tmp_path: Path) -> None:
     )
     images = TarShards((str(path),))
     assert images.labels.tolist() == [3, 4, -1, -1]
-    with pytest.raises(DataError, match=r"2 images have no class, the first is .*a\.tar/z\.jpg"):
+    with pytest.raises(DataError, match=r"2 images without a class, the first is .*a\.tar/z\.jpg"):
         TrainingBatches(images, TrainTransform(Augment(), PRESET, 16), 2)
 
 

@@ -154,7 +154,7 @@ def test_a_batch_of_bad_files_is_empty(tmp_path: Path) -> None:
 
 
 def test_images_without_a_class_are_refused() -> None:
-    with pytest.raises(DataError, match=r"1 images have no class, the first is b\.jpg"):
+    with pytest.raises(DataError, match=r"1 image without a class, the first is b\.jpg"):
         ImageData(Dataset([Sample("a.jpg", 0), Sample("b.jpg", -1)]), TRANSFORM)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +45,7 @@ from torchclas.vocabulary import Language, RowFormat, TestTimeAugmentation
 
 if TYPE_CHECKING:
     from torchclas.inference.accuracy_table import Settings
+    from torchclas.inference.evaluation import EvaluationReport
 
 TABLE = "Many models"  # a group of options
 FastDecode = Annotated[
@@ -300,7 +301,6 @@ def evaluate(
         return _evaluate_many(selected(models, series=series, everything=all), data, settings, output)
 
     from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
-    from torchclas.reporting.evaluation_report import print_report
     from torchclas.tasks import evaluate as task
 
     used = follow(config, config_overrides, "evaluate", model=model, weights=weights, lenient=lenient)
@@ -333,7 +333,8 @@ def evaluate(
         return _evaluate_knn(data, against, model, running, {**opening, "labels": labels})
     if against is not None:
         raise Error("--against goes with --knn, which looks for images among those")
-    report = task.evaluate(
+    measure = partial(
+        task.evaluate,
         data,
         model=model,
         labels=labels or (used and used.labels),
@@ -345,6 +346,19 @@ def evaluate(
         **running,
         **opening,
     )
+    return _reported(measure)
+
+
+def _reported(measure: Callable[[], EvaluationReport]) -> int:
+    """Print what is measured, even where its files cannot be written."""
+    from torchclas.inference.evaluation import UnwrittenError
+    from torchclas.reporting.evaluation_report import print_report
+
+    try:
+        report = measure()
+    except UnwrittenError as error:
+        print_report(error.report, stdout())
+        raise
     print_report(report, stdout())
     return 0 if report.complete else 1
 

@@ -13,6 +13,7 @@ from torchclas.data.folders import Split, listed
 from torchclas.data.multi_label import is_multi_label, named_columns
 from torchclas.errors import DataError
 from torchclas.labels import LabelSet
+from torchclas.text import many_images
 
 SPARSE = 2  # times as many outputs as classes with images: then the highest label is wrong
 
@@ -69,7 +70,7 @@ def as_in_model(data: str | Path, opened: Opened, classes: LabelSet, model: str)
     images, own, count = opened.images, opened.images.classes, len(classes)
     if unlabelled := int((images.labels < 0).sum()):
         first = images.name(int(np.argmax(images.labels < 0)))
-        raise DataError(f"{data}: {unlabelled:,} images have no class, the first is {first}")
+        raise DataError(f"{data}: {many_images(unlabelled)} without a class, the first is {first}")
     if own is None:
         _check_range(images, count, f"the {count:,} classes of {model}")
         return opened

@@ -26,6 +26,7 @@ from torchclas.data.preprocess import Preprocess
 from torchclas.data.workers import Failure, Workers, is_shortage, noted
 from torchclas.errors import DataError, ImageError
 from torchclas.recipes import Sampling
+from torchclas.text import many_images
 
 Weights: TypeAlias = npt.NDArray[np.float64]
 
@@ -93,7 +94,7 @@ class ImageData(TorchDataset["Example | Skipped | Failure"]):
         self._labels = torch.from_numpy(images.labels)
         if images.labels.ndim == 1 and len(unlabelled := np.flatnonzero(images.labels < 0)):
             raise DataError(
-                f"{len(unlabelled):,} images have no class, the first is {images.name(int(unlabelled[0]))}: "
+                f"{many_images(len(unlabelled))} without a class, the first is {images.name(int(unlabelled[0]))}: "
                 "`torchclas data check` lists them"
             )
 

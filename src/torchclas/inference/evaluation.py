@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torchclas.catalog import Preset
 from torchclas.data.datasets import LabelledImages, entries
 from torchclas.data.loader import Batch
-from torchclas.errors import DataError, Error
+from torchclas.errors import DataError, Error, OutputError
 from torchclas.inference.classifier import Classifier
 from torchclas.labels import subsets
 from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE, Collected, Figures
@@ -119,6 +119,14 @@ def _multi_label(figures: Figures) -> dict[str, Any]:
         "label_accuracy": figures.label_accuracy,
         "thresholds": [row.threshold for row in figures.classes],
     }
+
+
+class UnwrittenError(OutputError):
+    """Files of an evaluation that could not be written; `report` has what was measured nonetheless."""
+
+    def __init__(self, message: str, report: EvaluationReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class Rows(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchclas.comparison.difference import Difference
 from torchclas.messages import label
 from torchclas.reporting.console import Console, Table, escape, verbatim
+from torchclas.text import many_images
 
 SHOWN = 10  # images with another class; the file has all
 
@@ -37,5 +38,5 @@ def print_report(found: Difference, console: Console) -> None:
     if len(found.changed) > SHOWN:
         console.print(f"  … and {len(found.changed) - SHOWN} more")
     if found.unreadable:
-        console.print(f"[yellow]Note:[/] {found.unreadable} images could not be read, and were left out")
+        console.print(f"[yellow]Note:[/] {many_images(found.unreadable)} could not be read: left out")
     console.print(f"[bold]{escape(found.verdict)}[/]", soft_wrap=True, highlight=False)

@@ -7,6 +7,7 @@ from torchclas.quantization.report import QuantizationReport
 from torchclas.reporting.amounts import mebibytes
 from torchclas.reporting.console import Console, Table, escape
 from torchclas.reporting.rows import printable
+from torchclas.text import many_images
 
 SHOWN = 10  # rows of a printed list; the file has all
 
@@ -47,7 +48,7 @@ def print_report(report: QuantizationReport, console: Console) -> None:
     for note in report.notes:
         console.print(f"[yellow]Note:[/] {escape(printable(note))}", soft_wrap=True)
     if report.unreadable:
-        console.print(f"[yellow]Note:[/] {report.unreadable} images could not be read, and were left out")
+        console.print(f"[yellow]Note:[/] {many_images(report.unreadable)} could not be read: left out")
     console.print(f"wrote {escape(str(report.path))}", soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from torchclas.reporting.console import Console, escape
 from torchclas.reporting.progress import bar
 from torchclas.reporting.training_report import write_report
 from torchclas.sizes import show_size
+from torchclas.text import many_images
 from torchclas.training.launch import Summary, leads
 from torchclas.training.loop import Progress
 from torchclas.training.plan import Plan
@@ -154,7 +155,7 @@ def print_summary(summary: Summary, console: Console) -> None:
             highlight=False,
         )
     if summary.unreadable:
-        console.print(f"[bold red]{len(summary.unreadable):,} images could not be read[/] (see unreadable.csv)")
+        console.print(f"[bold red]{many_images(len(summary.unreadable))} could not be read[/] (see unreadable.csv)")
     for path in summary.written:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     console.print(

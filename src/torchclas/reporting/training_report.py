@@ -34,7 +34,7 @@ from torchclas.reporting.mistakes import Mistake, draw_mistakes
 from torchclas.reporting.model_card import write_card
 from torchclas.reporting.training_page import Run
 from torchclas.spec import ModelSpec, find_model
-from torchclas.text import ANY_NAME, csv_path, csv_text, printable
+from torchclas.text import ANY_NAME, csv_path, csv_text, many_images, printable
 from torchclas.training.loop import Progress
 from torchclas.weights.location import BEST
 from torchclas.zoo import load_model
@@ -72,7 +72,7 @@ def write_report(
             rows = ((csv_path(name), csv_text(error)) for name, error in unreadable.items())
             csv.writer(file).writerows([("path", "error"), *rows])
         written.append(bad)
-        notes.append(f"{len(unreadable):,} images could not be read; unreadable.csv lists them.")
+        notes.append(f"{many_images(len(unreadable))} could not be read: see unreadable.csv.")
     confusion = None
     if find_spec("matplotlib") is None:
         notes.append('There is no curves.png: matplotlib is needed for it, run pip install "torchclas[plot]".')

@@ -13,6 +13,7 @@ from torchclas.inference.embedder import Embedder
 from torchclas.reporting.embedding_files import open_vectors, vector_format
 from torchclas.reporting.progress import progress
 from torchclas.signals import held_back
+from torchclas.text import many_images
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Summary:
 
     def __str__(self) -> str:
         failed = f", {self.errors:,} of them failed" if self.errors else ""
-        return f"{self.images:,} images{failed}, vectors of {self.dimension:,} numbers"
+        return f"{many_images(self.images)}{failed}, vectors of {self.dimension:,} numbers"
 
 
 def embed(

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from torchclas.catalog import Preset
 from torchclas.data.decode import MAX_PIXELS
+from torchclas.data.loader import Batch
 from torchclas.data.opening import open_for_model
 from torchclas.data.stores import place
-from torchclas.errors import Error
+from torchclas.errors import Error, OutputError
 from torchclas.inference.classifier import Classifier
-from torchclas.inference.evaluation import EvaluationReport, competing_classes, measure
+from torchclas.inference.evaluation import EvaluationReport, Rows, UnwrittenError, competing_classes, measure
 from torchclas.metrics.multi_label import FALSE_POSITIVE_RATE
 from torchclas.metrics.real_labels import RealLabels
+from torchclas.metrics.single_label import Tally
 from torchclas.reporting import multi_label
 from torchclas.reporting.evaluation_report import make_folder, write_files
 from torchclas.reporting.image_rows import image_rows
@@ -76,7 +81,8 @@ def evaluate(
         DataError: the data cannot be used, does not fit the model, or holds no readable image; `classes` or `real` do
             not fit the model or the images.
         CheckpointError: an exported model, which cannot be explained.
-        OutputError: `output` cannot be written.
+        OutputError: `output` cannot be written; an `UnwrittenError`, whose `report` has the figures, where that was
+            found once they were measured.
     """
     data, root = place(data), None if root is None else place(root)
     output = None if output is None else Path(output)
@@ -131,22 +137,44 @@ def evaluate(
         from torchclas.explanation.explainer import Explainer  # needs torch, which the engine may not
 
         explainer = Explainer(model, weights=weights, preset=preset, activation=activation, device=device)
-    written = list[Path]()
-    with ExitStack() as stack:
-        advance = stack.enter_context(progress("evaluating", len(images)))
-        rows = None
-        if output is not None:
-            files = multi_label.image_rows if several else image_rows
-            rows, written = stack.enter_context(files(output, classifier, explainer))
-        report, tally = measure(
-            classifier,
-            images,
-            str(data),
-            notes=notes,
-            only=only,
-            real=by_real,
-            max_fpr=max_fpr,
-            rows=rows,
-            advance=advance,
-        )
-    return report if output is None else replace(report, written=(*write_files(report, tally, output), *written))
+    run = partial(measure, classifier, images, str(data), notes=notes, only=only, real=by_real, max_fpr=max_fpr)
+    with progress("evaluating", len(images)) as advance:
+        if output is None:
+            return run(advance=advance)[0]
+        files = (multi_label.image_rows if several else image_rows)(output, classifier, explainer)
+        return _with_files(output, files, partial(run, advance=advance))
+
+
+def _with_files(
+    output: Path,
+    files: AbstractContextManager[tuple[Rows, list[Path]]],
+    run: Callable[..., tuple[EvaluationReport, Tally]],
+) -> EvaluationReport:
+    """What was measured, with its files in `output`; raises `UnwrittenError` where they could not be written."""
+    report = None
+    try:
+        with files as (rows, written):
+            kept = _UntilFull(rows)
+            report, tally = run(rows=kept)
+            if kept.error is not None:
+                raise kept.error  # inside the block, which names the file
+        return replace(report, written=(*write_files(report, tally, output), *written))
+    except OutputError as error:
+        if report is None:
+            raise
+        raise UnwrittenError(str(error), report) from error
+
+
+class _UntilFull:
+    """Hands rows on until the disk is full: what was measured until then, and after it, is not lost."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.error: OSError | None = None
+
+    def add(self, batch: Batch, truth: Sequence[Any], probabilities: npt.NDArray[np.float32]) -> None:
+        if self.error is None:
+            try:
+                self.rows.add(batch, truth, probabilities)
+            except OSError as error:
+                self.error = error

@@ -12,6 +12,7 @@ from torchclas.errors import OutputError
 from torchclas.explanation.explainer import Explainer
 from torchclas.reporting.explanation_files import check_suffix, open_file
 from torchclas.reporting.progress import progress
+from torchclas.text import many_images
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Summary:
     def __str__(self) -> str:
         failed = f", {self.errors:,} of them failed" if self.errors else ""
         left_out = f", the first {self.shown:,} of them are shown" if self.shown < self.images else ""
-        return f"{self.images:,} images{failed}{left_out}"
+        return f"{many_images(self.images)}{failed}{left_out}"
 
 
 def explain(

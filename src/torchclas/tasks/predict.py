@@ -21,6 +21,7 @@ from torchclas.inference.parts import Parts, open_parts, write_parts
 from torchclas.inference.request import request_of
 from torchclas.reporting.rows import PredictionFiles, Writer, format_of, open_device, open_stream
 from torchclas.signals import held_back
+from torchclas.text import many_images
 from torchclas.vocabulary import RowFormat
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Summary:
     def __str__(self) -> str:
         failed = f", {self.errors:,} of them failed" if self.errors else ""
         before = f", {self.before:,} of them done before" if self.before else ""
-        return f"{self.images:,} images{failed}{before}"
+        return f"{many_images(self.images)}{failed}{before}"
 
 
 def classify(
