@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from torchclas import cli
-from torchclas.distributed import Predictor
+from torchclas.distributed import Predictor, workers
 from torchclas.errors import DataError
 from torchclas.inference.classifier import Classifier
 
@@ -83,3 +84,17 @@ def test_no_cluster(
     assert message in error
     assert len(error.splitlines()) == 1
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_worker_that_is_out_of_memory_has_died() -> None:
+    """Ray has several errors for a process that is gone, of which others get the work."""
+    ray: Any = pytest.importorskip("ray")
+    for error in (ray.exceptions.OutOfMemoryError("low"), ray.exceptions.ActorDiedError()):
+
+        def get(result: object, error: Exception = error) -> object:
+            raise error
+
+        found = workers.Workers.__new__(workers.Workers)
+        found._ray = SimpleNamespace(exceptions=ray.exceptions, get=get)
+        with pytest.raises(workers._WorkerDied):
+            found._get(None)

@@ -52,6 +52,10 @@ class ClusterError(Error):
     """A cluster that cannot be reached, or does not work."""
 
 
+class _WorkerDied(Exception):  # noqa: N818 - no error that anybody is told of
+    """A worker ended before it answered."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a worker says of the model that it has opened: what decides its rows, and where it runs."""
@@ -182,12 +186,12 @@ class Workers:
             for worker, unit, done in self._wait():
                 try:
                     parts: list[Part] = self._get(done)
-                except self._ray.exceptions.RayActorError as error:
+                except _WorkerDied as error:
                     unit.deaths += 1
                     if unit.deaths == TRIES:
                         raise ClusterError(
                             f"{TRIES} workers died over the inputs from {unit.names[0]} on: is there too little "
-                            f"memory? More --threads make fewer workers ({_line(error)})"
+                            f"memory? More --threads make fewer workers ({error})"
                         ) from error
                     again.append(unit)
                 else:
@@ -221,10 +225,10 @@ class Workers:
         """Take a worker that has begun among those that can be given something."""
         try:
             opened: Opened = self._get(opening)
-        except self._ray.exceptions.RayActorError as error:
+        except _WorkerDied as error:
             self._failures += 1
             if self._failures == TRIES:
-                raise ClusterError(f"{TRIES} workers died while they began ({_line(error)})") from error
+                raise ClusterError(f"{TRIES} workers died while they began ({error})") from error
             return
         self._failures = 0
         first = self.first.request if self.first else {**opened.request, "torchclas": __version__}
@@ -247,6 +251,8 @@ class Workers:
             if isinstance(error.cause, Error):
                 raise error.cause from error
             raise
+        except self._ray.exceptions.RayError as error:  # a process or a machine that is gone, or was out of memory
+            raise _WorkerDied(_line(error)) from error
 
 
 def _unit(unit: tuple[int, list[str]]) -> _Unit:
