@@ -39,7 +39,7 @@ def test_engines_run_it(engine: EngineName, half: tuple[Path, Path]) -> None:
     classifier = Classifier(path, engine=engine)
     assert classifier.engine_name == f"{engine} fp16"
     images = np.random.default_rng(0).standard_normal((3, 3, 64, 64), np.float32)
-    want = task.compute(load_model(find_model(checkpoint)), METADATA.preset, images)["logits"]
+    want = gate.compute(load_model(find_model(checkpoint)), METADATA.preset, images)["logits"]
     assert 1e-5 < gate.relative_error(classifier.engine(images), want) < 5e-3
 
 
@@ -78,7 +78,7 @@ def test_what_would_overflow_stays_in_float32(tmp_path: Path) -> None:
     assert f"{CHANGED}.conv/Conv" in kept
     assert len(kept) < 8
     images = np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)
-    want = task.compute(load_model(find_model(checkpoint)), METADATA.preset, images)["logits"]
+    want = gate.compute(load_model(find_model(checkpoint)), METADATA.preset, images)["logits"]
     assert gate.relative_error(Classifier(path, engine="onnxruntime").engine(images), want) < 1e-2
 
 
