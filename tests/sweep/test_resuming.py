@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
 
 def command(*arguments: object, model: Path) -> list[str]:
     """`predict` that keeps rows several times a second, as there would be none in so short a time otherwise."""
-    code = "from torchclas import cli; from torchclas.inference import parts; parts.SECONDS = 0.2; cli.main()"
+    code = "from torchclas import cli; from torchclas.inference import parts; parts.SECONDS = 0.05; cli.main()"
     options = ["-m", model, "--engine", "openvino", "--threads", 1, "--workers", 1]
     return [sys.executable, "-c", code, "predict", *map(str, (*arguments, *options))]
 
@@ -76,15 +76,15 @@ def test_killed_at_random_moments(images: Path, model: Path, tmp_path: Path, nam
     subprocess.run(command(images, "-o", f"{tmp_path}/whole-{name}", model=model), capture_output=True, check=False)
     again = command(images, "-o", f"{tmp_path}/{name}", model=model)
     work = tmp_path / name / ".parts" if name.endswith("/") else tmp_path / f".{name}.parts"
+    finished = tmp_path / name / "_manifest.json" if name.endswith("/") else tmp_path / name
     gone_on = 0
     for _ in range(KILLS):
         number = chance.choice([signal.SIGKILL, signal.SIGKILL, *signals.ASKING])
-        remarks = killed(again, number, work, chance.randrange(3), chance.uniform(0, 0.5))
-        if remarks is None:
+        remarks = killed(again, number, work, chance.randrange(1, 4), chance.uniform(0, 0.1))
+        if remarks is None or finished.exists():  # it was at its end
             break
         gone_on += "images were done before" in remarks
-        assert "Traceback" not in remarks
-        assert not (tmp_path / "out.csv").exists()
+        assert "Traceback" not in remarks, remarks
     else:
         done = subprocess.run(again, capture_output=True, text=True, check=False)
         assert done.returncode == 1, done.stderr
