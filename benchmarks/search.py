@@ -34,6 +34,8 @@ from torchclas.retrieval.building import empty_gallery
 from torchclas.retrieval.exact import nearest
 from torchclas.retrieval.faiss_index import index_file, make_index, open_index
 
+HERE = Path(__file__).resolve().parent
+
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FEWEST = 6  # stamps of a category
 TURN, HEIGHT = 15, 0.7
@@ -222,7 +224,7 @@ def search_million(path: Path, how: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["stamps", "million", *PARTS], help="the others are million's parts")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/torchclas-search"))
+    parser.add_argument("--folder", type=Path, default=HERE / ".work" / "search")
     arguments = parser.parse_args()
     path = arguments.folder / "million.gallery"
     match arguments.what:
