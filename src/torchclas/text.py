@@ -40,6 +40,11 @@ def json_text(line: str) -> str:
     return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in line)
 
 
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of file names that are no text come as `\\udcXX`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _encoded(error: UnicodeError) -> tuple[bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

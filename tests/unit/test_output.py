@@ -16,7 +16,8 @@ from rich.cells import cell_len
 
 from torchclas.errors import Error, MissingDependencyError, OutputError
 from torchclas.inference.classifier import Prediction
-from torchclas.reporting.rows import ROW_GROUP, PredictionFiles, TableWriter, format_of, open_device, printable
+from torchclas.reporting.row_groups import ROW_GROUP
+from torchclas.reporting.rows import PredictionFiles, TableWriter, format_of, open_device, printable
 from torchclas.vocabulary import RowFormat
 
 ROWS = [

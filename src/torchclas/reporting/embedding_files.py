@@ -25,14 +25,15 @@ from typing import IO, Any, Protocol, get_args
 import numpy as np
 
 from torchclas.atomic import atomic_path
-from torchclas.errors import MissingDependencyError, OutputError
+from torchclas.errors import OutputError
 from torchclas.inference.classifier import Embedding
 from torchclas.inference.embedder import KEY, Provenance
+from torchclas.reporting.row_groups import RowGroups, arrow
 from torchclas.signals import held_back
 from torchclas.tensor_file import write_header
+from torchclas.text import encodable
 from torchclas.vocabulary import VectorFormat
 
-ROW_GROUP = 1024  # rows
 _FORMATS: tuple[VectorFormat, ...] = get_args(VectorFormat)
 
 
@@ -84,49 +85,30 @@ def open_vectors(path: Path, provenance: Provenance) -> Generator[VectorWriter]:
             file.flush()
 
 
-class ParquetVectors:
-    """Typed columns, written in row groups."""
+class ParquetVectors(RowGroups[Embedding]):
+    """Typed columns."""
 
     def __init__(self, file: IO[bytes], provenance: Provenance) -> None:
-        try:
-            import pyarrow as arrow
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
-        text = arrow.string()
-        number = arrow.float16() if provenance.dtype == "fp16" else arrow.float32()
-        vector = arrow.list_(number, provenance.dimension)
-        columns = {"source": text, "status": text, "embedding": vector, "error": text, "engine": text}
-        self.schema: Any = arrow.schema(columns, metadata={KEY: provenance.to_json()})
-        self.arrow: Any = arrow
-        self.file: Any = parquet.ParquetWriter(file, self.schema)
-        self.blank = np.zeros(provenance.dimension, _number(provenance))
-        self.pending: list[Embedding] = []
+        self._types = types = arrow()
+        text = types.string()
+        number = types.float16() if provenance.dtype == "fp16" else types.float32()
+        self._vector = types.list_(number, provenance.dimension)
+        self._blank = np.zeros(provenance.dimension, _number(provenance))
+        columns = {"source": text, "status": text, "embedding": self._vector, "error": text, "engine": text}
+        super().__init__(file, types.schema(columns, metadata={KEY: provenance.to_json()}), self._tabled)
 
-    def write(self, rows: Sequence[Embedding]) -> None:
-        """Take all of `rows`; they are written when there are enough of them."""
-        self.pending += rows
-        if len(self.pending) >= ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Write the last row group and the footer."""
-        if self.pending:
-            self._flush()
-        self.file.close()
-
-    def _flush(self) -> None:
-        values = np.concatenate([self.blank if row.vector is None else row.vector for row in self.pending])
-        missing = self.arrow.array([row.vector is None for row in self.pending])
-        vector = self.schema.field("embedding").type
-        facts = [_facts(row) for row in self.pending]
-        columns = [
-            *(self.arrow.array([row[name] for row in facts], self.arrow.string()) for name in ("source", "status")),
-            self.arrow.FixedSizeListArray.from_arrays(self.arrow.array(values), type=vector, mask=missing),
-            *(self.arrow.array([row[name] for row in facts], self.arrow.string()) for name in ("error", "engine")),
-        ]
-        self.file.write_table(self.arrow.Table.from_arrays(columns, schema=self.schema))
-        self.pending.clear()
+    def _tabled(self, rows: Sequence[Embedding]) -> Any:
+        types, facts = self._types, [*map(_facts, rows)]
+        values = np.concatenate([self._blank if row.vector is None else row.vector for row in rows])
+        missing = types.array([row.vector is None for row in rows])
+        columns = {
+            name: types.array([row[name] for row in facts], types.string())
+            for name in ("source", "status", "error", "engine")
+        }
+        columns["embedding"] = types.FixedSizeListArray.from_arrays(
+            types.array(values), type=self._vector, mask=missing
+        )
+        return types.Table.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
 
 class _Spooled:
@@ -190,4 +172,4 @@ def _number(provenance: Provenance) -> type[np.floating[Any]]:
 def _facts(row: Embedding) -> dict[str, str | None]:
     """All of a row but the vector, as text that every file can hold."""
     values = {"source": row.source, "status": row.status, "error": row.error, "engine": row.engine}
-    return {name: value and value.encode("utf-8", "backslashreplace").decode() for name, value in values.items()}
+    return {name: value and encodable(value) for name, value in values.items()}

@@ -16,6 +16,7 @@ from torchclas.errors import OutputError
 from torchclas.explanation.heat_map import Explanation
 from torchclas.reporting.explanation_page import Page
 from torchclas.reporting.explanation_sheet import Sheet
+from torchclas.text import encodable
 
 PAGES, ARRAYS = (".html", ".htm"), ".npz"
 
@@ -99,6 +100,6 @@ class Arrays:
             self._write(name, values.reshape(len(self.rows), count))
 
     def _write(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        member_name = name.encode("utf-8", "backslashreplace").decode()  # names of files need not be text
+        member_name = encodable(name)  # names of files need not be text
         with self.file.open(f"{member_name}.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, values, allow_pickle=False)

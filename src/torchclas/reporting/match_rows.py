@@ -19,13 +19,15 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from rich.cells import cell_len, set_cell_size
 
 from torchclas.atomic import atomic_path
-from torchclas.errors import MissingDependencyError, OutputError
+from torchclas.errors import OutputError
 from torchclas.messages import label, say
+from torchclas.reporting.row_groups import RowGroups, arrow, encodable_row
+from torchclas.reporting.rows import rounded
 from torchclas.retrieval.searcher import Match
 from torchclas.signals import held_back
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
@@ -127,7 +129,7 @@ class _JsonLines:
 
     def write(self, rows: Sequence[Match]) -> None:
         for row in rows:
-            values = {**asdict(row), "similarities": [*map(_rounded, row.similarities)]}
+            values = {**asdict(row), "similarities": [*map(rounded, row.similarities)]}
             self.stream.write(json_text(json.dumps(values, ensure_ascii=False, allow_nan=False)) + "\n")
         self.stream.flush()
 
@@ -146,7 +148,7 @@ class _Csv:
     def write(self, rows: Sequence[Match]) -> None:
         for row in rows:
             classes, neighbours = map(csv_text, row.classes), map(csv_path, row.neighbours)
-            similarities = (str(_rounded(value)) for value in row.similarities)
+            similarities = (str(rounded(value)) for value in row.similarities)
             cells = [cell for each in zip(classes, similarities, neighbours, strict=True) for cell in each]
             missing = [""] * (3 * self.count - len(cells))
             rest = str(int(row.near_tie)), csv_text(row.error or ""), row.engine or ""
@@ -157,33 +159,11 @@ class _Csv:
         """Nothing is left."""
 
 
-class _Parquet:
+class _Parquet(RowGroups[Match]):
     def __init__(self, file: IO[bytes]) -> None:
-        try:
-            import pyarrow as arrow
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
-        text, texts = arrow.string(), arrow.list_(arrow.string())
-        columns = {"source": text, "status": text, "classes": texts, "similarities": arrow.list_(arrow.float32())}
-        more = {"neighbours": texts, "near_tie": arrow.bool_(), "error": text, "engine": text}
-        self.schema: Any = arrow.schema({**columns, **more})
-        self.table_of: Any = arrow.Table.from_pylist
-        self.file: Any = parquet.ParquetWriter(file, self.schema)
-
-    def write(self, rows: Sequence[Match]) -> None:
-        values = [{name: _encodable(value) for name, value in asdict(row).items()} for row in rows]
-        self.file.write_table(self.table_of(values, schema=self.schema))
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def _encodable(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [*map(_encodable, value)]  # pyright: ignore[reportUnknownVariableType]
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.7g}")  # a float32 has no more digits
+        types = arrow()
+        text, texts = types.string(), types.list_(types.string())
+        columns = {"source": text, "status": text, "classes": texts, "similarities": types.list_(types.float32())}
+        more = {"neighbours": texts, "near_tie": types.bool_(), "error": text, "engine": text}
+        schema = types.schema({**columns, **more})
+        super().__init__(file, schema, lambda rows: types.Table.from_pylist([*map(encodable_row, rows)], schema=schema))

@@ -30,8 +30,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.cells import cell_len, set_cell_size
 
-from torchclas.errors import Error, MissingDependencyError, OutputError
+from torchclas.errors import Error, OutputError
 from torchclas.messages import label, say
+from torchclas.reporting.row_groups import ROW_GROUP, RowGroups, arrow, encodable_row, parquet
 from torchclas.signals import held_back
 from torchclas.text import ANY_NAME, csv_path, csv_text, json_text, printable
 from torchclas.vocabulary import ROW_FORMATS, RowFormat
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from torchclas.inference.classifier import Prediction
 
 
-ROW_GROUP = 1024  # rows: fewer would cost more in metadata than in data
 _SUFFIXES: dict[str, RowFormat] = {
     ".txt": "table",
     ".jsonl": "jsonl",
@@ -166,7 +166,7 @@ class JsonLinesWriter:
     def write(self, rows: Sequence[Prediction]) -> None:
         """Write all of `rows`."""
         for row in rows:
-            values = {**asdict(row), "scores": [_rounded(score) for score in row.scores]}
+            values = {**asdict(row), "scores": [rounded(score) for score in row.scores]}
             self.stream.write(json_text(json.dumps(values, ensure_ascii=False, allow_nan=False)) + "\n")
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ class CsvWriter:
         """Write all of `rows`."""
         for row in rows:
             labels, ids = (map(csv_text, texts) for texts in (row.labels, row.class_ids))
-            scores = (str(_rounded(score)) for score in row.scores)
+            scores = (str(rounded(score)) for score in row.scores)
             classes = [cell for triple in zip(labels, ids, scores, strict=True) for cell in triple]
             missing = [""] * (3 * self.top_k - len(classes))
             cells = csv_path(row.source), row.status, *classes, *missing, csv_text(row.error or ""), row.engine or ""
@@ -199,38 +199,15 @@ class CsvWriter:
         """Nothing is left."""
 
 
-class ParquetWriter:
-    """Typed columns, written in row groups."""
+class ParquetWriter(RowGroups["Prediction"]):
+    """Typed columns."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        parquet = _parquet()
-        import pyarrow as arrow
-
-        text, texts = arrow.string(), arrow.list_(arrow.string())
-        columns = {"source": text, "status": text, "labels": texts, "scores": arrow.list_(arrow.float32())}
-        self.schema: Any = arrow.schema({**columns, "class_ids": texts, "error": text, "engine": text})
-        self.table_of: Any = arrow.Table.from_pylist
-        self.file: Any = parquet.ParquetWriter(file, self.schema)
-        self.pending: list[dict[str, object]] = []
-
-    def write(self, rows: Sequence[Prediction]) -> None:
-        """Take all of `rows`; they are written when there are enough of them."""
-        for row in rows:
-            changed = {"source": _encodable(row.source), "error": None if row.error is None else _encodable(row.error)}
-            lists = {"labels": [*map(_encodable, row.labels)], "class_ids": [*map(_encodable, row.class_ids)]}
-            self.pending.append({**asdict(row), **changed, **lists})
-        if len(self.pending) >= ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Write the last row group and the footer."""
-        if self.pending:
-            self._flush()
-        self.file.close()
-
-    def _flush(self) -> None:
-        self.file.write_table(self.table_of(self.pending, schema=self.schema))
-        self.pending.clear()
+        types = arrow()
+        text, texts = types.string(), types.list_(types.string())
+        columns = {"source": text, "status": text, "labels": texts, "scores": types.list_(types.float32())}
+        schema = types.schema({**columns, "class_ids": texts, "error": text, "engine": text})
+        super().__init__(file, schema, lambda rows: types.Table.from_pylist([*map(encodable_row, rows)], schema=schema))
 
 
 class _Flushed:
@@ -292,7 +269,7 @@ class PredictionFiles:
 
     def count(self, path: Path) -> tuple[int, int]:
         """How many rows a Parquet file has, and how many of them are errors; both are in its footer."""
-        metadata: Any = _parquet().ParquetFile(path).metadata
+        metadata: Any = parquet().ParquetFile(path).metadata
         column: int = metadata.schema.names.index("error")
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         without = sum(group.column(column).statistics.null_count for group in groups)
@@ -321,13 +298,11 @@ def _writer(file: IO[bytes], output_format: RowFormat, top_k: int, *, header: bo
 
 def _join_parquet(parts: Iterable[Path], file: IO[bytes], group: int) -> None:
     """Row groups of `group` rows, wherever the parts end."""
-    import pyarrow as arrow
-
-    writer, parquet = ParquetWriter(file), _parquet()
+    writer, tables = ParquetWriter(file), arrow()
     pending: Any = writer.schema.empty_table()
     for part in parts:
-        for rows in parquet.ParquetFile(part).iter_batches(batch_size=group):
-            pending = arrow.concat_tables([pending, arrow.Table.from_batches([rows])])
+        for rows in parquet().ParquetFile(part).iter_batches(batch_size=group):
+            pending = tables.concat_tables([pending, tables.Table.from_batches([rows])])
             while len(pending) >= group:
                 writer.file.write_table(pending.slice(0, group).combine_chunks())
                 pending = pending.slice(group)
@@ -349,20 +324,9 @@ def _from_json(line: bytes) -> Prediction:
     return Prediction(**(values | lists))
 
 
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingDependencyError("pyarrow", "'torchclas[parquet]'") from None
-    return parquet
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _rounded(score: float) -> float:
-    return float(f"{score:.7g}")  # a float32 has no more digits
+def rounded(score: float) -> float:
+    """With as many digits as a float32 has."""
+    return float(f"{score:.7g}")
 
 
 def _padded(text: str, width: int) -> str:
