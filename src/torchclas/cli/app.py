@@ -112,6 +112,7 @@ def _joined(values: Sequence[Any]) -> str:
     return ",".join(map(str, values))
 
 
+FLAT = Parameter(name="*")  # the fields of a class as options of the command
 SEVERAL = Parameter(converter=_separated, negative="", show_default=_joined)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
 
 from torchclas.cli.app import (
+    FLAT,
     BatchSize,
     Device,
     Engine,
@@ -30,10 +32,30 @@ from torchclas.cli.spellings import refuse_options
 from torchclas.completion import MODELS
 from torchclas.messages import say
 from torchclas.text import printable
-from torchclas.vocabulary import EngineChoice, Precision, RowFormat, VectorType
+from torchclas.vocabulary import RowFormat, VectorType
 
 if TYPE_CHECKING:
     from torchclas.tasks.gallery import Changed, MakeEmbedder, Summary
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a model is run."""
+
+    batch_size: BatchSize = None
+    workers: Workers = None
+    max_pixels: MaxPixels = 100_000_000
+    device: Device = "auto"
+    engine: Engine = "auto"
+    precision: OnePrecision = "fp32"
+    threads: Threads = None
+
+    def options(self) -> dict[str, Any]:
+        """The same as arguments of `torchclas.Embedder`."""
+        return {**asdict(self), "batch_size": self.batch_size or 16}
+
+
+RUNNING = Running()  # where nothing is said
 
 
 @app.command
@@ -54,13 +76,7 @@ def embed(
         bool, Parameter(negative="", help="Scale vectors to unit length (L2), so that products are cosines.")
     ] = False,
     dtype: Annotated[VectorType, Parameter(help="Type of the vectors' numbers.")] = "fp32",
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    max_pixels: MaxPixels = 100_000_000,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    precision: OnePrecision = "fp32",
-    threads: Threads = None,
+    running: Annotated[Running, FLAT] = RUNNING,
     verbose: Verbose = False,
 ) -> int:
     """Write a vector for each image, one row each, in order: what a model knows of it before it names a class.
@@ -78,15 +94,9 @@ def embed(
         lambda: Embedder(
             model,
             weights=weights,
-            device=device,
-            batch_size=batch_size or 16,
-            workers=workers,
-            engine=engine,
-            precision=precision,
-            threads=threads,
-            max_pixels=max_pixels,
             normalize=normalize,
             dtype=dtype,
+            **running.options(),
         ),
         output,
     )
@@ -109,14 +119,6 @@ Inputs = Annotated[
     ),
 ]
 GalleryFile = Annotated[Path, Parameter(name=("--gallery", "-g"), help="The gallery's file.")]
-OneClass = Annotated[str | None, Parameter(name="--class", help="The class of all pictures that are named.")]
-Unlabelled = Annotated[bool, Parameter(negative="", help="The pictures have no classes: they are found, not named.")]
-ClassNames = Annotated[
-    Path | None,
-    Parameter(help="Names of the classes, one per line (`cat` or `0 cat`), in the order of a list's numbers."),
-]
-Root = Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")]
-Delimiter = Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")]
 Maker = Annotated[
     str | None,
     MODELS,
@@ -135,25 +137,34 @@ Exact = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Where the classes of pictures come from."""
+
+    one_class: Annotated[str | None, Parameter(name="--class", help="The class of all pictures that are named.")] = None
+    unlabelled: Annotated[
+        bool, Parameter(negative="", help="The pictures have no classes: they are found, not named.")
+    ] = False
+    labels: Annotated[
+        Path | None,
+        Parameter(help="Names of the classes, one per line (`cat` or `0 cat`), in the order of a list's numbers."),
+    ] = None
+    root: Annotated[Path | None, Parameter(help="Folder of a list's paths. Default: the list's own.")] = None
+    delimiter: Annotated[str, Parameter(help=r"Stands between path and label in a list file; '\t' is a tab.")] = " "
+    relabel: Relabel = False
+
+
+LABELLED = Labelled()  # where nothing is said
+
+
 @gallery_app.command
 def build(
     *pictures: Pictures,
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="The gallery's file.")],
     model: Model = None,
     weights: Weights = None,
-    one_class: OneClass = None,
-    unlabelled: Unlabelled = False,
-    labels: ClassNames = None,
-    root: Root = None,
-    delimiter: Delimiter = " ",
-    relabel: Relabel = False,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    max_pixels: MaxPixels = 100_000_000,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    precision: OnePrecision = "fp32",
-    threads: Threads = None,
+    labelled: Annotated[Labelled, FLAT] = LABELLED,
+    running: Annotated[Running, FLAT] = RUNNING,
     verbose: Verbose = False,
 ) -> int:
     """Make a gallery of pictures: their vectors, classes and paths in one file.
@@ -165,16 +176,8 @@ def build(
 
     from torchclas.tasks import gallery as task
 
-    named = task.pictures_named(
-        [*map(str, pictures)],
-        one_class=one_class,
-        unlabelled=unlabelled,
-        labels=labels,
-        root=root,
-        delimiter=delimiter,
-        relabel=relabel,
-    )
-    make = _maker(model, weights, batch_size, workers, max_pixels, device, engine, precision, threads)
+    named = task.pictures_named([*map(str, pictures)], **asdict(labelled))
+    make = _maker(model, weights, running)
     return _tell(task.build(named, make, output), output)
 
 
@@ -184,19 +187,8 @@ def add(
     gallery: GalleryFile,
     model: Maker = None,
     weights: Weights = None,
-    one_class: OneClass = None,
-    unlabelled: Unlabelled = False,
-    labels: ClassNames = None,
-    root: Root = None,
-    delimiter: Delimiter = " ",
-    relabel: Relabel = False,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    max_pixels: MaxPixels = 100_000_000,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    precision: OnePrecision = "fp32",
-    threads: Threads = None,
+    labelled: Annotated[Labelled, FLAT] = LABELLED,
+    running: Annotated[Running, FLAT] = RUNNING,
     verbose: Verbose = False,
 ) -> int:
     """Put more pictures into a gallery, of classes that it has or new ones; those that it has are replaced.
@@ -208,16 +200,8 @@ def add(
 
     from torchclas.tasks import gallery as task
 
-    named = task.pictures_named(
-        [*map(str, pictures)],
-        one_class=one_class,
-        unlabelled=unlabelled,
-        labels=labels,
-        root=root,
-        delimiter=delimiter,
-        relabel=relabel,
-    )
-    make = _maker(model, weights, batch_size, workers, max_pixels, device, engine, precision, threads)
+    named = task.pictures_named([*map(str, pictures)], **asdict(labelled))
+    make = _maker(model, weights, running)
     return _tell(task.add(named, make, gallery), gallery)
 
 
@@ -247,13 +231,7 @@ def search(
     exact: Exact = False,
     model: Maker = None,
     weights: Weights = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    max_pixels: MaxPixels = 100_000_000,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    precision: OnePrecision = "fp32",
-    threads: Threads = None,
+    running: Annotated[Running, FLAT] = RUNNING,
     verbose: Verbose = False,
 ) -> int:
     """Find the pictures of a gallery that are most like others: one row for each of these, in order.
@@ -265,7 +243,7 @@ def search(
 
     from torchclas.tasks import gallery as task
 
-    make = _maker(model, weights, batch_size, workers, max_pixels, device, engine, precision, threads)
+    make = _maker(model, weights, running)
     summary = task.search(
         [*map(str, pictures)],
         gallery,
@@ -294,13 +272,7 @@ def recognize(
     exact: Exact = False,
     model: Maker = None,
     weights: Weights = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    max_pixels: MaxPixels = 100_000_000,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    precision: OnePrecision = "fp32",
-    threads: Threads = None,
+    running: Annotated[Running, FLAT] = RUNNING,
     verbose: Verbose = False,
 ) -> int:
     """Name the class of pictures by those of a gallery, or say that it is unknown: one row for each, in order.
@@ -312,7 +284,7 @@ def recognize(
 
     from torchclas.tasks import gallery as task
 
-    make = _maker(model, weights, batch_size, workers, max_pixels, device, engine, precision, threads)
+    make = _maker(model, weights, running)
     summary = task.search(
         [*map(str, pictures)],
         gallery,
@@ -353,30 +325,12 @@ def info(gallery: Annotated[Path, Parameter(help="The gallery's file.")], /) -> 
     return 0
 
 
-def _maker(
-    model: str | None,
-    weights: Path | None,
-    batch_size: int | None,
-    workers: int | None,
-    max_pixels: int,
-    device: str,
-    engine: EngineChoice,
-    precision: Precision,
-    threads: int | None,
-) -> MakeEmbedder:
+def _maker(model: str | None, weights: Path | None, running: Running) -> MakeEmbedder:
     """What opens the model that was named, or else the one that a gallery was made with."""
     from torchclas.inference.embedder import Embedder, Provenance
     from torchclas.retrieval.searcher import maker_of
 
-    options: dict[str, Any] = {
-        "batch_size": batch_size or 16,
-        "workers": workers,
-        "max_pixels": max_pixels,
-        "device": device,
-        "engine": engine,
-        "precision": precision,
-        "threads": threads,
-    }
+    options = running.options()
 
     def make(provenance: Provenance | None) -> Embedder:
         if provenance is None or model is not None or weights is not None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from torchclas.cli.app import MaxPixels, Weights, Workers, app, stderr, stdout
+from torchclas.cli.app import FLAT, MaxPixels, Weights, Workers, app, stderr, stdout
 from torchclas.completion import MODELS
 from torchclas.training.options import DistillOptions, TrainOptions
 
 if TYPE_CHECKING:
     from torchclas.inference.embedder import Embedder
 
-FLAT = Parameter(name="*")  # the fields of a class as options of the command
 TRAIN, DISTILL = TrainOptions(), DistillOptions()  # where nothing is said
 
 data_app = App(name="data", help="Look over data before training on it.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from torchclas.atomic import atomic_path, locked, need_space
 from torchclas.data import stores
 from torchclas.data.datasets import Dataset, Sample
 from torchclas.data.folders import DEEPEST, INSTEAD, Split, in_order, instead, purpose, split_of
-from torchclas.data.sources import SUFFIXES
+from torchclas.data.sources import is_image
 from torchclas.data.stores import StoreError
 from torchclas.errors import DataError
 
@@ -74,7 +73,7 @@ def class_folders_in_store(base: str) -> Dataset:
     try:
         root = stores.folder(base)
         for found in stores.files(base):
-            if os.path.splitext(found.url)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
+            if is_image(found.url):
                 name, slash, _ = found.url[len(root) :].partition("/")
                 pictures += 1
                 if slash:
@@ -154,7 +153,7 @@ def _archives(files: Sequence[str]) -> list[str]:
 
 
 def _holds_images(base: str) -> bool:
-    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in _inside(base)[1])  # noqa: PTH122
+    return any(map(is_image, _inside(base)[1]))
 
 
 def _digest(text: str) -> str:

@@ -54,8 +54,6 @@ _ADVICE = {
     "GOOGLE_SKIP_SIGNATURE=true for a public bucket",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY; AZURE_SKIP_SIGNATURE=true for a public one",
 }
-
-
 _OF_GCLOUD = "application_default_credentials.json"
 _WILD = re.compile(r"[*?\[]")
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)  # of a glob
@@ -397,10 +395,7 @@ def _options(scheme: str) -> dict[str, Any]:
         return {}
     if scheme == "s3" and (found := _aws_profile()):
         return found
-    if (
-        scheme == "gs"
-        and (_home("CLOUDSDK_CONFIG", ".config/gcloud") / "application_default_credentials.json").is_file()
-    ):
+    if scheme == "gs" and (_home("CLOUDSDK_CONFIG", ".config/gcloud") / _OF_GCLOUD).is_file():
         return {}
     raise StoreError(f"no credentials: {_ADVICE[scheme]}; {ROLE}=1 on a machine of the cloud whose role may read it")
 
