@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import torchclas
+from tests.many_images import write_images
 from torchclas.distributed import predict
 
 ray: Any = pytest.importorskip("ray")
@@ -29,17 +28,7 @@ pytestmark = pytest.mark.sweep
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    noise = np.random.default_rng(0)
-    for i in range(IMAGES):
-        path = folder / f"{i:05}.png"
-        if i < 8:
-            Image.fromarray(noise.integers(0, 255, (64, 64, 3), np.uint8)).save(path)
-        elif i % 100 == 99:
-            path.write_text("broken")
-        else:
-            path.hardlink_to(folder / f"{i % 8:05}.png")
-    return folder
+    return write_images(tmp_path_factory.mktemp("images"), IMAGES)
 
 
 @pytest.fixture(scope="module")

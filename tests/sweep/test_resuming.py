@@ -9,11 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import torchclas
+from tests.many_images import write_images
 from torchclas import signals
 
 IMAGES = 1500
@@ -23,17 +22,7 @@ KILLS = 5  # of each kind of output
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Names of a few different pictures, and some that are none."""
-    folder = tmp_path_factory.mktemp("images")
-    noise = np.random.default_rng(0)
-    for i in range(IMAGES):
-        path = folder / f"{i:05}.png"
-        if i < 8:
-            Image.fromarray(noise.integers(0, 255, (64, 64, 3), np.uint8)).save(path)
-        elif i % 100 == 99:
-            path.write_text("broken")
-        else:
-            path.hardlink_to(folder / f"{i % 8:05}.png")
-    return folder
+    return write_images(tmp_path_factory.mktemp("images"), IMAGES)
 
 
 @pytest.fixture(scope="module")
